@@ -1,0 +1,142 @@
+"""Every error that holdfast raises on purpose, and the exit codes of the command.
+
+::
+
+    HoldfastError
+    ├── ConfigurationError (also ValueError)        HF100  a wrong argument
+    ├── MissingMetricError (also ConfigurationError) HF110  the monitored metric was never logged
+    ├── SaveError (also OSError)                    HF200  a checkpoint could not be committed
+    ├── LoadError                                   HF300  a checkpoint could not be loaded
+    │   ├── CheckpointNotFoundError (FileNotFoundError) HF310  there is none at that path
+    │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
+    │   └── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
+    └── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
+
+Codes are append-only: a code never changes its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXIT_OK: Final = 0
+EXIT_PROBLEM: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NOT_FOUND: Final = 3
+
+
+class HoldfastError(Exception):
+    """Base of all errors raised by holdfast; ``code`` identifies the kind for good."""
+
+    code: str = "HF000"
+
+
+class ConfigurationError(HoldfastError, ValueError):
+    """An argument is wrong: the message names the value and what would be right."""
+
+    code = "HF100"
+
+
+class MissingMetricError(ConfigurationError):
+    """The monitored metric is not among those that were logged."""
+
+    code = "HF110"
+
+
+class SaveError(HoldfastError, OSError):
+    """A checkpoint was not committed; nothing that was committed before has been touched.
+
+    Attributes:
+        path: where the checkpoint was to be written.
+        errno: the operating system's number of the cause, where it has one.
+
+    """
+
+    code = "HF200"
+
+    def __init__(self, message: str, *, path: str = "", errno: int | None = None) -> None:
+        """Keep the message whole: ``OSError`` would reformat two positional arguments."""
+        super().__init__(message)
+        self.path = path
+        self.errno = errno
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip from a spawned process."""
+        return _rebuild_save_error, (self.args[0], self.path, self.errno)
+
+
+def _rebuild_save_error(message: str, path: str, errno: int | None) -> SaveError:
+    return SaveError(message, path=path, errno=errno)
+
+
+class LoadError(HoldfastError):
+    """A checkpoint could not be loaded."""
+
+    code = "HF300"
+
+
+class CheckpointNotFoundError(LoadError, FileNotFoundError):
+    """There is no checkpoint where one was asked for."""
+
+    code = "HF310"
+
+
+class DamagedCheckpointError(LoadError):
+    """The file is not what was saved, so nothing of it was loaded.
+
+    Attributes:
+        path: the file.
+        record: the part of the file that is wrong, such as ``data/3``.
+
+    """
+
+    code = "HF320"
+
+    def __init__(self, path: str, record: str, problem: str) -> None:
+        """Name the file, the record in it and what is wrong with it."""
+        super().__init__(path, record, problem)
+        self.path = path
+        self.record = record
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Say what happened, where, and what to do."""
+        return (
+            f"{self.path} is damaged: {self.record}: {self.problem}. Nothing was loaded from it. "
+            "Use another checkpoint of the run (`holdfast verify DIR` tells which are whole)."
+        )
+
+
+class UnsafeCheckpointError(LoadError):
+    """The checkpoint needs classes or functions that the safe loader does not allow.
+
+    Attributes:
+        needs: their full names.
+
+    """
+
+    code = "HF330"
+
+    def __init__(self, message: str, needs: tuple[str, ...] = ()) -> None:
+        """Keep the names for programs, beside the message for people."""
+        super().__init__(message)
+        self.needs = needs
+
+
+class MissingExtraError(HoldfastError, ImportError):
+    """A part of holdfast was imported whose optional dependency is missing."""
+
+    code = "HF400"
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the missing package and the extra that brings it."""
+        super().__init__(
+            f"this part of holdfast needs the package {package!r}, which is not installed: "
+            f"pip install 'holdfast[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,92 @@
+"""The values that travel between the layers. They hold facts and do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT_VERSION = 1
+
+RANKED = "ranked"
+LAST = "last"
+EXCEPTION = "exception"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a checkpoint file: its name without the archive's prefix, bytes, CRC-32."""
+
+    name: str
+    size: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a tensor in a checkpoint is called, how it is shaped and which record holds it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    record: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The checkpoint that a run resumed from: its path as given, its step, its run."""
+
+    path: str
+    step: int | None = None
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of itself: the first line of its manifest.
+
+    Attributes:
+        step: finished optimizer steps.
+        epoch: the epoch during which it was saved, counted from 0.
+        sequence: how many saves its run had asked for before it; orders saves of one step.
+        time: when it was saved, ISO 8601 in UTC.
+        metrics: every metric known at that time, as floats.
+        reason: why it was saved, for people.
+        kind: ``"lightning"`` or ``"torch"``: who lays out the state.
+        weights_only: whether the state has weights alone, so that training cannot resume from it.
+        run: identifies the run; survives its resumes.
+        owner: identifies the callback within the run (two may share a directory).
+        names: the files this save made, relative to the checkpoint directory, by their role
+            (``"ranked"``, ``"last"``, ``"exception"``).
+        policy: the settings that retention followed: ``monitor, mode, save_top_k``.
+        resumed_from: what the run resumed from, if it did.
+        git_commit: the commit of the code that trained it, where there is one.
+        versions: of Python, torch, holdfast and the framework.
+
+    """
+
+    step: int = 0
+    epoch: int = 0
+    sequence: int = 0
+    time: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    kind: str = "torch"
+    weights_only: bool = False
+    run: str = ""
+    owner: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    resumed_from: Lineage | None = None
+    git_commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole manifest: the facts, every record with its digest, every tensor."""
+
+    facts: Facts
+    records: tuple[Record, ...]
+    tensors: tuple[TensorInfo, ...]
+    format: int = FORMAT_VERSION
