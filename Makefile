@@ -1,0 +1,41 @@
+# Each target sets up all it needs: Python 3.10 or newer and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check parity docs crash bench clean
+
+$(READY): requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY)  ## train, be killed, resume, and see what is kept and why
+	$(BIN)/python examples/demo.py
+
+test: check  ## everything but the long comparisons
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(READY)  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+parity: $(READY)  ## the same files as Lightning's class, in all seeded configurations
+	$(BIN)/python -m pytest -m long tests/parity
+
+crash: $(READY)  ## real processes, really killed
+	$(BIN)/python -m pytest tests/crash
+
+docs: $(READY)  ## run the code in the documentation
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: $(READY)  ## save and load, against the peers, as ratios
+	$(BIN)/python benchmarks/save.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

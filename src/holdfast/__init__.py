@@ -1,0 +1,71 @@
+"""Checkpoints for PyTorch training that never lose a run and never make it wait.
+
+>>> from holdfast import Checkpointer, load, newest, verify
+
+Under Lightning: ``from holdfast.lightning import ModelCheckpoint``, or ``holdfast.pytorch_lightning``
+for the package of that name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from holdfast._version import __version__
+from holdfast.clock import Clock, FakeClock, SystemClock
+from holdfast.errors import (
+    CheckpointNotFoundError,
+    ConfigurationError,
+    DamagedCheckpointError,
+    HoldfastError,
+    LoadError,
+    MissingExtraError,
+    MissingMetricError,
+    SaveError,
+    UnsafeCheckpointError,
+)
+
+if TYPE_CHECKING:
+    from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.opening import load, newest, verify
+    from holdfast.front.start import Start
+
+__all__ = [
+    "CheckpointNotFoundError",
+    "Checkpointer",
+    "Clock",
+    "ConfigurationError",
+    "DamagedCheckpointError",
+    "FakeClock",
+    "HoldfastError",
+    "LoadError",
+    "MissingExtraError",
+    "MissingMetricError",
+    "SaveError",
+    "Start",
+    "SystemClock",
+    "UnsafeCheckpointError",
+    "__version__",
+    "load",
+    "newest",
+    "verify",
+]
+
+# These import torch, which takes a second: the command does not need it to list a directory.
+_LAZY = {
+    "Checkpointer": "holdfast.front.checkpointer",
+    "Start": "holdfast.front.start",
+    "load": "holdfast.front.opening",
+    "newest": "holdfast.front.opening",
+    "verify": "holdfast.front.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the rest on first use."""
+    if name not in _LAZY:
+        msg = f"module 'holdfast' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

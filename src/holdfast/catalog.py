@@ -1,0 +1,79 @@
+"""What is on disk: read from the manifests inside the checkpoints, never from their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from holdfast.errors import DamagedCheckpointError
+from holdfast.format import reading
+from holdfast.records import Facts
+from holdfast.source import BlobSource
+from holdfast.storage import Store
+
+EXTENSION = ".ckpt"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint file in a directory.
+
+    Attributes:
+        name: relative to the directory.
+        path: as other programs take it.
+        size: in bytes.
+        facts: what its manifest says; None for one that was saved without a manifest.
+        problem: why its manifest cannot be read, or "".
+
+    """
+
+    name: str
+    path: str
+    size: int
+    facts: Facts | None = None
+    problem: str = ""
+
+    @property
+    def role(self) -> str | None:
+        """What this file is to its run, or None for one that was renamed or copied by hand."""
+        names = self.facts.names if self.facts is not None else {}
+        return next((role for role, name in names.items() if name == self.name), None)
+
+
+def scan(store: Store, *, extension: str = EXTENSION, depth: int = 0) -> list[Found]:
+    """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
+
+    Reads the beginning of each manifest, not the data: use ``engine.verify_checkpoint`` to know
+    whether a file is whole.
+    """
+    return [_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(extension)]
+
+
+def _look(store: Store, name: str, size: int) -> Found:
+    path = store.path(name)
+    try:
+        facts = reading.read_facts(BlobSource(store, name, size))
+    except DamagedCheckpointError as error:
+        return Found(name, path, size, problem=f"{error.record}: {error.problem}")
+    except OSError as error:
+        return Found(name, path, size, problem=str(error))
+    return Found(name, path, size, facts)
+
+
+def newest_first(found: Iterable[Found]) -> list[Found]:
+    """Order checkpoints that have facts, newest first.
+
+    Within a run by the sequence of its saves; among runs by the time of each run's newest save. The
+    modification times of the files do not matter: they change when a run is copied.
+    """
+    known = [(item, item.facts) for item in found if item.facts is not None]
+    latest: dict[str, str] = {}
+    for _, facts in known:
+        latest[facts.run] = max(latest.get(facts.run, ""), facts.time)
+    known.sort(key=lambda pair: (latest[pair[1].run], pair[1].run, pair[1].sequence, pair[0].name))
+    return [item for item, _ in reversed(known)]
+
+
+def resumable(found: Iterable[Found]) -> Iterator[Found]:
+    """Yield the checkpoints that training can resume from, newest first."""
+    return (item for item in newest_first(found) if item.facts is not None and not item.facts.weights_only)

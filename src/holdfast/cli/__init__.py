@@ -1,0 +1,5 @@
+"""The command ``holdfast``. Imports torch only for what needs it."""
+
+from holdfast.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,48 @@
+"""Numbers and tables for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_THOUSAND = 1000
+
+
+def amount(size: int) -> str:
+    """Return bytes in decimal units, as disks are sold: ``1.5 GB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < _THOUSAND:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _THOUSAND
+    return f"{value:.1f} TB"
+
+
+def age(time: str, now: datetime | None = None) -> str:
+    """Return how long ago an ISO 8601 time was: ``3 h ago``; "" for what is no time."""
+    try:
+        seconds = ((now or datetime.now(timezone.utc)) - datetime.fromisoformat(time)).total_seconds()
+    except (TypeError, ValueError):
+        return ""
+    for limit, unit, name in ((_MINUTE, 1, "s"), (_HOUR, _MINUTE, "min"), (2 * _DAY, _HOUR, "h")):
+        if seconds < limit:
+            return f"{max(0, seconds) / unit:.0f} {name} ago"
+    return f"{seconds / _DAY:.0f} days ago"
+
+
+def number(value: float | None) -> str:
+    """Return a metric in at most five digits."""
+    if value is None:
+        return ""
+    return f"{value:.5g}" if math.isfinite(value) else repr(value)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,66 @@
+"""What "committed" means: every byte and the manifest durable under the final name, or nothing there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from holdfast.errors import SaveError
+from holdfast.format.manifest import encode
+from holdfast.format.writing import stream
+from holdfast.records import Facts, Manifest, Record
+from holdfast.snapshot import Snapshot, capture
+from holdfast.storage import Store
+
+_CURES = {
+    errno.ENOSPC: "free some space, or keep fewer checkpoints (save_top_k)",
+    errno.EDQUOT: "free some of your quota, or keep fewer checkpoints (save_top_k)",
+    errno.EFBIG: "the file is larger than the filesystem or the process may write (ulimit -f)",
+    errno.EACCES: "choose a `dirpath` that this user may write",
+    errno.EPERM: "choose a `dirpath` that this user may write",
+    errno.EROFS: "the filesystem is mounted read-only: choose another `dirpath`",
+    errno.ENAMETOOLONG: "shorten the `filename` template",
+    errno.ENOTDIR: "a part of `dirpath` is a file: choose another `dirpath`",
+}
+
+
+def write_checkpoint(store: Store, name: str, state: object, facts: Facts) -> Manifest:
+    """Commit a state under a name: on return it is durable; on an error nothing has changed.
+
+    Raises:
+        SaveError: naming the path and the cause.
+
+    """
+    written: list[Manifest] = []
+    with save_errors(store.path(name)):
+        snapshot = capture(state)
+        store.put(name, stream(snapshot.parts, _finish(facts, snapshot, written.append)))
+    return written[0]
+
+
+def _finish(
+    facts: Facts, snapshot: Snapshot, keep: Callable[[Manifest], None]
+) -> Callable[[tuple[Record, ...]], bytes]:
+    def finish(records: tuple[Record, ...]) -> bytes:
+        manifest = Manifest(facts, records, snapshot.tensors)
+        keep(manifest)
+        return encode(manifest)
+
+    return finish
+
+
+@contextmanager
+def save_errors(path: str) -> Iterator[None]:
+    """Turn what goes wrong in a save into a ``SaveError`` that names the path, the cause and the cure."""
+    try:
+        yield
+    except SaveError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        cause = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+        cure = f"; {_CURES[number]}" if number in _CURES else ""
+        msg = f"the checkpoint {path} was not saved: {cause}{cure}. What was committed before is untouched"
+        raise SaveError(msg, path=path, errno=number) from error

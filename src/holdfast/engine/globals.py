@@ -1,0 +1,95 @@
+"""Which classes the safe loader may use.
+
+A fallback from the safe to the unsafe loader would hand the choice to whoever wrote the file. So the
+list grows only by what the caller names, and by the plain values below, whose construction runs no
+code of the file's choosing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import datetime as dt
+import io
+import pathlib
+import pickle
+import pickletools
+import sys
+import uuid
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+import torch
+
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    collections.deque,
+    dt.date,
+    dt.datetime,
+    dt.time,
+    dt.timedelta,
+    dt.timezone,
+    pathlib.Path,
+    pathlib.PosixPath,
+    pathlib.PurePath,
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+    pathlib.WindowsPath,
+    uuid.UUID,
+    set,
+    frozenset,
+    complex,
+    slice,
+    range,
+)
+
+
+def needed_globals(file: BinaryIO) -> list[str]:
+    """Return what the safe loader would have to be allowed for this file, as full names."""
+    file.seek(0)
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except (RuntimeError, ValueError, pickle.UnpicklingError):
+        return []
+
+
+def globals_of(values: Iterable[object]) -> list[Any]:
+    """Return the classes and functions that pickles of these live objects refer to.
+
+    What the running program itself holds is what it trusts: the hyperparameters it was started
+    with may be loaded back, and nothing else.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    for value in values:
+        for module, name in _references(value):
+            found[module, name] = _resolve(module, name)
+    return [item for item in found.values() if item is not None]
+
+
+def _references(value: object) -> set[tuple[str, str]]:
+    buffer = io.BytesIO()
+    try:
+        _StorageFree(buffer, protocol=2).dump(value)
+    except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
+        return set()  # what cannot be pickled was not saved either
+    names = set()
+    for opcode, argument, _ in pickletools.genops(buffer.getvalue()):
+        if opcode.name == "GLOBAL" and isinstance(argument, str):
+            module, _, name = argument.partition(" ")
+            names.add((module, name))
+    return names
+
+
+class _StorageFree(pickle.Pickler):
+    """Pickles without the bytes of tensors."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        storages = (torch.UntypedStorage, torch.storage.TypedStorage)
+        return "storage" if isinstance(obj, storages) else None
+
+
+def _resolve(module: str, name: str) -> Any:
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value

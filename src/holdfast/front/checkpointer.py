@@ -1,0 +1,328 @@
+"""``Checkpointer``: the policy, the commits and the resume for a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from typing_extensions import Self, Unpack
+
+from holdfast.catalog import resumable, scan
+from holdfast.clock import Clock, SystemClock
+from holdfast.engine import write_checkpoint
+from holdfast.engine.globals import globals_of
+from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.agreement import agree, process_broadcast, process_rank
+from holdfast.front.attributes import RankingAttributes
+from holdfast.front.identity import Identity
+from holdfast.front.loop_state import Parts, Stateful, collect, restore
+from holdfast.front.opening import load, whole
+from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, new_run_id, reopen, to_remove
+from holdfast.front.saving import link
+from holdfast.front.standing import standing
+from holdfast.front.start import Start
+from holdfast.policy.ledger import Ledger
+from holdfast.policy.moment import Event, Moment
+from holdfast.policy.settings import Settings, Words, make_settings
+from holdfast.policy.trigger import could_be_due
+from holdfast.records import EXCEPTION, Facts, Lineage
+from holdfast.storage import is_local, open_store, split_path
+
+log = logging.getLogger("holdfast")
+
+T = TypeVar("T")
+
+
+class Checkpointer(RankingAttributes):
+    """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
+
+    Args:
+        dirpath: directory or fsspec URL.
+        model: its ``state_dict`` is saved.
+        optimizer: one, or a sequence of them.
+        lr_scheduler: one, or a sequence of them.
+        stateful: further objects with ``state_dict`` and ``load_state_dict``, by name.
+        allow: classes that the safe loader may use at resume, besides those of the live objects.
+        on_save_error: ``"raise"`` stops training when a save fails; ``"warn"`` goes on.
+        verbose: report each decision to the logger ``holdfast``.
+        clock: where the time comes from; for tests.
+        words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
+            every_n_train_steps, train_time_interval, every_n_epochs, save_on_train_epoch_end,
+            filename, auto_insert_metric_name, enable_version_counter``: as those of
+            ``holdfast.lightning.ModelCheckpoint``.
+
+    Call it on every rank: rank 0 decides and writes, the others follow.
+
+    Raises:
+        ConfigurationError: for a word that cannot be meant.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter for each thing a loop has
+        self,
+        dirpath: str | os.PathLike[str],
+        *,
+        model: Stateful | None = None,
+        optimizer: Stateful | Sequence[Stateful] | None = None,
+        lr_scheduler: Stateful | Sequence[Stateful] | None = None,
+        stateful: Mapping[str, Stateful] | None = None,
+        allow: Sequence[Any] = (),
+        on_save_error: Literal["raise", "warn"] = "raise",
+        verbose: bool = False,
+        clock: Clock | None = None,
+        **words: Unpack[Words],
+    ) -> None:
+        """Check the words, and clear away what an interrupted save has left in the directory."""
+        if on_save_error not in ("raise", "warn"):
+            msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
+            raise ConfigurationError(msg)
+        settings = make_settings(**_known(words))
+        root = os.fspath(dirpath)
+        self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
+        self.allow = tuple(allow)
+        self.on_save_error = on_save_error
+        self.verbose = verbose
+        self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
+        identity = _identity(settings)
+        self._run = Run(settings, open_store(self.dirpath), new_run_id(), identity.owner, clock=clock or SystemClock())
+        self._ledger = Ledger()
+        self._step = self._epoch = self._batches = 0
+        self._validated = self._closed = False
+        self._metrics: dict[str, float] = {}
+        self._measured_at = -1
+        self._time_checked = self._run.clock.monotonic()
+        self._told: set[str] = set()
+        self._adopt(standing(self._ledger, settings), self._path)
+        for name in self._agree(lambda: self._run.store.sweep(self._run.depth)):
+            log.info("removed %s, which an interrupted save had left behind", self._path(name))
+
+    @property
+    def global_step(self) -> int:
+        """Finished optimizer steps."""
+        return self._step
+
+    @property
+    def current_epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self._epoch
+
+    def step(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Say that the optimizer has finished a step; saves if one is due, otherwise cheap.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+
+        """
+        self._step += 1
+        self._batches += 1
+        if metrics is not None:
+            self._learn(metrics)
+        if could_be_due(self._run.settings, Event.STEP, self._step):
+            self._handle(Event.STEP)
+
+    def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Say that a validation has ended, with what it measured.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            MissingMetricError: if the monitored metric is needed and was never given.
+
+        """
+        self._validated = True
+        self._learn(metrics or {})
+        self._handle(Event.VALIDATION_END)
+
+    def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Say that an epoch has ended, with what is known of it. The next one begins.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            MissingMetricError: if the monitored metric is needed and was never given.
+
+        """
+        self._validated = self._validated or metrics is not None
+        self._learn(metrics or {})
+        self._handle(Event.EPOCH_END, next_epoch=self._epoch + 1)
+        self._epoch += 1
+        self._batches = 0
+
+    def save_checkpoint(self) -> None:
+        """Save now, by the policy: ranked if its score admits it, and ``last``.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+
+        """
+        self._handle(Event.REQUEST)
+
+    def resume(self, path: str | os.PathLike[str] | None = None) -> Start:
+        """Restore the newest whole checkpoint of the directory, or the one given; or start afresh.
+
+        Damaged checkpoints are passed over with a warning that names them. What could not be
+        restored is in the answer's ``missed``, and warned of.
+
+        Raises:
+            LoadError: if the given checkpoint is missing, damaged, unsafe or not of this model.
+
+        """
+        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._newest())
+        if chosen is None:
+            return Start(reason=f"a fresh start: there is no whole checkpoint in {self.dirpath}")
+        live = collect(self._parts, weights_only=False, loop={})
+        state = load(chosen, verify=path is not None, allow=[*self.allow, *globals_of([live])])
+        missed = restore(self._parts, state, chosen)
+        if missed:
+            warnings.warn(f"resumed from {chosen} without {', '.join(missed)}", stacklevel=2)
+        self._step = int(state.get("global_step", 0))
+        self._epoch = int(state.get("next_epoch", state.get("epoch", 0)))
+        self._batches = int(state.get("batches", 0))
+        self._go_on_from(chosen)
+        which = "the newest whole checkpoint" if path is None else "the checkpoint that was asked for"
+        return Start(self._epoch, self._step, self._batches, chosen, f"{which}: {chosen}", tuple(missed))
+
+    def close(self) -> None:
+        """Say that training has ended: ``last`` is brought up to the final state. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._handle(Event.TRAIN_END)
+
+    def __enter__(self) -> Self:
+        """Return the checkpointer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; after an exception save the interrupted state, if ``save_on_exception`` is on."""
+        if kind is None:
+            self.close()
+        elif not isinstance(error, SaveError):
+            self._handle(Event.EXCEPTION)
+
+    def _newest(self) -> str | None:
+        found = scan(self._run.store, extension=self._run.settings.style.extension, depth=self._run.depth)
+        first = next(whole(resumable(found)), None)
+        return None if first is None else first.path
+
+    def _go_on_from(self, path: str) -> None:
+        """Continue the run that saved this checkpoint, with the files it has in the directory."""
+        store, step = self._run.store, self._step
+        name = store.name_of(path)
+
+        def find() -> tuple[Run, Ledger]:
+            root, own_name = split_path(path)
+            found = scan(open_store(root), extension=own_name)
+            facts = next((item.facts for item in found if item.name == own_name), None) or Facts()
+            run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
+            if name is None or not facts.run:
+                return run, reopen(run, Remembered(), step)
+            run = replace(run, run=facts.run, protected=name)
+            return run, reopen(run, Remembered(owners=frozenset({facts.owner})), step)
+
+        run, self._ledger = self._agree(find)
+        self._run = replace(run, store=store, clock=self._run.clock)
+        self._adopt(standing(self._ledger, self._run.settings), self._path)
+
+    def _path(self, name: str) -> str:
+        return self._run.store.path(name) if name else ""
+
+    def _agree(self, decide: Callable[[], T]) -> T:
+        return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
+
+    def _learn(self, metrics: Mapping[str, Any]) -> None:
+        self._metrics.update({str(name): float(value) for name, value in metrics.items()})
+        if self._run.settings.monitor in metrics:
+            self._measured_at = self._step
+
+    def _handle(self, event: Event, next_epoch: int | None = None) -> None:
+        plan = self._agree(lambda: self._plan(event))
+        self._ledger = replace(self._ledger, deferred=plan.after.deferred)
+        for message in plan.messages if self.verbose else ():
+            log.info(message)
+        if plan.names:
+            self._carry_out(plan, self._epoch if next_epoch is None else next_epoch)
+
+    def _plan(self, event: Event) -> Plan:
+        settings = self._run.settings
+        moment = self._moment(event)
+        plan = consider(self._run, self._ledger, moment)
+        if plan.verdict.time_due:
+            self._time_checked = self._run.clock.monotonic()
+        if plan.verdict.missing and "missing" not in self._told:
+            self._told.add("missing")
+            warnings.warn(missing_message(settings, moment), stacklevel=2)
+        return plan
+
+    def _moment(self, event: Event) -> Moment:
+        return Moment(
+            event=event,
+            step=self._step,
+            epoch=self._epoch,
+            elapsed=self._run.clock.monotonic() - self._time_checked,
+            metrics=dict(self._metrics),
+            fresh=self._measured_at == self._step,
+            validated=self._validated,
+            saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
+        )
+
+    def _carry_out(self, plan: Plan, next_epoch: int) -> None:
+        """Write, commit, and only then forget."""
+        before = self._ledger
+        done, error = self._agree(lambda: self._write(plan, next_epoch))
+        if done is not None:
+            for decision in to_remove(self._run, done, before):
+                self._agree(lambda name=decision.name: self._remove(name))  # type: ignore[misc]
+                done = done.without(decision.name)
+            self._ledger = done
+            self._adopt(standing(done, self._run.settings), self._path)
+        if error is not None:
+            if self.on_save_error == "raise" and EXCEPTION not in plan.names:
+                raise error
+            warnings.warn(str(error), stacklevel=2)
+
+    def _write(self, plan: Plan, next_epoch: int) -> tuple[Ledger | None, SaveError | None]:
+        """Rank 0 only: commit the files; return the ledger after those that were, and what went wrong."""
+        settings, store = self._run.settings, self._run.store
+        batches = self._batches if next_epoch == self._epoch else 0
+        loop = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch, "batches": batches}
+        state = collect(self._parts, weights_only=settings.save_weights_only, loop=loop)
+        try:
+            write_checkpoint(store, plan.primary, state, plan.facts)
+        except SaveError as error:
+            return None, error
+        try:
+            if plan.also:
+                link(store, plan.primary, plan.also)
+        except SaveError as error:
+            return replace(plan.after, last=self._ledger.last, last_step=self._ledger.last_step), error
+        return plan.after, None
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._run.store.remove(name)
+        except OSError as error:
+            warnings.warn(f"the old checkpoint {self._path(name)} could not be removed: {error}", stacklevel=2)
+
+
+def _known(words: Words) -> Words:
+    unknown = sorted(set(words) - set(Words.__annotations__))
+    if unknown:
+        msg = f"unknown argument {unknown[0]!r}: known are {', '.join(sorted(Words.__annotations__))}"
+        raise ConfigurationError(msg)
+    return words
+
+
+def _identity(settings: Settings) -> Identity:
+    seed = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")
+    detail = ("filename", "save_top_k", "save_weights_only")
+    return Identity(
+        "Checkpointer",
+        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")},
+        {name: getattr(settings, name) for name in detail},
+        None,
+    )

@@ -1,0 +1,115 @@
+"""The state of a plain loop: collected for a save, put back at a resume.
+
+The keys are those of a Lightning checkpoint, so that its tools find the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from holdfast.errors import ConfigurationError, LoadError
+from holdfast.snapshot import restore_rng, rng_state
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything with ``state_dict`` and ``load_state_dict``."""
+
+    def state_dict(self) -> Any:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take the state back."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects whose states make up a checkpoint, by their key in it."""
+
+    model: Stateful | None = None
+    optimizers: tuple[Stateful, ...] = ()
+    lr_schedulers: tuple[Stateful, ...] = ()
+    others: Mapping[str, Stateful] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        optimizer: Any,
+        lr_scheduler: Any,
+        others: Mapping[str, Any] | None,
+    ) -> Parts:
+        """Check that each object has a state.
+
+        Raises:
+            ConfigurationError: naming the one that has none.
+
+        """
+        parts = cls(model, _several(optimizer), _several(lr_scheduler), dict(others or {}))
+        named = {
+            "model": model,
+            **{f"optimizer {place}": item for place, item in enumerate(parts.optimizers)},
+            **{f"lr_scheduler {place}": item for place, item in enumerate(parts.lr_schedulers)},
+            **parts.others,
+        }
+        for name, item in named.items():
+            if item is not None and not isinstance(item, Stateful):
+                msg = f"`{name}` must have state_dict() and load_state_dict(), but got {item!r}"
+                raise ConfigurationError(msg)
+        return parts
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int]) -> dict[str, Any]:
+    """Return the state of everything; ``loop`` has ``epoch, global_step, next_epoch, batches``."""
+    state: dict[str, Any] = dict(loop)
+    if parts.model is not None:
+        state["state_dict"] = parts.model.state_dict()
+    if weights_only:
+        return state
+    state["optimizer_states"] = [item.state_dict() for item in parts.optimizers]
+    state["lr_schedulers"] = [item.state_dict() for item in parts.lr_schedulers]
+    state["stateful"] = {name: item.state_dict() for name, item in parts.others.items()}
+    state["rng"] = rng_state()
+    return state
+
+
+def restore(parts: Parts, state: Mapping[str, Any], path: str) -> list[str]:
+    """Put a state back; return what could not be, by name.
+
+    Raises:
+        LoadError: if the checkpoint has no weights for the model, or not those of this model.
+
+    """
+    try:
+        if parts.model is not None:
+            parts.model.load_state_dict(state["state_dict"])
+        missed = _restore_list("optimizer", parts.optimizers, state.get("optimizer_states"))
+        missed += _restore_list("lr_scheduler", parts.lr_schedulers, state.get("lr_schedulers"))
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        msg = f"{path} does not fit this model and optimizer: {type(error).__name__}: {error}"
+        raise LoadError(msg) from error
+    saved = state.get("stateful") or {}
+    for name, item in parts.others.items():
+        if name in saved:
+            item.load_state_dict(saved[name])
+        else:
+            missed.append(name)
+    missed += restore_rng(state["rng"]) if "rng" in state else ["the random number generators"]
+    return missed
+
+
+def _restore_list(name: str, items: Sequence[Stateful], states: Sequence[Any] | None) -> list[str]:
+    states = states or []
+    for item, state in zip(items, states, strict=False):
+        item.load_state_dict(state)
+    return [f"{name} {place}" for place in range(len(states), len(items))]

@@ -1,0 +1,154 @@
+"""Loading, verifying and finding checkpoints, for people and for the integrations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from holdfast.catalog import EXTENSION, Found, resumable, scan
+from holdfast.engine import load_checkpoint, verify_checkpoint
+from holdfast.engine.commit import save_errors
+from holdfast.engine.load import MapLocation
+from holdfast.errors import LoadError, MissingExtraError
+from holdfast.policy.naming import depth, name_pattern
+from holdfast.policy.settings import Settings
+from holdfast.records import LAST, Manifest
+from holdfast.storage import is_local, open_store, split_path
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    map_location: MapLocation = "cpu",
+    weights_only: bool = True,
+    verify: bool = True,
+    allow: Sequence[Any] = (),
+) -> Any:
+    """Load a checkpoint file, after checking that every byte of it is as it was saved.
+
+    Args:
+        path: file or fsspec URL; any file that ``torch.save`` writes will do.
+        map_location: where the tensors go, as for ``torch.load``.
+        weights_only: True (default) builds tensors and plain values only and runs no code from the
+            file; False trusts the file entirely.
+        verify: False skips the check of the bytes.
+        allow: further classes and functions that the safe loader may use.
+
+    Raises:
+        CheckpointNotFoundError: if there is nothing at the path.
+        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
+        UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
+
+    """
+    return load_checkpoint(
+        os.fspath(path), map_location=map_location, weights_only=weights_only, verify=verify, allow=allow
+    )
+
+
+def verify(path: str | os.PathLike[str]) -> Manifest | None:
+    """Check every byte of a checkpoint file against its manifest, and return the manifest.
+
+    Returns None for a whole file that was saved without a manifest.
+
+    Raises:
+        CheckpointNotFoundError: if there is nothing at the path.
+        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
+
+    """
+    return verify_checkpoint(os.fspath(path))
+
+
+def newest(dirpath: str | os.PathLike[str]) -> str | None:
+    """Return the path of the newest checkpoint in a directory that is whole; None if there is none.
+
+    Weights-only files do not count: training cannot resume from them. Damaged ones are passed over
+    with a warning that names them.
+    """
+    store = open_store(dirpath)
+    first = next(whole(resumable(scan(store))), None)
+    return None if first is None else first.path
+
+
+def whole(candidates: Iterable[Found]) -> Iterator[Found]:
+    """Yield those candidates whose every byte is as it was saved; warn of the others."""
+    for item in candidates:
+        try:
+            verify_checkpoint(item.path)
+        except LoadError as error:  # noqa: PERF203 - one bad file must not hide the others
+            warnings.warn(f"passed over: {error}", stacklevel=3)
+        else:
+            yield item
+
+
+def checkpoints(dirpath: str | os.PathLike[str], *, extension: str = EXTENSION, depth: int = 0) -> list[Found]:
+    """Return the checkpoint files of a directory with what their manifests say of them."""
+    return scan(open_store(dirpath), extension=extension, depth=depth)
+
+
+def find_last(dirpath: str, settings: Settings) -> set[str]:
+    """Return the paths that "resume from last" may mean in a directory.
+
+    The newest whole checkpoint that its manifest calls ``last``, and files without a manifest whose
+    name fits the template of ``last`` to its end. If every ``last`` is damaged, the newest whole
+    checkpoint of any kind.
+    """
+    store = open_store(dirpath)
+    style = settings.style
+    deep = max(depth(style.last), depth(settings.filename))
+    found = scan(store, extension=style.extension, depth=deep)
+    pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
+    named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
+    ours = [item for item in resumable(found) if item.role == LAST]
+    paths = {item.path for item in whole(item for item in named if not item.problem)}
+    newest_last = next(whole(ours), None)
+    if newest_last is not None:
+        return paths | {newest_last.path}
+    if paths or not (ours or named):
+        return paths
+    any_whole = next(whole(item for item in resumable(found) if item.role != LAST), None)
+    return set() if any_whole is None else {any_whole.path}
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a file at a path or URL."""
+    root, name = split_path(path)
+    return open_store(root).exists(name)
+
+
+def is_filled(dirpath: str) -> bool:
+    """Tell whether a directory exists and is not empty."""
+    if is_local(dirpath):
+        return os.path.isdir(dirpath) and bool(os.listdir(dirpath))
+    return bool(open_store(dirpath).blobs())
+
+
+def make_folder(dirpath: str) -> None:
+    """Make a directory where there are such things.
+
+    Raises:
+        SaveError: naming the path and the cause.
+
+    """
+    if is_local(dirpath):
+        with save_errors(dirpath):
+            os.makedirs(dirpath, exist_ok=True)
+
+
+def write_ranking(path: str | os.PathLike[str], scores: Mapping[str, float]) -> None:
+    """Write ``{path: score}`` as YAML, whole or not at all.
+
+    Raises:
+        MissingExtraError: if PyYAML is not installed.
+        SaveError: naming the path and the cause.
+
+    """
+    try:
+        import yaml  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        package, extra = "pyyaml", "lightning"
+        raise MissingExtraError(package, extra) from error
+    root, name = split_path(path)
+    with save_errors(os.fspath(path)):
+        open_store(root).put(name, [yaml.safe_dump(dict(scores), sort_keys=False).encode()])

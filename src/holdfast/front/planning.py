@@ -1,0 +1,345 @@
+"""Where policy meets storage: from a moment to a plan, from a directory to a ledger.
+
+A plan is a plain value: rank 0 makes it and every rank carries it out. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from holdfast.catalog import Found, scan
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import MissingMetricError
+from holdfast.front.provenance import git_commit, versions
+from holdfast.policy import ranking, retention
+from holdfast.policy.ledger import Entry, Ledger
+from holdfast.policy.moment import Moment
+from holdfast.policy.naming import check_inside, depth, file_name
+from holdfast.policy.retention import Decision
+from holdfast.policy.settings import Settings
+from holdfast.policy.trigger import Verdict, decide
+from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Lineage
+from holdfast.storage import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same while a run saves.
+
+    Attributes:
+        settings: what it was told.
+        store: where it saves.
+        run: identifies the run; survives its resumes.
+        owner: identifies this callback within the run.
+        kind: who lays out the state: ``"lightning"`` or ``"torch"``.
+        resumed_from: the checkpoint that the run resumed from.
+        protected: its name in this store, if it lies there; it is never removed or written over.
+        clock: where the time comes from.
+
+    """
+
+    settings: Settings
+    store: Store
+    run: str
+    owner: str = ""
+    kind: str = "torch"
+    resumed_from: Lineage | None = None
+    protected: str = ""
+    clock: Clock = field(default_factory=SystemClock)
+
+    @property
+    def depth(self) -> int:
+        """How many folders down the names of this run may lie."""
+        style = self.settings.style
+        keys = depth(self.settings.filename), depth(style.last)
+        return max(keys)
+
+
+def new_run_id() -> str:
+    """Return an identifier that no other run has."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written at a moment.
+
+    Attributes:
+        verdict: the decision behind it.
+        names: the files to write, by role.
+        facts: what they say of themselves.
+        after: the ledger once all of them are committed.
+        messages: what to tell the user if it is verbose.
+
+    """
+
+    verdict: Verdict
+    names: Mapping[str, str]
+    facts: Facts
+    after: Ledger
+    messages: tuple[str, ...] = ()
+
+    @property
+    def primary(self) -> str:
+        """The file whose bytes are written; the others are further names of them."""
+        return self.names.get(RANKED) or self.names.get(EXCEPTION) or self.names.get(LAST) or ""
+
+    @property
+    def also(self) -> str:
+        """``last``, when it is a further name of the primary file; else ""."""
+        last = self.names.get(LAST, "")
+        return "" if last == self.primary else last
+
+
+def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
+    """Decide what to save at a moment, and under which names.
+
+    Raises:
+        MissingMetricError: if an epoch's save needs a metric that was never logged.
+
+    """
+    settings = run.settings
+    verdict = decide(settings, moment, ledger)
+    if verdict.missing and verdict.fatal:
+        raise MissingMetricError(missing_message(settings, moment))
+    quiet = replace(ledger, deferred=verdict.deferred)
+    score = moment.metrics.get(settings.monitor) if settings.monitor is not None else None
+    messages: tuple[str, ...] = ()
+    if verdict.ranked and score is not None:
+        admitted = ranking.admits(ledger.entries, score, settings.save_top_k, settings.mode)
+        verdict = replace(verdict, ranked=admitted)
+        if not admitted:
+            messages = (f"{_when(settings, moment)} was not in top {settings.save_top_k}",)
+    if not verdict.saves:
+        return Plan(verdict, {}, Facts(), quiet, messages)
+    names = _names(run, ledger, moment, verdict, score)
+    if verdict.ranked and score is not None:
+        messages = (_saving_message(run, ledger, moment, score, names[RANKED]),)
+    entry = Entry("", score, moment.step, moment.epoch, ledger.sequence + 1)
+    after = _after(quiet, names, entry)
+    return Plan(verdict, names, _facts(run, moment, verdict, names, entry.sequence), after, messages)
+
+
+def _after(ledger: Ledger, names: Mapping[str, str], entry: Entry) -> Ledger:
+    ledger = replace(ledger, sequence=entry.sequence)
+    if RANKED in names:
+        ledger = ledger.with_entry(replace(entry, name=names[RANKED]))
+    if LAST in names:
+        ledger = ledger.with_last(replace(entry, name=names[LAST]))
+    return ledger
+
+
+def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: float | None) -> dict[str, str]:
+    settings = run.settings
+    names: dict[str, str] = {}
+    if verdict.ranked:
+        replaced = _replaced(settings, ledger, score)
+        # The name of a file that goes may be used again, unless the run resumed from it.
+        reusable = "" if replaced == run.protected else replaced
+        names[RANKED] = _free_name(run, settings.filename, moment, reusable)
+    if verdict.exception:
+        names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
+    if verdict.last:
+        own = ledger.last.name if ledger.last is not None else ""
+        names[LAST] = _free_name(run, settings.style.last, moment, own, taken=names.values())
+    return names
+
+
+def _replaced(settings: Settings, ledger: Ledger, score: float | None) -> str:
+    """Return the file that a ranked save will push out, whose name may be used again."""
+    if settings.monitor is None:
+        newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
+        return newest.name if newest is not None else ""
+    if score is None or not 0 < settings.save_top_k <= len(ledger.entries):
+        return ""
+    pushed_out = ranking.worst(ledger.entries, settings.mode)
+    return pushed_out.name if pushed_out is not None else ""
+
+
+def _free_name(  # noqa: PLR0913 - each is one thing that a name depends on
+    run: Run,
+    template: str | None,
+    moment: Moment,
+    reusable: str,
+    *,
+    prefix: str | None = None,
+    taken: Iterable[str] = (),
+) -> str:
+    settings = run.settings
+    metrics = name_metrics(moment)
+    counted = settings.enable_version_counter or prefix is not None
+    version: int | None = None
+    while True:
+        name = file_name(
+            template,
+            metrics,
+            settings.style,
+            auto_insert=settings.auto_insert_metric_name,
+            version=version,
+            prefix=prefix,
+        )
+        check_inside(name, f"the template {template!r}")
+        free = name not in taken and (name == reusable or not run.store.exists(name))
+        if free or not counted:
+            return name
+        version = settings.style.starting_version if version is None else version + 1
+
+
+def name_metrics(moment: Moment) -> dict[str, float]:
+    """Return the values that a name may use; an ``epoch`` or ``step`` that the user logged wins."""
+    values = {"epoch": moment.epoch, "step": moment.step, **moment.metrics}
+    for key in ("epoch", "step"):
+        value = float(values[key])
+        values[key] = int(value) if value.is_integer() else value
+    return values
+
+
+def _facts(run: Run, moment: Moment, verdict: Verdict, names: Mapping[str, str], sequence: int) -> Facts:
+    settings = run.settings
+    policy = {
+        "monitor": settings.monitor,
+        "mode": settings.mode,
+        "save_top_k": settings.save_top_k,
+        "save_last": settings.save_last,
+    }
+    return Facts(
+        step=moment.step,
+        epoch=moment.epoch,
+        sequence=sequence,
+        time=run.clock.now().isoformat(timespec="milliseconds"),
+        metrics=dict(moment.metrics),
+        reason=verdict.reason,
+        kind=run.kind,
+        weights_only=settings.save_weights_only,
+        run=run.run,
+        owner=run.owner,
+        names=dict(names),
+        policy=policy,
+        resumed_from=run.resumed_from,
+        git_commit=git_commit(),
+        versions=versions(),
+    )
+
+
+def missing_message(settings: Settings, moment: Moment) -> str:
+    """Say which metric is missing and which there were."""
+    known = sorted(moment.metrics)
+    return (
+        f"ModelCheckpoint(monitor={settings.monitor!r}) could not find the monitored key in the returned "
+        f"metrics: {known}. HINT: Did you call `log({settings.monitor!r}, value)` in the `LightningModule`?"
+    )
+
+
+def _when(settings: Settings, moment: Moment) -> str:
+    return f"Epoch {moment.epoch}, global step {moment.step}: {settings.monitor!r}"
+
+
+def _saving_message(run: Run, ledger: Ledger, moment: Moment, score: float, name: str) -> str:
+    settings = run.settings
+    best = ranking.best((*ledger.entries, Entry("", score, 0, 0, ledger.sequence + 1)), settings.mode)
+    shown = best.score if best is not None and best.score is not None else score
+    k = len(ledger.entries) + 1 if settings.save_top_k == -1 else settings.save_top_k
+    return (
+        f"{_when(settings, moment)} reached {score:0.5f} (best {shown:0.5f}), "
+        f"saving model to {run.store.path(name)!r} as top {k}"
+    )
+
+
+def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
+    """Return what retention drops now that the ledger is committed: each with its reason."""
+    settings = run.settings
+    decisions = retention.plan(
+        ledger.entries,
+        monitor=settings.monitor,
+        mode=settings.mode,
+        save_top_k=settings.save_top_k,
+        resumed_from=run.protected,
+    )
+    dropped = [decision for decision in decisions if not decision.keep]
+    old = before.last
+    if old is not None and ledger.last is not None and old.name not in (ledger.last.name, run.protected):
+        dropped.append(Decision(old.name, keep=False, reason="a newer last replaced it"))
+    return dropped
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a resumed state says of the files of its run, for those that have no manifest.
+
+    Attributes:
+        scores: the ranked files, by name, oldest first; None where nothing is monitored.
+        last: the name of ``last``, or "".
+        current_score: the score of the newest ranked checkpoint.
+        sequence: how many saves the run had asked for.
+        owners: the identifiers under which this callback has saved.
+
+    """
+
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    last: str = ""
+    current_score: float | None = None
+    sequence: int = 0
+    owners: frozenset[str] = frozenset()
+
+
+def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
+    """Find the checkpoints of this run again: the directory is the truth, and the memory fills in.
+
+    Args:
+        run: the run, with its identifier as restored.
+        memory: what the resumed state remembers.
+        step: the step at which training goes on; 0 for a fresh start.
+
+    """
+    found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
+    mine = [item for item in found if _is_mine(item, run, memory)]
+    entries = [_entry(item, run.settings.monitor, memory) for item in mine if item.role == RANKED]
+    entries += _entries_from_memory(found, memory, {entry.name for entry in entries})
+    entries.sort(key=lambda entry: entry.sequence)
+    last = _find_last(found, mine, memory, run.settings.monitor)
+    newest = max((item.facts.sequence for item in mine if item.facts is not None), default=0)
+    at_step = {entry.step for entry in entries}
+    return Ledger(
+        entries=tuple(entries),
+        last=last,
+        current_score=memory.current_score,
+        ranked_step=step if step in at_step else 0,
+        last_step=step if last is not None and last.step == step else 0,
+        sequence=max(memory.sequence, newest),
+    )
+
+
+def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
+    if item.facts is None or item.role is None:
+        return False
+    return item.facts.run == run.run and item.facts.owner in {run.owner, *memory.owners}
+
+
+def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
+    facts = item.facts or Facts()
+    score = facts.metrics.get(monitor, memory.scores.get(item.name)) if monitor is not None else None
+    return Entry(item.name, score, facts.step, facts.epoch, facts.sequence)
+
+
+def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]) -> list[Entry]:
+    """Entries for remembered files that are there without a manifest that says so."""
+    there = {item.name: item for item in found if not item.problem}
+    entries = []
+    for place, (name, score) in enumerate(memory.scores.items()):
+        if name in there and name not in known:
+            facts = there[name].facts or Facts()
+            order = facts.sequence or place - len(memory.scores)
+            entries.append(Entry(name, score, facts.step, facts.epoch, order))
+    return entries
+
+
+def _find_last(found: list[Found], mine: list[Found], memory: Remembered, monitor: str | None) -> Entry | None:
+    lasts = [_entry(item, monitor, memory) for item in mine if item.role == LAST]
+    if lasts:
+        return max(lasts, key=lambda entry: entry.sequence)
+    there = {item.name: item for item in found if not item.problem}
+    if memory.last in there:
+        return _entry(there[memory.last], monitor, memory)
+    return None

@@ -1,0 +1,68 @@
+"""Saving one file, and reading who it belongs to, for the integrations."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.engine import write_checkpoint
+from holdfast.engine.commit import save_errors
+from holdfast.engine.globals import globals_of
+from holdfast.front.provenance import git_commit, versions
+from holdfast.records import Facts, Manifest
+from holdfast.storage import Store, open_store, split_path
+
+__all__ = ["globals_of", "link", "plain_facts", "remove_path", "save_path"]
+
+
+def save_path(path: str | os.PathLike[str], state: object, facts: Facts) -> Manifest:
+    """Commit a state at a path or URL.
+
+    Raises:
+        SaveError: naming the path and the cause; nothing has changed then.
+
+    """
+    root, name = split_path(path)
+    return write_checkpoint(open_store(root), name, state, facts)
+
+
+def link(store: Store, source: str, target: str) -> str:
+    """Give a committed checkpoint a second name, sharing the bytes where the store can.
+
+    Raises:
+        SaveError: naming the path and the cause.
+
+    """
+    with save_errors(store.path(target)):
+        return store.link(source, target)
+
+
+def remove_path(path: str | os.PathLike[str]) -> None:
+    """Remove a checkpoint: a file, a directory of shards, or a blob. One that is gone is no error."""
+    root, name = split_path(path)
+    store = open_store(root)
+    if store.is_local and os.path.isdir(store.path(name)):
+        shutil.rmtree(store.path(name))
+    else:
+        store.remove(name)
+
+
+def plain_facts(state: Mapping[str, Any], *, reason: str, kind: str, clock: Clock | None = None) -> Facts:
+    """Return what can be said of a state that is saved without any policy behind it."""
+    return Facts(
+        step=_count(state.get("global_step")),
+        epoch=_count(state.get("epoch")),
+        time=(clock or SystemClock()).now().isoformat(timespec="milliseconds"),
+        reason=reason,
+        kind=kind,
+        weights_only="optimizer_states" not in state,
+        git_commit=git_commit(),
+        versions=versions(),
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0

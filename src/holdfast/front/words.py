@@ -1,0 +1,28 @@
+"""The policy's values that an integration has to speak: words, moments, names."""
+
+from holdfast.policy.ledger import Entry, Ledger
+from holdfast.policy.moment import Event, Moment
+from holdfast.policy.naming import NameStyle, file_name, name_pattern
+from holdfast.policy.ranking import admits
+from holdfast.policy.retention import Decision, plan
+from holdfast.policy.settings import Settings, make_settings
+from holdfast.storage import is_local, join_path, open_store, split_path
+
+__all__ = [
+    "Decision",
+    "Entry",
+    "Event",
+    "Ledger",
+    "Moment",
+    "NameStyle",
+    "Settings",
+    "admits",
+    "file_name",
+    "is_local",
+    "join_path",
+    "make_settings",
+    "name_pattern",
+    "open_store",
+    "plan",
+    "split_path",
+]

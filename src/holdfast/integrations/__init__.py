@@ -1,0 +1,1 @@
+"""A framework's events into ours: thin, through the front door only."""

@@ -1,0 +1,313 @@
+"""``ModelCheckpoint``: Lightning's events into ours. The packages' classes are in ``holdfast.lightning``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Literal
+
+from holdfast.clock import Clock
+from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
+from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
+from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, new_run_id, reopen
+from holdfast.front.words import Event, Moment, admits
+from holdfast.integrations.callback_saving import SavingMixin
+from holdfast.integrations.freshness import MetricWatch
+from holdfast.integrations.trainer_facts import (
+    is_idle,
+    live_objects,
+    metrics_of,
+    saves_at_epoch_end,
+    validation_follows,
+    validation_ran,
+)
+from holdfast.records import Lineage
+
+log = logging.getLogger("holdfast")
+
+
+class ModelCheckpointCore(SavingMixin):
+    """All of ``ModelCheckpoint`` but its package; see ``holdfast.lightning.ModelCheckpoint``."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the field's words, in the order of the documentation
+        self,
+        dirpath: str | os.PathLike[str] | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        verbose: bool = False,  # noqa: FBT001, FBT002
+        save_last: bool | Literal["link"] | None = None,  # noqa: FBT001
+        save_top_k: int | None = 1,
+        save_weights_only: bool = False,  # noqa: FBT001, FBT002
+        mode: str = "min",
+        auto_insert_metric_name: bool = True,  # noqa: FBT001, FBT002
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        every_n_epochs: int | None = None,
+        save_on_train_epoch_end: bool | None = None,  # noqa: FBT001
+        every_n_val_epochs: int | None = None,
+        *,
+        save_on_exception: bool = False,
+        enable_version_counter: bool = True,
+        on_save_error: Literal["raise", "warn"] = "raise",
+        clock: Clock | None = None,
+    ) -> None:
+        """Check the words; see the class for what they mean.
+
+        Raises:
+            MisconfigurationException: for a word that cannot be meant.
+
+        """
+        words = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "dirpath", "verbose", "on_save_error", "clock", "__class__")
+        }
+        self._init_words(words)
+        self._init_dirpath(dirpath)
+        self._init_saving(on_save_error)
+        self.verbose = bool(verbose)
+        self._own_clock = clock
+        self._init_state()
+        self._watch = MetricWatch()
+        self._last_time_checked: float | None = None
+        self._told: set[str] = set()
+
+    def _rank_zero_info(self, message: str) -> None:
+        log.info(message)
+
+    # The hooks of the Trainer.
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Settle on the directory, the same on every rank, and on how files are written."""
+        self._settle_dirpath(trainer)
+        self._install_io(trainer)
+        io = self._own_io(trainer)
+        if io is not None:
+            io.trust(live_objects(trainer, pl_module))
+        if stage == "fit" and trainer.is_global_zero:
+            self._warn_if_not_empty()
+
+    def on_init_end(self, trainer: Any) -> None:
+        """Settle when epoch saves happen; today's Trainer does not call this, and needs not."""
+        if self._save_on_train_epoch_end is None:
+            self._save_on_train_epoch_end = saves_at_epoch_end(trainer, None)
+
+    def on_pretrain_routine_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Settle on the directory and make it; today's Trainer does not call this, and needs not."""
+        self._settle_dirpath(trainer)
+        if not trainer.fast_dev_run:
+            if trainer.is_global_zero:
+                self._warn_if_not_empty()
+            self._make_dirpath(trainer)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Start the clock, and find the checkpoints of this run that are already there."""
+        self._last_time_checked = self._clock.monotonic()
+        if is_idle(trainer):
+            return
+        self._settle_dirpath(trainer)
+        memory = self._memory or self._own_memory()
+        resumed = getattr(trainer, "ckpt_path", None)
+        if resumed and self._resumed is None:
+            self._resumed = Lineage(path=str(resumed), step=trainer.global_step)
+        self._run_id = self._agree(trainer, lambda: self._run_id or new_run_id())
+        run = self._as_run()
+        self._protected = (run.store.name_of(str(resumed)) or "") if resumed else ""
+        self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
+        self._memory = None
+        self._watch_metric(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Save if a number of steps or a time has gone by; otherwise cheap."""
+        n = self._every_n_train_steps
+        timed = self._train_time_interval is not None
+        if n < 1 and not timed:
+            return
+        self._watch.tick += 1
+        step = trainer.global_step
+        due = timed or step % n == 0
+        if self.monitor is not None and (due or (step + 1) % n == 0 or trainer.is_last_batch):
+            self._watch_metric(trainer)
+        if due:
+            self._handle(trainer, Event.STEP)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Take note of the metric before the validation, to know whether it measures it."""
+        if not is_idle(trainer):
+            self._watch_metric(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Save a checkpoint at the end of the validation stage, if that is when it is due."""
+        if not is_idle(trainer):
+            self._watch_metric(trainer)
+            self._handle(trainer, Event.VALIDATION_END)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Save a checkpoint at the end of the training epoch, if that is when it is due."""
+        if not is_idle(trainer):
+            self._watch_metric(trainer)
+            self._handle(trainer, Event.EPOCH_END)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Bring ``last`` up to the final state, if ``save_last`` is on."""
+        self._handle(trainer, Event.TRAIN_END)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Count what an asynchronous ``CheckpointIO`` has written by now; say what it has not."""
+        if self._pending and not trainer.fast_dev_run:
+            self._settle_pending(trainer, self._as_run())
+            for plan in self._pending:
+                self._rank_zero_warn(f"the checkpoint {self._path(plan.primary)} was never committed")
+        self._pending = []
+        self._watch = MetricWatch()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        """Save the interrupted state under a name of its own, if ``save_on_exception`` is on."""
+        if not self.save_on_exception or is_idle(trainer) or isinstance(exception, HoldfastError):
+            return
+        plan = self._handle(trainer, Event.EXCEPTION)
+        if plan is not None and plan.names:
+            self._rank_zero_info(
+                f"An {type(exception).__name__} was raised with message: {exception!s}, saved checkpoint to "
+                f"{self._path(plan.primary)}"
+            )
+
+    # What users call.
+
+    def save_checkpoint(self, trainer: Any) -> None:
+        """Save now, by the policy: ranked if its score admits it, and ``last``. Call it on all ranks.
+
+        Raises:
+            ValueError: if ``trainer.save_checkpoint`` is None.
+            MisconfigurationException: if the monitored metric is missing after a validation ran.
+
+        """
+        if trainer.save_checkpoint is None:
+            msg = "`trainer.save_checkpoint` is None: there is no way to write a checkpoint"
+            raise ValueError(msg)
+        self._settle_dirpath(trainer)
+        self._install_io(trainer)
+        self._run_id = self._agree(trainer, lambda: self._run_id or new_run_id())
+        self._handle(trainer, Event.REQUEST, forced=True)
+
+    def check_monitor_top_k(self, trainer: Any, current: Any = None) -> bool:
+        """Tell, the same on every rank, whether this score belongs among the best ``save_top_k``."""
+        if current is None:
+            return False
+        entries = self._ledger.entries
+        return self._agree(trainer, lambda: admits(entries, float(current), self.save_top_k, self.mode))
+
+    def file_exists(self, filepath: str | os.PathLike[str], trainer: Any) -> bool:
+        """Tell whether a file exists on rank 0, the same on every rank."""
+        return self._agree(trainer, lambda: exists(filepath))
+
+    def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
+        """Write ``best_k_models`` as YAML ``{path: score}``, by default to ``dirpath/best_k_models.yaml``."""
+        path = os.fspath(filepath) if filepath is not None else self._path("best_k_models.yaml")
+        write_ranking(path, {name: float(score) for name, score in self.best_k_models.items()})
+
+    def _find_last_checkpoints(self, trainer: Any) -> set[str]:
+        """Return what ``ckpt_path="last"`` may resume from: the newest whole ``last``."""
+        return find_last(self._resolve_dirpath(trainer), self._settings())
+
+    # What the hooks are made of.
+
+    def _settle_dirpath(self, trainer: Any) -> None:
+        self.dirpath = trainer.strategy.broadcast(self._resolve_dirpath(trainer))
+
+    def _make_dirpath(self, trainer: Any) -> None:
+        self._agree(trainer, lambda: make_folder(self.dirpath or os.getcwd()))
+
+    def _warn_if_not_empty(self) -> None:
+        if self.save_top_k != 0 and is_filled(self.dirpath or os.getcwd()):
+            self._rank_zero_warn(f"Checkpoint directory {self.dirpath} exists and is not empty.")
+
+    def _own_memory(self) -> Remembered:
+        entries = self._ledger.entries
+        return Remembered(
+            scores={entry.name: entry.score for entry in entries},
+            last=self._ledger.last.name if self._ledger.last is not None else "",
+            current_score=self._ledger.current_score,
+            sequence=self._ledger.sequence,
+            owners=frozenset(self._owners),
+        )
+
+    def _open(self, run: Run, memory: Remembered, step: int) -> Any:
+        """Rank 0 only: clear away what a crash left, and read the directory."""
+        for name in run.store.sweep(run.depth):
+            self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")
+        return reopen(run, memory, step)
+
+    def _watch_metric(self, trainer: Any) -> None:
+        if self.monitor is not None:
+            self._watch.look(trainer.callback_metrics.get(self.monitor), trainer.global_step)
+
+    def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
+        """One event: decide on rank 0, carry out on all."""
+        if is_idle(trainer) and not forced:
+            return None
+        run = self._as_run()
+        self._settle_pending(trainer, run)
+        try:
+            plan = self._agree(trainer, lambda: self._plan(trainer, run, event))
+        except (MissingMetricError, ConfigurationError) as error:
+            raise self._misconfiguration(str(error)) from None
+        self._ledger = replace(self._ledger, deferred=plan.after.deferred)
+        if self.verbose:
+            for message in plan.messages:
+                self._rank_zero_info(message)
+        if plan.names:
+            self._carry_out(trainer, run, plan)
+        return plan
+
+    def _plan(self, trainer: Any, run: Run, event: Event) -> Plan:
+        """Rank 0 only."""
+        moment = self._moment(trainer, event)
+        plan = consider(run, self._ledger, moment)
+        if plan.verdict.time_due:
+            self._last_time_checked = self._clock.monotonic()
+        if plan.verdict.missing:
+            self._tell_once("missing", self._missing_text(run, moment))
+        if plan.verdict.stale:
+            self._tell_once(
+                "stale",
+                f"ModelCheckpoint(monitor={self.monitor!r}) saves at the end of epoch {moment.epoch}, but "
+                f"{self.monitor!r} was measured on an earlier state: the ranking follows the old value. "
+                "Validate before each save, or set save_on_train_epoch_end=False",
+            )
+        return plan
+
+    def _missing_text(self, run: Run, moment: Moment) -> str:
+        text = missing_message(run.settings, moment)
+        if moment.event is Event.STEP:
+            text += f" The save that is due at step {moment.step} waits until it is logged"
+        return text
+
+    def _tell_once(self, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._rank_zero_warn(message)
+
+    def _moment(self, trainer: Any, event: Event) -> Moment:
+        step = trainer.global_step
+        started = self._last_time_checked
+        return Moment(
+            event=event,
+            step=step,
+            epoch=trainer.current_epoch,
+            elapsed=None if started is None else self._clock.monotonic() - started,
+            metrics=metrics_of(trainer),
+            fresh=self._watch.is_fresh(step),
+            validated=validation_ran(trainer),
+            validation_follows=event is Event.STEP and validation_follows(trainer),
+            saves_at_epoch_end=saves_at_epoch_end(trainer, self._save_on_train_epoch_end),
+        )

@@ -1,0 +1,158 @@
+"""The part of ``ModelCheckpoint`` that knows names: its words, its directory, its file names."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import ConfigurationError
+from holdfast.front.words import NameStyle, Settings, file_name, join_path, make_settings
+from holdfast.front.words import is_local as is_local_path
+
+Words = dict[str, Any]
+
+
+class NamesMixin:
+    """Words, directory and names."""
+
+    CHECKPOINT_JOIN_CHAR = "-"
+    CHECKPOINT_EQUALS_CHAR = "="
+    CHECKPOINT_NAME_LAST = "last"
+    FILE_EXTENSION = ".ckpt"
+    STARTING_VERSION = 1
+
+    #: The class of the errors for wrong arguments; Lightning's own under Lightning.
+    _misconfiguration: type[Exception] = ConfigurationError
+
+    def _init_words(self, words: Words) -> None:
+        """Check the words and take them as attributes, under the names that loggers look for."""
+        epochs = words.pop("every_n_val_epochs")
+        if epochs is not None:
+            warnings.warn(
+                "`every_n_val_epochs` is deprecated: use `every_n_epochs` instead",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+            if words["every_n_epochs"] is not None:
+                msg = f"`every_n_val_epochs`={epochs!r} is an old name of `every_n_epochs`: give only the latter"
+                raise self._misconfiguration(msg)
+            words["every_n_epochs"] = epochs
+        try:
+            settings = make_settings(style=self._style(), **words)
+        except ConfigurationError as error:
+            raise self._misconfiguration(str(error)) from None
+        self.monitor = settings.monitor
+        self.mode = settings.mode
+        self.save_top_k = settings.save_top_k
+        self.save_last: bool | Literal["link"] | None = words["save_last"]
+        self.save_weights_only = settings.save_weights_only
+        self.save_on_exception = settings.save_on_exception
+        self.filename = settings.filename
+        self.auto_insert_metric_name = settings.auto_insert_metric_name
+        self._every_n_train_steps = settings.every_n_train_steps
+        self._every_n_epochs = settings.every_n_epochs
+        self._train_time_interval: timedelta | None = words["train_time_interval"]
+        self._save_on_train_epoch_end = settings.save_on_train_epoch_end
+        self._enable_version_counter = settings.enable_version_counter
+
+    def _init_dirpath(self, dirpath: str | os.PathLike[str] | None) -> None:
+        if dirpath is not None and not isinstance(dirpath, (str, os.PathLike)):
+            msg = f"`dirpath` is a path, a URL or None, but got {dirpath!r}"
+            raise self._misconfiguration(msg)
+        given = os.fspath(dirpath) if dirpath is not None else None
+        self._dirpath_given = given
+        self.dirpath: str | None = _absolute(given) if given else given
+
+    @property
+    def every_n_epochs(self) -> int:
+        """Number of epochs between checkpoints."""
+        return self._every_n_epochs
+
+    @property
+    def _clock(self) -> Clock:
+        return self.__dict__.get("_own_clock") or SystemClock()
+
+    def _style(self) -> NameStyle:
+        return NameStyle(
+            join=self.CHECKPOINT_JOIN_CHAR,
+            equals=self.CHECKPOINT_EQUALS_CHAR,
+            last=self.CHECKPOINT_NAME_LAST,
+            extension=self.FILE_EXTENSION,
+            starting_version=self.STARTING_VERSION,
+        )
+
+    def _settings(self) -> Settings:
+        """Return the words as they are now: users change attributes after construction."""
+        interval = self._train_time_interval
+        return Settings(
+            monitor=self.monitor,
+            mode=self.mode,
+            save_top_k=self.save_top_k,
+            save_last=bool(self.save_last),
+            save_weights_only=self.save_weights_only,
+            save_on_exception=self.save_on_exception,
+            every_n_train_steps=self._every_n_train_steps,
+            train_time_interval=None if interval is None else interval.total_seconds(),
+            every_n_epochs=self._every_n_epochs,
+            save_on_train_epoch_end=self._save_on_train_epoch_end,
+            filename=self.filename,
+            auto_insert_metric_name=self.auto_insert_metric_name,
+            enable_version_counter=self._enable_version_counter,
+            style=self._style(),
+        )
+
+    def format_checkpoint_name(
+        self,
+        metrics: Mapping[str, Any],
+        filename: str | None = None,
+        ver: int | None = None,
+        prefix: str | None = None,
+    ) -> str:
+        """Return the path for these metrics: the template filled in, below ``dirpath`` if there is one.
+
+        Args:
+            metrics: values by name; a name that is missing counts as 0. Not changed.
+            filename: a template instead of the callback's own.
+            ver: appended as ``-v<ver>``.
+            prefix: put in front, joined with ``-``.
+
+        """
+        name = file_name(
+            filename or self.filename,
+            {key: _number(value) for key, value in metrics.items()},
+            self._style(),
+            auto_insert=self.auto_insert_metric_name,
+            version=ver,
+            prefix=prefix,
+        )
+        return join_path(self.dirpath, name) if self.dirpath else name
+
+    def _resolve_dirpath(self, trainer: Any) -> str:
+        """Return the directory, in the order of the documentation: own, logger's, weights', root's."""
+        if self.dirpath is not None:
+            return self.dirpath or os.getcwd()
+        root = trainer.default_root_dir
+        weights = getattr(trainer, "weights_save_path", None)
+        if trainer.loggers:
+            first = trainer.loggers[0]
+            base = weights if weights not in (None, root) else first.save_dir
+            version = first.version if isinstance(first.version, str) else f"version_{first.version}"
+            folder = "/".join((str(first.name), version, "checkpoints"))
+            return _absolute(join_path(str(base if base is not None else root), folder))
+        return _absolute(join_path(str(weights or root), "checkpoints"))
+
+
+def _absolute(path: str) -> str:
+    """Return a local path without links and ``~``; a URL as it is."""
+    if not is_local_path(path):
+        return path
+    return os.path.realpath(os.path.expanduser(path.removeprefix("file://")))
+
+
+def _number(value: Any) -> float:
+    number = value.item() if hasattr(value, "item") else value
+    return number if isinstance(number, (int, float)) else float(number)

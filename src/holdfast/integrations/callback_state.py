@@ -1,0 +1,220 @@
+"""The part of ``ModelCheckpoint`` that survives a resume: its key and its state.
+
+Paths are stored relative to the checkpoint directory, so that a run which was moved or copied keeps
+its ranking. What the state says is only a hint: the directory decides (``planning.reopen``).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from holdfast.front.attributes import RankingAttributes, as_tensor, score_tensor
+from holdfast.front.identity import Identity, find_state
+from holdfast.front.planning import Remembered, Run, new_run_id, reopen
+from holdfast.front.standing import standing
+from holdfast.front.words import Ledger, is_local, join_path, open_store, split_path
+from holdfast.integrations.callback_names import NamesMixin
+from holdfast.records import Lineage
+
+_OURS = "holdfast"
+
+
+class StateMixin(NamesMixin, RankingAttributes):
+    """Key, state, attributes."""
+
+    def _init_state(self) -> None:
+        self._run_id = ""
+        self._owners: tuple[str, ...] = ()
+        self._ledger = Ledger()
+        self._prospect: Ledger | None = None
+        self._memory: Remembered | None = None
+        self._resumed: Lineage | None = None
+        self._protected = ""
+        self._adopt(standing(self._ledger, self._settings()), self._path)
+
+    @property
+    def _identity(self) -> Identity:
+        return Identity(
+            name=type(self).__qualname__,
+            seed={
+                "monitor": self.monitor,
+                "mode": self.mode,
+                "every_n_train_steps": self._every_n_train_steps,
+                "every_n_epochs": self._every_n_epochs,
+                "train_time_interval": self._train_time_interval,
+                "save_on_train_epoch_end": self._save_on_train_epoch_end,
+            },
+            detail={
+                "filename": self.filename,
+                "save_top_k": self.save_top_k,
+                "save_weights_only": self.save_weights_only,
+            },
+            dirpath=self._dirpath_given,
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Identifies the callback's state among those of a checkpoint."""
+        return self._identity.key
+
+    @property
+    def _owner(self) -> str:
+        return self._identity.owner
+
+    def _path(self, name: str) -> str:
+        return join_path(self.dirpath or os.getcwd(), name) if name else ""
+
+    def _set_ledger(self, ledger: Ledger) -> None:
+        elsewhere = self.best_model_path if not ledger.entries else ""
+        self._ledger = ledger
+        self._adopt(standing(ledger, self._settings()), self._path)
+        if elsewhere and not self.best_model_path:
+            self.best_model_path = elsewhere
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with paths relative to the checkpoint directory.
+
+        While a checkpoint is being written this is the state after its commit: it is read only if
+        the commit succeeds.
+        """
+        ledger = self._prospect or self._ledger
+        now = standing(ledger, self._settings())
+        return {
+            "monitor": self.monitor,
+            "best_model_score": score_tensor(now.best_score),
+            "best_model_path": now.best or ("" if ledger.entries else self.best_model_path),
+            "current_score": score_tensor(now.current_score),
+            "dirpath": ".",
+            "best_k_models": {name: as_tensor(score) for name, score in now.best_k.items()},
+            "kth_best_model_path": now.kth,
+            "kth_value": as_tensor(now.kth_value),
+            "last_model_path": now.last,
+            _OURS: {
+                "run": self._run_id,
+                "owners": sorted({self._owner, *self._owners}),
+                "sequence": ledger.sequence,
+                "scores": {entry.name: entry.score for entry in ledger.entries},
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the ranking from a state of ours, of Lightning 2.x or of 1.5 and later.
+
+        Only files that are there count. A state from another directory brings its
+        ``best_model_path`` along and nothing else.
+        """
+        ours = state_dict.get(_OURS)
+        saved_in = str(state_dict.get("dirpath") or "")
+        memory = _memory_of_ours(state_dict, ours) if ours is not None else _memory_of_stock(state_dict, saved_in)
+        if ours is not None:
+            self._run_id = ours["run"] or self._run_id
+            self._owners = tuple(ours["owners"])
+        home = self._origin(memory)
+        if home is not None and self.dirpath is not None and not _same_place(home, self.dirpath):
+            self._take_best_from(home, state_dict, saved_in)
+            return
+        self._memory = memory
+        if self.dirpath is not None:
+            self._set_ledger(reopen(self._as_run(), memory, 0))
+
+    def _origin(self, memory: Remembered) -> str | None:
+        """Return the directory whose ranking a resumed file holds, or None if that is not known."""
+        if self._resumed is None:
+            return None
+        path = self._resumed.path
+        known = [*memory.scores, memory.last]
+        match = next((name for name in known if name and path.endswith("/" + name)), None)
+        return path[: -len(match) - 1] if match else split_path(path)[0]
+
+    def _take_best_from(self, home: str, state: Mapping[str, Any], saved_in: str) -> None:
+        warnings.warn(
+            f"The dirpath has changed from {home!r} to {self.dirpath!r}, therefore `best_model_score`, "
+            "`kth_best_model_path`, `kth_value`, `last_model_path` and `best_k_models` won't be reloaded. "
+            "Only `best_model_path` will be reloaded.",
+            stacklevel=2,
+        )
+        name = _relative(str(state.get("best_model_path") or ""), saved_in)
+        self._run_id = ""
+        if name and open_store(home).exists(name):
+            self.best_model_path = join_path(home, name)
+
+    def _as_run(self) -> Run:
+        return Run(
+            settings=self._settings(),
+            store=open_store(self.dirpath or os.getcwd()),
+            run=self._run_id or new_run_id(),
+            owner=self._owner,
+            kind="lightning",
+            resumed_from=self._resumed,
+            protected=self._protected,
+            clock=self._clock,
+        )
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the state, as the hook of Lightning 1.5 did; today's Trainer calls ``state_dict``."""
+        return self.state_dict()
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, callback_state: Any) -> None:  # noqa: ARG002
+        """Take note of the file that is being loaded, and restore states saved under other keys.
+
+        Takes the callback's state, as in Lightning 1.5, or the whole checkpoint, as in 2.x.
+        """
+        if "callbacks" not in callback_state:
+            if "best_model_path" in callback_state:
+                self.load_state_dict(callback_state)
+            return
+        path = getattr(trainer, "ckpt_path", None)
+        if path:
+            self._resumed = Lineage(path=_full(str(path)), step=callback_state.get("global_step"))
+        siblings = [cb._identity for cb in trainer.callbacks if isinstance(cb, StateMixin) and cb is not self]  # noqa: SLF001
+        key = find_state(self._identity, callback_state["callbacks"], siblings)
+        if key is not None and key != self.state_key:
+            self.load_state_dict(deepcopy(callback_state["callbacks"][key]))
+
+
+def _memory_of_ours(state: Mapping[str, Any], ours: Mapping[str, Any]) -> Remembered:
+    return Remembered(
+        scores=dict(ours["scores"]),
+        last=state["last_model_path"],
+        current_score=_as_float(state.get("current_score")),
+        sequence=ours["sequence"],
+        owners=frozenset(ours["owners"]),
+    )
+
+
+def _memory_of_stock(state: Mapping[str, Any], saved_in: str) -> Remembered:
+    scores = {_relative(path, saved_in): _as_float(score) for path, score in (state.get("best_k_models") or {}).items()}
+    best = _relative(str(state.get("best_model_path") or ""), saved_in)
+    if not scores and best:
+        scores = {best: _as_float(state.get("best_model_score"))}
+    return Remembered(
+        scores=scores,
+        last=_relative(str(state.get("last_model_path") or ""), saved_in),
+        current_score=_as_float(state.get("current_score")),
+    )
+
+
+def _relative(path: str, folder: str) -> str:
+    """Return a stored path relative to the directory it was stored with."""
+    if folder and path.startswith(folder.rstrip("/") + "/"):
+        return path[len(folder.rstrip("/")) + 1 :]
+    absolute = not is_local(path) or os.path.isabs(path)
+    return path.rpartition("/")[2] if absolute else path
+
+
+def _full(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if is_local(path) else path
+
+
+def _same_place(one: str, other: str) -> bool:
+    if is_local(one) and is_local(other):
+        return os.path.realpath(one) == os.path.realpath(other)
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _as_float(value: Any) -> float | None:
+    return None if value is None else float(value)

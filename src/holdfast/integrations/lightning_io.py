@@ -1,0 +1,126 @@
+"""Lightning's official extension point for checkpoint files, without importing Lightning.
+
+``holdfast.lightning.CheckpointIO`` and its twin combine this with the ``CheckpointIO`` of their package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from holdfast.errors import SaveError
+from holdfast.front.opening import load
+from holdfast.front.saving import globals_of, plain_facts, remove_path, save_path
+from holdfast.records import Facts
+
+log = logging.getLogger("holdfast")
+
+
+class Expectation:
+    """What a callback says of the file it is about to have written, and what became of it."""
+
+    def __init__(self, path: str, facts: Facts) -> None:
+        """Wait for a save to this path."""
+        self.path = path
+        self.facts = facts
+        self.error: SaveError | None = None
+
+
+class CheckpointIOCore:
+    """Writes durable, verified checkpoints and loads only whole ones.
+
+    Args:
+        verify: check every byte of a file before it is loaded.
+        allow: classes and functions that the safe loader may use, for checkpoints whose
+            hyperparameters need them.
+
+    """
+
+    def __init__(self, *, verify: bool = True, allow: Sequence[Any] = ()) -> None:
+        """Remember the choices; nothing is opened."""
+        self.verify = verify
+        self.allow = tuple(allow)
+        self._expected: Expectation | None = None
+        self._trusted: tuple[object, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, "_expected": None, "_trusted": ()}
+
+    @contextlib.contextmanager
+    def expecting(self, path: str, facts: Facts) -> Iterator[Expectation]:
+        """Save to this path with these facts, and keep an error instead of raising it.
+
+        The error is kept because the other ranks are already waiting at a barrier behind the save.
+        """
+        self._expected = Expectation(path, facts)
+        try:
+            yield self._expected
+        finally:
+            self._expected = None
+
+    def trust(self, live: Sequence[object]) -> None:
+        """Let the safe loader build what these objects of the running program are made of."""
+        self._trusted = tuple(live)
+
+    def save_checkpoint(
+        self,
+        checkpoint: Mapping[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any = None,
+    ) -> None:
+        """Commit a checkpoint: on return it survives a power cut.
+
+        Raises:
+            TypeError: if ``storage_options`` are given: an fsspec URL has its own configuration.
+            SaveError: naming the path and the cause; what was committed before is untouched.
+
+        """
+        if storage_options is not None:
+            msg = (
+                f"`storage_options`={storage_options!r} cannot be passed through the Trainer to "
+                f"{type(self).__name__}: set them in fsspec's configuration"
+            )
+            raise TypeError(msg)
+        expected = self._expected
+        if expected is None or os.fspath(path) != expected.path:
+            save_path(path, checkpoint, plain_facts(checkpoint, reason="requested", kind="lightning"))
+            return
+        try:
+            save_path(path, checkpoint, expected.facts)
+        except SaveError as error:
+            expected.error = error
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,  # noqa: FBT001 - Lightning's signature
+    ) -> dict[str, Any]:
+        """Load a checkpoint that is whole. ``weights_only=None`` means True: no code is run.
+
+        Raises:
+            CheckpointNotFoundError: if there is nothing at the path.
+            DamagedCheckpointError: naming the damaged record.
+            UnsafeCheckpointError: naming the classes to allow.
+
+        """
+        checkpoint: dict[str, Any] = load(
+            path,
+            map_location="cpu" if map_location is None else map_location,
+            weights_only=weights_only is not False,
+            verify=self.verify,
+            allow=[*self.allow, *globals_of(self._trusted)],
+        )
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove a checkpoint; one that is gone is no error."""
+        remove_path(path)
+        log.debug("Removed checkpoint: %s", path)
+
+    def teardown(self) -> None:
+        """Nothing is left open between saves."""

@@ -1,0 +1,69 @@
+"""What the policy wants to know of a Trainer, read from it. Works with either package's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_idle(trainer: Any) -> bool:
+    """Tell whether nothing is to be written: a dry run, a sanity check, or no fit at all."""
+    return bool(trainer.fast_dev_run) or trainer.state.fn != "fit" or bool(trainer.sanity_checking)
+
+
+def metrics_of(trainer: Any) -> dict[str, float]:
+    """Return every metric known, as floats."""
+    return {str(name): float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def saves_at_epoch_end(trainer: Any, chosen: bool | None) -> bool:  # noqa: FBT001
+    """Tell whether epoch saves happen at the end of the training epoch, or of the validation.
+
+    What the user chose; else at the end of the validation if it does not simply run once after
+    every epoch (Lightning 2.6's rule).
+    """
+    if chosen is not None:
+        return chosen
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
+        return False
+    if trainer.check_val_every_n_epoch != 1:
+        return False
+    return _validation_batches(trainer) == 0 or trainer.val_check_interval == 1.0
+
+
+def _validation_batches(trainer: Any) -> float:
+    batches = getattr(trainer, "num_val_batches", 0)
+    return float(sum(batches)) if isinstance(batches, list) else float(batches)
+
+
+def validation_ran(trainer: Any) -> bool:
+    """Tell whether a validation has run in this fit."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    return bool(getattr(loop, "_has_run", False))
+
+
+def validation_follows(trainer: Any) -> bool:
+    """Tell whether a validation starts right after this batch, as far as the Trainer lets us know.
+
+    Only spares a second write of the same state: if it is wrong, nothing is lost.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    will_validate = getattr(loop, "_should_check_val_fx", None)
+    fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
+    if will_validate is None or fetcher is None or not _validation_batches(trainer):
+        return False
+    try:
+        return bool(will_validate(fetcher))
+    except (AttributeError, TypeError):  # a Trainer whose insides have changed
+        return False
+
+
+def live_objects(trainer: Any, pl_module: Any) -> list[object]:
+    """Return what the running program itself would save: the pattern of what it may load back."""
+    live: list[object] = []
+    for owner in (pl_module, trainer.datamodule):
+        hparams = getattr(owner, "hparams", None)
+        if isinstance(hparams, Mapping):
+            live.append(dict(hparams))
+    live += [callback.state_dict() for callback in trainer.callbacks]
+    return live

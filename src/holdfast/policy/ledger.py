@@ -1,0 +1,70 @@
+"""What a run knows of its own committed checkpoints: values, and functions from one to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One committed checkpoint.
+
+    Attributes:
+        name: its file, relative to the checkpoint directory.
+        score: the monitored metric of its state; None where nothing is monitored.
+        step: its finished optimizer steps.
+        epoch: its epoch.
+        sequence: its place in the order of the run's saves.
+
+    """
+
+    name: str
+    score: float | None
+    step: int
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The committed checkpoints of one callback of one run, and how far it has come.
+
+    Attributes:
+        entries: the ranked checkpoints, oldest first.
+        last: the checkpoint that ``last`` names, if there is one.
+        current_score: the score of the newest ranked checkpoint.
+        ranked_step: the step of the newest ranked save of this process; 0 before the first.
+        last_step: the step of the state that ``last`` holds; 0 before the first.
+        deferred: why a ranked save waits for its metric, or "" if none waits.
+        sequence: how many saves this run has asked for.
+
+    """
+
+    entries: tuple[Entry, ...] = ()
+    last: Entry | None = None
+    current_score: float | None = None
+    ranked_step: int = 0
+    last_step: int = 0
+    deferred: str = ""
+    sequence: int = 0
+
+    def named(self, name: str) -> Entry | None:
+        """Return the ranked entry of this name."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def with_entry(self, entry: Entry) -> Ledger:
+        """Return the ledger after a ranked commit; an entry of the same name was overwritten."""
+        others = tuple(old for old in self.entries if old.name != entry.name)
+        score = self.current_score if entry.score is None else entry.score
+        entries = (*others, entry)
+        return replace(self, entries=entries, current_score=score, ranked_step=entry.step, deferred="")
+
+    def with_last(self, entry: Entry) -> Ledger:
+        """Return the ledger after ``last`` was committed."""
+        return replace(self, last=entry, last_step=entry.step)
+
+    def without(self, name: str) -> Ledger:
+        """Return the ledger after a file was removed."""
+        entries = tuple(entry for entry in self.entries if entry.name != name)
+        last = None if self.last is not None and self.last.name == name else self.last
+        return replace(self, entries=entries, last=last)

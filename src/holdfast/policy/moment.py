@@ -1,0 +1,47 @@
+"""A moment of training, as the policy sees it: plain values, taken at one event."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Event(enum.Enum):
+    """What has just happened in the training."""
+
+    STEP = "step"
+    VALIDATION_END = "validation end"
+    EPOCH_END = "epoch end"
+    TRAIN_END = "train end"
+    EXCEPTION = "exception"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One event with what is known at that time.
+
+    Attributes:
+        event: what has just happened.
+        step: finished optimizer steps.
+        epoch: the current epoch, from 0.
+        elapsed: seconds since the time trigger was last due (or training began); None if unknown.
+        metrics: every metric known, as floats.
+        fresh: whether the monitored metric was measured on this very state.
+        validated: whether a validation has run.
+        validation_follows: whether one starts right after this event.
+        saves_at_epoch_end: whether epoch saves happen at the end of the training epoch, not of
+            the validation.
+
+    """
+
+    event: Event
+    step: int
+    epoch: int
+    elapsed: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fresh: bool = True
+    validated: bool = False
+    validation_follows: bool = False
+    saves_at_epoch_end: bool = True

@@ -1,0 +1,44 @@
+"""The bytes of one blob of a store, or of one open file, for the readers of the format."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from holdfast.storage import Store
+
+
+@dataclass(frozen=True)
+class BlobSource:
+    """One blob of a store, read by ranges."""
+
+    store: Store
+    name: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        """The blob's path or URL."""
+        return self.store.path(self.name)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read one range."""
+        return self.store.read(self.name, offset, length)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An open file: what is verified and what is loaded are the same bytes, whatever its name does."""
+
+    path: str
+    file: BinaryIO
+
+    @property
+    def size(self) -> int:
+        """The file's bytes now."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read one range without moving the file's position."""
+        return os.pread(self.file.fileno(), length, offset)

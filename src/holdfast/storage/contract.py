@@ -1,0 +1,79 @@
+"""The contract of a store: a flat set of named blobs under one root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One named blob: its name relative to the root (parts joined by ``/``) and bytes."""
+
+    name: str
+    size: int
+
+
+class Store(Protocol):
+    """What every home of checkpoints can do.
+
+    A name is relative to the root. Errors are ``OSError``: ``FileNotFoundError`` for a name that is
+    not there, whatever the system says otherwise.
+    """
+
+    @property
+    def root(self) -> str:
+        """The directory or URL under which the names lie."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the names are files of this machine's filesystem."""
+        ...
+
+    def path(self, name: str) -> str:
+        """Return the path or URL of a name, as other programs take it."""
+        ...
+
+    def name_of(self, path: str) -> str | None:
+        """Return the name that a path or URL has in this store, or None if it lies elsewhere."""
+        ...
+
+    def blobs(self, depth: int = 0) -> list[Blob]:
+        """Return the committed blobs, at most ``depth`` folders down, sorted by name."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a committed blob of this name is there."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a blob."""
+        ...
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
+        ...
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        """Write a blob so that it appears whole, durable and at once, or not at all.
+
+        Replaces a blob of the same name only at the moment of the commit. Returns the bytes written.
+        """
+        ...
+
+    def link(self, source: str, target: str) -> str:
+        """Make ``target`` another name of ``source``'s bytes, as atomically as ``put``.
+
+        Returns how: ``"hard link"``, ``"reflink"`` or ``"copy"``.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a blob; one that is not there is no error."""
+        ...
+
+    def sweep(self, depth: int = 0) -> list[str]:
+        """Remove what writers that died have left at most ``depth`` folders down; return the names."""
+        ...

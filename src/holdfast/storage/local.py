@@ -1,0 +1,221 @@
+"""Files of this machine: the only ``fsync`` and ``rename`` of the project.
+
+The order of a durable write: temporary file beside the target, write, length, fsync, rename, fsync
+of the directory. A rename without the file's fsync can leave an empty file after a power cut; one
+without the directory's fsync can leave the old name (Pillai et al., "All File Systems Are Not
+Created Equal", OSDI 2014).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from holdfast.storage.contract import Blob
+from holdfast.storage.locks import is_abandoned, lock_for_life
+
+_TEMPORARY_PREFIX = ".holdfast-"
+_TEMPORARY_SUFFIX = ".tmp"
+_FICLONE = 0x40049409  # linux/fs.h
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """The files under one directory. The directory is made by the first write."""
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """A local store is."""
+        return True
+
+    def path(self, name: str) -> str:
+        """Return the file of a name."""
+        return os.path.join(self.root, *name.split("/"))
+
+    def name_of(self, path: str) -> str | None:
+        """Return the name of a file under the root; symbolic links of folders are followed."""
+        folder, file = os.path.split(os.path.abspath(path))
+        relative = os.path.relpath(os.path.join(os.path.realpath(folder), file), os.path.realpath(self.root))
+        outside = relative.split(os.sep)[0] in (os.pardir, os.curdir)
+        return None if outside else relative.replace(os.sep, "/")
+
+    def blobs(self, depth: int = 0) -> list[Blob]:
+        """Return the regular files, temporaries of unfinished writes left out."""
+        blobs = []
+        for name, item in self._walk(self.root, "", depth):
+            if not _is_temporary(item.name) and item.is_file():
+                with contextlib.suppress(FileNotFoundError):  # removed since the listing
+                    blobs.append(Blob(name, item.stat().st_size))
+        return sorted(blobs, key=lambda blob: blob.name)
+
+    def _walk(self, folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        try:
+            found = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for item in found:
+            if not item.is_dir(follow_symlinks=False):
+                yield prefix + item.name, item
+            elif depth > 0:
+                yield from self._walk(item.path, f"{prefix}{item.name}/", depth - 1)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether anything has this name; a dangling symbolic link does."""
+        return os.path.lexists(self.path(name))
+
+    def size(self, name: str) -> int:
+        """Return the file's bytes."""
+        return os.stat(self.path(name)).st_size
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Read from the file."""
+        with open(self.path(name), "rb") as file:
+            return os.pread(file.fileno(), length, offset)
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        """Write a file durably: on return it survives a power cut."""
+        target = self.path(name)
+        _make_folders(os.path.dirname(target))
+        with _temporary_beside(target) as (temporary, descriptor):
+            written = 0
+            for chunk in chunks:
+                _write_all(descriptor, memoryview(chunk).cast("B"))
+                written += len(memoryview(chunk).cast("B"))
+            length = os.fstat(descriptor).st_size
+            if length != written:
+                msg = f"wrote {written} bytes but the file has {length}"
+                raise OSError(errno.EIO, msg, target)
+            os.fsync(descriptor)
+            os.rename(temporary, target)
+        _sync_folder(os.path.dirname(target))
+        return written
+
+    def link(self, source: str, target: str) -> str:
+        """Give the bytes a second name: hard link, else reflink, else a copy."""
+        origin, goal = self.path(source), self.path(target)
+        if os.path.lexists(goal) and not os.path.islink(goal) and os.path.samefile(origin, goal):
+            return "hard link"  # rename between two links of one file would do nothing
+        _make_folders(os.path.dirname(goal))
+        how = _hard_link(origin, goal) or self._clone(source, target)
+        _sync_folder(os.path.dirname(goal))
+        return how
+
+    def _clone(self, source: str, target: str) -> str:
+        with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
+            temporary, descriptor = made
+            how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
+            if how == "copy":
+                with open(descriptor, "wb", closefd=False) as copy:
+                    shutil.copyfileobj(origin, copy, 1 << 24)
+            os.fsync(descriptor)
+            os.rename(temporary, self.path(target))
+        return how
+
+    def remove(self, name: str) -> None:
+        """Remove a file, and make the removal durable."""
+        path = self.path(name)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        _sync_folder(os.path.dirname(path))
+
+    def sweep(self, depth: int = 0) -> list[str]:
+        """Remove the temporaries whose writers are gone; those of living writers stay."""
+        removed = []
+        for name, item in self._walk(self.root, "", depth):
+            if _is_temporary(item.name) and is_abandoned(item.path):
+                with contextlib.suppress(FileNotFoundError):  # another process swept it first
+                    os.unlink(item.path)
+                removed.append(name)
+        return removed
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
+
+
+@contextlib.contextmanager
+def _temporary_beside(target: str) -> Iterator[tuple[str, int]]:
+    """Open a locked temporary file in the target's folder; remove it if the body fails."""
+    while True:
+        temporary = _temporary_name(target)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        if lock_for_life(descriptor):
+            break
+        os.close(descriptor)  # a sweep took it between its making and its locking
+    try:
+        yield temporary, descriptor
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(descriptor, data[: 1 << 30]) :]
+
+
+def _temporary_name(target: str) -> str:
+    name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    return os.path.join(os.path.dirname(target), name)
+
+
+def _hard_link(origin: str, goal: str) -> str:
+    """Link over the goal in one step; return "" where the filesystem has no hard links."""
+    temporary = _temporary_name(goal)
+    try:
+        os.link(origin, temporary)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return ""
+        raise
+    try:
+        os.rename(temporary, goal)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return "hard link"
+
+
+def _reflink(origin: int, copy: int) -> bool:
+    """Share the extents of two files where the filesystem can (btrfs, xfs)."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+
+        fcntl.ioctl(copy, _FICLONE, origin)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _make_folders(folder: str) -> None:
+    """Make a folder and its parents, each durable in its own parent."""
+    missing = []
+    while folder and not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # made by another process meanwhile
+            os.mkdir(path)
+        _sync_folder(os.path.dirname(path))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

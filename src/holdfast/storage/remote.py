@@ -1,0 +1,154 @@
+"""Blobs behind an fsspec URL. A blob is committed when its put has completed.
+
+On an object store an upload does not exist until it is completed; it is opened with
+``autocommit=False``, because a plain ``with fs.open()`` would complete it even when the writer fails
+in the middle. Elsewhere the bytes go to a temporary name that is then moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec.core
+
+from holdfast.storage.contract import Blob
+
+_UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
+_TEMPORARY_PREFIX = ".holdfast-"
+
+
+@dataclass(frozen=True)
+class RemoteStore:
+    """The blobs under one URL."""
+
+    root: str
+    base: str
+    fs: Any
+
+    @classmethod
+    def at(cls, url: str) -> RemoteStore:
+        """Connect to the filesystem of a URL."""
+        fs, base = fsspec.core.url_to_fs(url)
+        return cls(url.rstrip("/"), base.rstrip("/"), fs)
+
+    @property
+    def is_local(self) -> bool:
+        """A remote store is not."""
+        return False
+
+    def path(self, name: str) -> str:
+        """Return the URL of a name."""
+        return f"{self.root}/{name}"
+
+    def name_of(self, path: str) -> str | None:
+        """Return the name of a URL under the root."""
+        prefix = f"{self.root}/"
+        return path[len(prefix) :] if path.startswith(prefix) else None
+
+    def _key(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def blobs(self, depth: int = 0) -> list[Blob]:
+        """Return the blobs under the root."""
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.find(self.base, maxdepth=depth + 1, detail=True)
+        except FileNotFoundError:
+            return []
+        start = len(self.base.strip("/")) + 1
+        blobs = (Blob(key.strip("/")[start:], int(info["size"] or 0)) for key, info in found.items())
+        shown = (blob for blob in blobs if blob.name and not _is_temporary(blob.name))
+        return sorted(shown, key=lambda blob: blob.name)
+
+    def exists(self, name: str) -> bool:
+        """Ask the remote side, past every cache."""
+        self.fs.invalidate_cache()
+        return bool(self.fs.exists(self._key(name)))
+
+    def size(self, name: str) -> int:
+        """Ask the remote side."""
+        return int(self.fs.info(self._key(name))["size"])
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Read one range."""
+        if length <= 0:
+            return b""
+        return bytes(self.fs.cat_file(self._key(name), start=offset, end=offset + length))
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+        """Upload, check the length, and only then let the blob appear."""
+        key = self._key(name)
+        self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
+        protocols = self.fs.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        send = self._upload if names & _UPLOADS_ARE_ATOMIC else self._write_and_move
+        written = send(key, chunks)
+        self.fs.invalidate_cache()
+        self._check_length(name, written)
+        return written
+
+    def _upload(self, key: str, chunks: Iterable[bytes | memoryview]) -> int:
+        file = self.fs.open(key, "wb", autocommit=False)
+        try:
+            written = _write_all(file, chunks)
+            file.close()
+            file.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                file.discard()
+            raise
+        return written
+
+    def _write_and_move(self, key: str, chunks: Iterable[bytes | memoryview]) -> int:
+        folder = key.rpartition("/")[0]
+        temporary = f"{folder}/{_TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+        try:
+            with self.fs.open(temporary, "wb") as file:
+                written = _write_all(file, chunks)
+            self.fs.mv(temporary, key)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.fs.rm_file(temporary)
+            raise
+        return written
+
+    def _check_length(self, name: str, written: int) -> None:
+        length = self.size(name)
+        if length != written:
+            msg = f"sent {written} bytes but {self.path(name)} has {length}"
+            raise OSError(msg)
+
+    def link(self, source: str, target: str) -> str:
+        """Copy on the remote side: object stores have no second names."""
+        self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
+        self.fs.cp_file(self._key(source), self._key(target))
+        self.fs.invalidate_cache()
+        self._check_length(target, self.size(source))
+        return "copy"
+
+    def remove(self, name: str) -> None:
+        """Remove one blob."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self._key(name))
+        self.fs.invalidate_cache()
+
+    def sweep(self, depth: int = 0) -> list[str]:  # noqa: ARG002 - the contract's parameter
+        """Remove nothing: whether the writer of a temporary still lives cannot be told from here."""
+        return []
+
+
+def _is_temporary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_TEMPORARY_PREFIX)
+
+
+def _write_all(file: Any, chunks: Iterable[bytes | memoryview]) -> int:
+    written = 0
+    for chunk in chunks:
+        view = memoryview(chunk).cast("B")
+        file.write(view)
+        written += len(view)
+    return written
