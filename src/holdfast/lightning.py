@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from holdfast.errors import MissingExtraError
 from holdfast.integrations.callback import ModelCheckpointCore
-from holdfast.integrations.family import without_logic
+from holdfast.integrations.family import without_logic_of
 from holdfast.integrations.lightning_io import CheckpointIOCore
 
 try:
@@ -34,6 +32,7 @@ class CheckpointIO(CheckpointIOCore, StockCheckpointIO):
     """
 
 
+@without_logic_of(StockModelCheckpoint)
 class ModelCheckpoint(ModelCheckpointCore, StockModelCheckpoint):  # type: ignore[misc]  # none of its members is used
     """Save the model periodically by monitoring a quantity.
 
@@ -82,9 +81,6 @@ class ModelCheckpoint(ModelCheckpointCore, StockModelCheckpoint):  # type: ignor
     _misconfiguration = MisconfigurationException
     _new_checkpoint_io = CheckpointIO
     _default_checkpoint_io = TorchCheckpointIO
-
-    if not TYPE_CHECKING:
-        locals().update(without_logic(StockModelCheckpoint, ModelCheckpointCore))
 
     def _rank_zero_warn(self, message: str) -> None:
         rank_zero_warn(message)

@@ -12,7 +12,7 @@ from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
 from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, new_run_id, reopen
-from holdfast.front.words import Event, Moment, admits
+from holdfast.front.words import Event, Moment, admits, open_store
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -109,12 +109,9 @@ class ModelCheckpointCore(SavingMixin):
             return
         self._settle_dirpath(trainer)
         memory = self._memory or self._own_memory()
-        resumed = getattr(trainer, "ckpt_path", None)
-        if resumed and self._resumed is None:
-            self._resumed = Lineage(path=str(resumed), step=trainer.global_step)
         self._run_id = self._agree(trainer, lambda: self._run_id or new_run_id())
+        self._note_resume(trainer)
         run = self._as_run()
-        self._protected = (run.store.name_of(str(resumed)) or "") if resumed else ""
         self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
         self._memory = None
         self._watch_metric(trainer)
@@ -231,6 +228,14 @@ class ModelCheckpointCore(SavingMixin):
         if self.save_top_k != 0 and is_filled(self.dirpath or os.getcwd()):
             self._rank_zero_warn(f"Checkpoint directory {self.dirpath} exists and is not empty.")
 
+    def _note_resume(self, trainer: Any) -> None:
+        """Remember what the run resumed from, for its manifests and for its protection."""
+        path = str(getattr(trainer, "ckpt_path", None) or "")
+        if path:
+            name = open_store(self.dirpath or os.getcwd()).name_of(path)
+            self._protected = name or ""
+            self._resumed = Lineage(path=name or path, step=trainer.global_step)
+
     def _own_memory(self) -> Remembered:
         entries = self._ledger.entries
         return Remembered(
@@ -253,7 +258,7 @@ class ModelCheckpointCore(SavingMixin):
 
     def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
         """One event: decide on rank 0, carry out on all."""
-        if is_idle(trainer) and not forced:
+        if trainer.fast_dev_run or (is_idle(trainer) and not forced):
             return None
         run = self._as_run()
         self._settle_pending(trainer, run)

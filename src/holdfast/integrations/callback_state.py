@@ -33,6 +33,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._prospect: Ledger | None = None
         self._memory: Remembered | None = None
         self._resumed: Lineage | None = None
+        self._loaded_from = ""
         self._protected = ""
         self._adopt(standing(self._ledger, self._settings()), self._path)
 
@@ -123,9 +124,9 @@ class StateMixin(NamesMixin, RankingAttributes):
 
     def _origin(self, memory: Remembered) -> str | None:
         """Return the directory whose ranking a resumed file holds, or None if that is not known."""
-        if self._resumed is None:
+        path = self._loaded_from
+        if not path:
             return None
-        path = self._resumed.path
         known = [*memory.scores, memory.last]
         match = next((name for name in known if name and path.endswith("/" + name)), None)
         return path[: -len(match) - 1] if match else split_path(path)[0]
@@ -167,9 +168,7 @@ class StateMixin(NamesMixin, RankingAttributes):
             if "best_model_path" in callback_state:
                 self.load_state_dict(callback_state)
             return
-        path = getattr(trainer, "ckpt_path", None)
-        if path:
-            self._resumed = Lineage(path=_full(str(path)), step=callback_state.get("global_step"))
+        self._loaded_from = _full(str(getattr(trainer, "ckpt_path", None) or ""))
         siblings = [cb._identity for cb in trainer.callbacks if isinstance(cb, StateMixin) and cb is not self]  # noqa: SLF001
         key = find_state(self._identity, callback_state["callbacks"], siblings)
         if key is not None and key != self.state_key:
@@ -207,7 +206,7 @@ def _relative(path: str, folder: str) -> str:
 
 
 def _full(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path)) if is_local(path) else path
+    return os.path.abspath(os.path.expanduser(path)) if path and is_local(path) else path
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+C = TypeVar("C")
 
 
-def without_logic(stock: type, core: type) -> dict[str, Any]:
-    """Return what hides every method of the stock class that ours does not replace.
+def without_logic_of(stock: type) -> Callable[[type[C]], type[C]]:
+    """Hide every method of the stock class that the decorated subclass does not replace.
 
-    Our class has to be a subclass of theirs for ``isinstance``; but a method of theirs that
-    worked on our attributes would be wrong in silence, so each one says that it is not there.
+    It has to be a subclass for ``isinstance``; but a method of theirs that worked on our attributes
+    would be wrong in silence, so each one says that it is not there.
     """
-    ours = {name for base in core.__mro__[:-1] for name in vars(base)}
-    hidden = {}
-    for name, value in vars(stock).items():
-        if name not in ours and (callable(value) or isinstance(value, property)) and not _is_plumbing(name):
-            hidden[name] = _absent(name)
-    return hidden
+
+    def hide(ours: type[C]) -> type[C]:
+        for name, value in vars(stock).items():
+            inherited = getattr(ours, name) is getattr(stock, name)
+            if inherited and (callable(value) or isinstance(value, property)) and not _is_plumbing(name):
+                setattr(ours, name, _absent(name))
+        return ours
+
+    return hide
 
 
 def _is_plumbing(name: str) -> bool:

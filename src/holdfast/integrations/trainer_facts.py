@@ -12,8 +12,12 @@ def is_idle(trainer: Any) -> bool:
 
 
 def metrics_of(trainer: Any) -> dict[str, float]:
-    """Return every metric known, as floats."""
-    return {str(name): float(value) for name, value in trainer.callback_metrics.items()}
+    """Return every metric known that is one number, as floats."""
+    return {
+        str(name): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if isinstance(value, (int, float)) or getattr(value, "numel", lambda: 0)() == 1
+    }
 
 
 def saves_at_epoch_end(trainer: Any, chosen: bool | None) -> bool:  # noqa: FBT001
