@@ -63,8 +63,9 @@ def _look(store: Store, name: str, size: int) -> Found:
 def newest_first(found: Iterable[Found]) -> list[Found]:
     """Order checkpoints that have facts, newest first.
 
-    Within a run by the sequence of its saves; among runs by the time of each run's newest save. The
-    modification times of the files do not matter: they change when a run is copied.
+    Within a run by the sequence of its saves, which all callbacks of a training share; among runs by
+    the time of each run's newest save. The modification times of the files do not matter: they change
+    when a run is copied.
     """
     known = [(item, item.facts) for item in found if item.facts is not None]
     latest: dict[str, str] = {}

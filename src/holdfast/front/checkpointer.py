@@ -22,8 +22,9 @@ from holdfast.front.attributes import RankingAttributes
 from holdfast.front.identity import Identity
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
 from holdfast.front.opening import load, whole
-from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, new_run_id, reopen, to_remove
+from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, reopen, to_remove
 from holdfast.front.saving import link
+from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.front.start import Start
 from holdfast.policy.ledger import Ledger
@@ -89,8 +90,15 @@ class Checkpointer(RankingAttributes):
         self.verbose = verbose
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
         identity = _identity(settings)
-        self._run = Run(settings, open_store(self.dirpath), new_run_id(), identity.owner, clock=clock or SystemClock())
+        self._run = Run(
+            settings,
+            open_store(self.dirpath),
+            self._agree(lambda: shared_run_id(self.dirpath, identity.owner)),
+            identity.owner,
+            clock=clock or SystemClock(),
+        )
         self._ledger = Ledger()
+        open_beside(self)
         self._step = self._epoch = self._batches = 0
         self._validated = self._closed = False
         self._metrics: dict[str, float] = {}
@@ -190,6 +198,17 @@ class Checkpointer(RankingAttributes):
         if not self._closed:
             self._closed = True
             self._handle(Event.TRAIN_END)
+            close_beside(self)
+
+    @property
+    def run(self) -> Run:
+        """What stays the same while it saves."""
+        return self._run
+
+    @property
+    def sequence(self) -> int:
+        """How many saves the run had asked for by the newest of this checkpointer."""
+        return self._ledger.sequence
 
     def __enter__(self) -> Self:
         """Return the checkpointer itself."""
@@ -249,6 +268,7 @@ class Checkpointer(RankingAttributes):
 
     def _plan(self, event: Event) -> Plan:
         settings = self._run.settings
+        self._ledger = replace(self._ledger, sequence=newest_sequence(self))
         moment = self._moment(event)
         plan = consider(self._run, self._ledger, moment)
         if plan.verdict.time_due:

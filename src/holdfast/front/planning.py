@@ -299,7 +299,7 @@ def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
     entries += _entries_from_memory(found, memory, {entry.name for entry in entries})
     entries.sort(key=lambda entry: entry.sequence)
     last = _find_last(found, mine, memory, run.settings.monitor)
-    newest = max((item.facts.sequence for item in mine if item.facts is not None), default=0)
+    issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
     at_step = {entry.step for entry in entries}
     return Ledger(
         entries=tuple(entries),
@@ -307,7 +307,7 @@ def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
         current_score=memory.current_score,
         ranked_step=step if step in at_step else 0,
         last_step=step if last is not None and last.step == step else 0,
-        sequence=max(memory.sequence, newest),
+        sequence=max(memory.sequence, *issued, 0),
     )
 
 

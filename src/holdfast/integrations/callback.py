@@ -11,7 +11,7 @@ from typing import Any, Literal
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
-from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, new_run_id, reopen
+from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, reopen
 from holdfast.front.words import Event, Moment, admits, open_store
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
@@ -109,7 +109,7 @@ class ModelCheckpointCore(SavingMixin):
             return
         self._settle_dirpath(trainer)
         memory = self._memory or self._own_memory()
-        self._run_id = self._agree(trainer, lambda: self._run_id or new_run_id())
+        self._run_id = self._agree(trainer, lambda: self._shared_run_id(trainer))
         self._note_resume(trainer)
         run = self._as_run()
         self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
@@ -193,7 +193,7 @@ class ModelCheckpointCore(SavingMixin):
             raise ValueError(msg)
         self._settle_dirpath(trainer)
         self._install_io(trainer)
-        self._run_id = self._agree(trainer, lambda: self._run_id or new_run_id())
+        self._run_id = self._agree(trainer, lambda: self._shared_run_id(trainer))
         self._handle(trainer, Event.REQUEST, forced=True)
 
     def check_monitor_top_k(self, trainer: Any, current: Any = None) -> bool:
@@ -276,6 +276,7 @@ class ModelCheckpointCore(SavingMixin):
 
     def _plan(self, trainer: Any, run: Run, event: Event) -> Plan:
         """Rank 0 only."""
+        self._share_sequence(trainer)
         moment = self._moment(trainer, event)
         plan = consider(run, self._ledger, moment)
         if plan.verdict.time_due:

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from holdfast.front.attributes import RankingAttributes, as_tensor, score_tensor
@@ -143,6 +144,19 @@ class StateMixin(NamesMixin, RankingAttributes):
         if name and open_store(home).exists(name):
             self.best_model_path = join_path(home, name)
 
+    def _siblings(self, trainer: Any) -> list[StateMixin]:
+        return [other for other in trainer.callbacks if isinstance(other, StateMixin) and other is not self]
+
+    def _shared_run_id(self, trainer: Any) -> str:
+        """Return the identifier that all callbacks of this training share."""
+        known = (other._run_id for other in self._siblings(trainer))
+        return self._run_id or next(filter(None, known), "") or new_run_id()
+
+    def _share_sequence(self, trainer: Any) -> None:
+        """Count on from the newest save of any callback, so that the saves of a run have one order."""
+        issued = (other._ledger.sequence for other in self._siblings(trainer))
+        self._ledger = replace(self._ledger, sequence=max(self._ledger.sequence, *issued, 0))
+
     def _as_run(self) -> Run:
         return Run(
             settings=self._settings(),
@@ -169,7 +183,7 @@ class StateMixin(NamesMixin, RankingAttributes):
                 self.load_state_dict(callback_state)
             return
         self._loaded_from = _full(str(getattr(trainer, "ckpt_path", None) or ""))
-        siblings = [cb._identity for cb in trainer.callbacks if isinstance(cb, StateMixin) and cb is not self]  # noqa: SLF001
+        siblings = [other._identity for other in self._siblings(trainer)]
         key = find_state(self._identity, callback_state["callbacks"], siblings)
         if key is not None and key != self.state_key:
             self.load_state_dict(deepcopy(callback_state["callbacks"][key]))

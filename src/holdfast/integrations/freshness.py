@@ -29,7 +29,7 @@ class MetricWatch:
 
     def look(self, value: Any, step: int) -> None:
         """Take note of the metric's value after ``step`` optimizer steps; None if there is none."""
-        version = value._version if isinstance(value, torch.Tensor) else 0  # noqa: SLF001 - no public name
+        version = value._version if isinstance(value, torch.Tensor) else 0
         if not self._same(value, version):
             # A change is of this very step only if the previous batch was looked at as well.
             certain = self._seen_at >= self.tick - 1
