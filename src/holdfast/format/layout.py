@@ -78,11 +78,11 @@ def _flags(size: int) -> int:
     return _UTF8_NAME | (_SIZES_FOLLOW if size else 0)
 
 
-def _zip64(size: int, offset: int) -> bytes:
+def _zip64(size: int, offset: int, *, packed: int | None = None) -> bytes:
     """Return the zip64 extra field, with only what does not fit in 32 bits; else nothing."""
     values = []
     if size >= _MAX32:
-        values += [size, size]
+        values += [size, size if packed is None else packed]
     if offset >= _MAX32:
         values.append(offset)
     return struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values) if values else b""
@@ -91,7 +91,7 @@ def _zip64(size: int, offset: int) -> bytes:
 def local_header(name: str, size: int, offset: int) -> bytes:
     """Return a record's local header at this offset, padded up to its data."""
     label = full_name(name)
-    zip64 = _zip64(size, offset)
+    zip64 = _zip64(size, offset, packed=0)  # torch's writer learns the packed size behind the data
     bare = offset + _LOCAL.size + len(label) + len(zip64) + 4
     padding = -bare % ALIGNMENT
     extra = zip64 + struct.pack("<2sH", b"FB", padding) + b"Z" * padding
@@ -164,10 +164,14 @@ def parse_entry(directory: bytes, at: int) -> tuple[str, int, int, int]:
     begin = at + _CENTRAL.size
     name = directory[begin : begin + name_length].decode("utf-8", "replace")
     extra = directory[begin + name_length : begin + name_length + extra_length]
-    wide = list(struct.unpack_from(f"<{(len(extra) - 4) // 8}Q", extra, 4)) if extra[:2] == b"\x01\0" else []
+    wide = [value for (value,) in struct.iter_unpack("<Q", _whole_words(extra[4:]))] if extra[:2] == b"\x01\0" else []
     if size == _MAX32 and len(wide) > 1:
         size = wide[0]
         wide = wide[2:]
     if offset == _MAX32 and wide:
         offset = wide[0]
     return name, size, offset, begin + name_length + extra_length + fields[12]
+
+
+def _whole_words(data: bytes) -> bytes:
+    return data[: len(data) // 8 * 8]
