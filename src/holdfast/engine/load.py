@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -25,6 +24,7 @@ from holdfast.source import FileSource
 from holdfast.storage import Store, open_store, split_path
 
 _BLOCK = 1 << 24
+_TAR_MAGIC_OFFSET = 257
 
 MapLocation = str | torch.device | dict[str, str] | Callable[[Any, str], Any] | None
 
@@ -84,7 +84,7 @@ def _read(path: str, file: BinaryIO, map_location: MapLocation, *, weights_only:
             problem = f"it cannot be unpickled: {str(error).splitlines()[0]}"
             raise DamagedCheckpointError(path, "record data.pkl", problem) from error
         raise UnsafeCheckpointError(_what_to_allow(path, needs), needs) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # what a pickle can make of the bytes of a stranger knows no bounds
         msg = f"{path} cannot be loaded: {type(error).__name__}: {error}"
         raise LoadError(msg) from error
 
@@ -141,7 +141,14 @@ def _verify(source: FileSource, file: BinaryIO) -> Manifest | None:
             raise DamagedCheckpointError(source.path, "the file", "it is empty")
         if reading.looks_like_zip(source):
             _verify_foreign(source, file)
+        elif not _looks_like_old_torch(source):
+            raise DamagedCheckpointError(source.path, "the file", "its beginning is that of no checkpoint")
     return manifest
+
+
+def _looks_like_old_torch(source: FileSource) -> bool:
+    """Tell whether a file begins like those of torch before 1.6: pickles, earlier still a tar archive."""
+    return source.read(0, 1) == b"\x80" or source.read(_TAR_MAGIC_OFFSET, 5) == b"ustar"
 
 
 def _verify_foreign(source: FileSource, file: BinaryIO) -> None:
@@ -149,7 +156,7 @@ def _verify_foreign(source: FileSource, file: BinaryIO) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile lets struct's, lzma's and its own many errors through
         raise DamagedCheckpointError(source.path, "the zip", str(error)) from error
     if bad is not None:
         raise DamagedCheckpointError(source.path, f"record {bad}", "its CRC-32 does not match")

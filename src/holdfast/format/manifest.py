@@ -10,12 +10,36 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from holdfast.records import FORMAT_VERSION, Facts, Lineage, Manifest, Record, TensorInfo
 
 MANIFEST_NAME = "holdfast/manifest"
+
+_LARGEST = 2**62  # bytes: no file offset is larger
+_CRC = 2**32 - 1
+_LONGEST_NAME = 2**15  # bytes of a record's name; the zip has 16 bits for it and the archive's prefix
+_MALFORMED = (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError)
+_TEXT_OR_NONE = (str, type(None))
+_FORMS: Mapping[str, Any] = {
+    "step": int,
+    "epoch": int,
+    "sequence": int,
+    "time": str,
+    "metrics": dict,
+    "reason": str,
+    "kind": str,
+    "weights_only": bool,
+    "run": str,
+    "owner": str,
+    "names": dict,
+    "policy": dict,
+    "resumed_from": (dict, type(None)),
+    "git_commit": _TEXT_OR_NONE,
+    "versions": dict,
+}
+_POLICY: Mapping[str, Any] = {"monitor": _TEXT_OR_NONE, "mode": str, "save_top_k": int}
 
 
 class ManifestError(ValueError):
@@ -48,14 +72,13 @@ def decode(data: bytes) -> Manifest:
     try:
         return Manifest(
             facts=_facts(head),
-            records=tuple(Record(str(name), int(size), int(crc, 16)) for name, size, crc in records),
-            tensors=tuple(
-                TensorInfo(str(name), str(dtype), tuple(map(int, shape)), str(record))
-                for name, dtype, shape, record in tensors
-            ),
+            records=tuple(_record(*record) for record in _are(list, records)),
+            tensors=tuple(_tensor(*tensor) for tensor in _are(list, tensors)),
             format=head["holdfast"],
         )
-    except (TypeError, ValueError, KeyError) as error:
+    except ManifestError:
+        raise
+    except _MALFORMED as error:
         msg = f"its content does not have the form of a manifest: {error!r}"
         raise ManifestError(msg) from error
 
@@ -73,7 +96,9 @@ def decode_facts(data: bytes) -> Facts:
         raise ManifestError(msg)
     try:
         return _facts(_value(line))
-    except (TypeError, ValueError, KeyError) as error:
+    except ManifestError:
+        raise
+    except _MALFORMED as error:
         msg = f"its first line does not have the form of a manifest: {error}"
         raise ManifestError(msg) from error
 
@@ -82,14 +107,49 @@ def _facts(head: Any) -> Facts:
     if head["holdfast"] > FORMAT_VERSION:
         msg = f"format {head['holdfast']} is newer than this holdfast reads ({FORMAT_VERSION})"
         raise ManifestError(msg)
-    known = {item.name for item in fields(Facts)}
-    values = {key: value for key, value in head.items() if key in known}
-    values["metrics"] = {str(key): float(value) for key, value in values.get("metrics", {}).items()}
+    values = {key: value for key, value in head.items() if key in _FORMS}
+    for key, value in values.items():
+        _is(_FORMS[key], value)
     for key in ("step", "epoch", "sequence"):
-        values[key] = int(values[key])
+        _is(int, values[key])
+    values["metrics"] = {key: float(value) for key, value in values.get("metrics", {}).items()}
+    for key in ("names", "versions"):
+        _are(str, list(values.get(key, {}).values()))
+    for key, value in values.get("policy", {}).items():
+        _is(_POLICY.get(key, object), value)
     if values.get("resumed_from") is not None:
-        values["resumed_from"] = Lineage(**values["resumed_from"])
+        values["resumed_from"] = _lineage(**values["resumed_from"])
     return Facts(**values)
+
+
+def _lineage(path: Any, step: Any = None, run: Any = None, **later: Any) -> Lineage:
+    del later  # what a newer holdfast may say besides
+    return Lineage(_is(str, path), _is((int, type(None)), step), _is((str, type(None)), run))
+
+
+def _record(name: Any, size: Any, crc: Any) -> Record:
+    record = Record(_is(str, name), _is(int, size), int(_is(str, crc), 16))
+    if not (0 <= record.size <= _LARGEST and 0 <= record.crc32 <= _CRC and len(name.encode()) <= _LONGEST_NAME):
+        msg = f"a record of {size} bytes with the CRC-32 {crc!r} cannot be"
+        raise ManifestError(msg)
+    return record
+
+
+def _tensor(name: Any, dtype: Any, shape: Any, record: Any) -> TensorInfo:
+    sizes = tuple(_are(int, _is(list, shape)))
+    return TensorInfo(_is(str, name), _is(str, dtype), sizes, _is(str, record))
+
+
+def _is(kind: Any, value: Any) -> Any:
+    """Return the value if it is of this type; a truth value is no number."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        msg = f"{value!r:.80} stands where it cannot"
+        raise ManifestError(msg)
+    return value
+
+
+def _are(kind: Any, values: Any) -> list[Any]:
+    return [_is(kind, value) for value in _is(list, values)]
 
 
 def _plain(value: Any) -> Any:

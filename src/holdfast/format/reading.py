@@ -96,13 +96,19 @@ def _find_manifest(source: Source) -> _Located | None:
         while at < len(directory):
             name, size, offset, at = layout.parse_entry(directory, at)
             if name == wanted:
-                header = layout.local_header(MANIFEST_NAME, size, offset)
-                return _Located(offset + len(header), min(size, source.size))
+                return _locate_manifest(source, size, offset)
     except ValueError as error:
         raise DamagedCheckpointError(source.path, _DIRECTORY, str(error)) from error
     if layout.full_name(MANIFEST_NAME) in directory:
         raise DamagedCheckpointError(source.path, _DIRECTORY, "its entries are not as they were written")
     return None
+
+
+def _locate_manifest(source: Source, size: int, offset: int) -> _Located:
+    begin = offset + len(layout.local_header(MANIFEST_NAME, size, offset))
+    if begin + size > source.size:
+        raise DamagedCheckpointError(source.path, _DIRECTORY, "it places the manifest outside the file")
+    return _Located(begin, size)
 
 
 def _read_directory(source: Source) -> bytes | None:
@@ -137,6 +143,8 @@ def verify(source: Source) -> Manifest | None:
     assert located is not None  # noqa: S101 - read_manifest found it
     data = source.read(located.data_offset, located.size)
     own = Record(MANIFEST_NAME, len(data), zlib.crc32(data))
+    if sum(record.size for record in manifest.records) > source.size:
+        raise DamagedCheckpointError(source.path, "manifest", "it tells of more bytes than the file has")
     placed = layout.place((*manifest.records, own))
     tensors = {tensor.record: tensor.name for tensor in reversed(manifest.tensors)}
     for item in placed:
