@@ -1,0 +1,1 @@
+"""``ModelCheckpoint`` and ``CheckpointIO`` on the real Trainer."""

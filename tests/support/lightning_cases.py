@@ -1,0 +1,75 @@
+"""Small things that the tests on the real Trainer say again and again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint as Stock
+
+from holdfast.lightning import ModelCheckpoint
+from tests.support.lightning_models import Scripted, loader, trainer
+
+__all__ = [
+    "ModelCheckpoint",
+    "Scripted",
+    "Stock",
+    "fit",
+    "loader",
+    "names",
+    "run_script",
+    "step_of",
+    "steps",
+    "trainer",
+]
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def fit(root, *callbacks, model=None, vals=None, batches=2, validate=True, ckpt_path=None, **options):
+    """Train for real, two batches an epoch by default, and return the Trainer."""
+    if model is None:
+        model = Scripted(vals) if vals is not None else Scripted()
+    made = trainer(root, *callbacks, **options)
+    made.fit(model, loader(batches), loader() if validate else None, ckpt_path=ckpt_path)
+    return made
+
+
+def names(folder):
+    """Every file below a folder, sorted, hidden ones included; [] if there is no folder."""
+    found = [os.path.join(where, name) for where, _, files in os.walk(folder) for name in files]
+    return sorted(os.path.relpath(path, folder) for path in found)
+
+
+def step_of(path):
+    """The optimizer steps that a checkpoint has behind it, as plain torch reads it."""
+    return torch.load(path, weights_only=False)["global_step"]
+
+
+def steps(folder):
+    """The steps of every checkpoint in a folder, sorted."""
+    return sorted(step_of(os.path.join(folder, name)) for name in names(folder))
+
+
+def run_script(source, *arguments, timeout=120):
+    """Run a Python script in a process of its own, from the repository's root."""
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=environment,
+    )
+
+
+def quietly(call, *arguments, **options):
+    """Call something and return its result with the messages of its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call(*arguments, **options)
+    return result, [str(item.message) for item in caught]
