@@ -83,6 +83,8 @@ class SavingMixin(StateMixin):
             return
         if outcome.primary == _PENDING:
             self._pending.append(plan)
+            # Its place in the order of saves is taken, or the next save would count as equally old.
+            self._ledger = replace(self._ledger, sequence=plan.after.sequence)
             return
         self._committed(trainer, run, plan, with_last=outcome.also == _COMMITTED or not plan.also)
         if outcome.error is not None:
