@@ -15,7 +15,7 @@ from holdfast.front.provenance import git_commit, versions
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store, open_store, split_path
 
-__all__ = ["globals_of", "link", "plain_facts", "remove_path", "save_path"]
+__all__ = ["globals_of", "link", "plain_facts", "remove_path", "save_path", "sweep"]
 
 
 def save_path(path: str | os.PathLike[str], state: object, facts: Facts) -> Manifest:
@@ -48,6 +48,11 @@ def remove_path(path: str | os.PathLike[str]) -> None:
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)
+
+
+def sweep(folder: str) -> list[str]:
+    """Remove what saves that died have left in a folder or below a URL; return the names."""
+    return open_store(folder or os.curdir).sweep()
 
 
 def plain_facts(state: Mapping[str, Any], *, reason: str, kind: str, clock: Clock | None = None) -> Facts:

@@ -132,17 +132,16 @@ class NamesMixin:
         return join_path(self.dirpath, name) if self.dirpath else name
 
     def _resolve_dirpath(self, trainer: Any) -> str:
-        """Return the directory, in the order of the documentation: own, logger's, weights', root's."""
+        """Return the directory, in the order of the documentation: own, logger's, ``weights_save_path``, root's."""
         if self.dirpath is not None:
             return self.dirpath or os.getcwd()
         root = trainer.default_root_dir
-        weights = getattr(trainer, "weights_save_path", None)
         if trainer.loggers:
             first = trainer.loggers[0]
-            base = weights if weights not in (None, root) else first.save_dir
+            base = root if first.save_dir is None else first.save_dir
             version = first.version if isinstance(first.version, str) else f"version_{first.version}"
-            folder = "/".join((str(first.name), version, "checkpoints"))
-            return _absolute(join_path(str(base if base is not None else root), folder))
+            return _absolute(join_path(str(base), "/".join((str(first.name), version, "checkpoints"))))
+        weights = getattr(trainer, "weights_save_path", None)
         return _absolute(join_path(str(weights or root), "checkpoints"))
 
 

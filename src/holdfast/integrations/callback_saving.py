@@ -63,8 +63,7 @@ class SavingMixin(StateMixin):
         """Put our ``CheckpointIO`` in place of the default one; one that the user chose stays."""
         strategy = trainer.strategy
         chosen = getattr(getattr(trainer, "_accelerator_connector", None), "checkpoint_io", None)
-        current = getattr(strategy, "_checkpoint_io", None)
-        if chosen is None and (current is None or type(current) is self._default_checkpoint_io):
+        if chosen is None and type(strategy.checkpoint_io) is self._default_checkpoint_io:
             strategy.checkpoint_io = self._new_checkpoint_io()
 
     def _own_io(self, trainer: Any) -> CheckpointIOCore | None:

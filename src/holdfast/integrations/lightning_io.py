@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.errors import SaveError
 from holdfast.front.opening import load
-from holdfast.front.saving import globals_of, plain_facts, remove_path, save_path
+from holdfast.front.saving import globals_of, plain_facts, remove_path, save_path, sweep
 from holdfast.records import Facts
 
 log = logging.getLogger("holdfast")
@@ -45,10 +45,11 @@ class CheckpointIOCore:
         self.allow = tuple(allow)
         self._expected: Expectation | None = None
         self._trusted: tuple[object, ...] = ()
+        self._swept: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_expected": None, "_trusted": ()}
+        return {**self.__dict__, "_expected": None, "_trusted": (), "_swept": set()}
 
     @contextlib.contextmanager
     def expecting(self, path: str, facts: Facts) -> Iterator[Expectation]:
@@ -85,6 +86,7 @@ class CheckpointIOCore:
                 f"{type(self).__name__}: set them in fsspec's configuration"
             )
             raise TypeError(msg)
+        self._sweep_once(path)
         expected = self._expected
         if expected is None or os.fspath(path) != expected.path:
             save_path(path, checkpoint, plain_facts(checkpoint, reason="requested", kind="lightning"))
@@ -93,6 +95,14 @@ class CheckpointIOCore:
             save_path(path, checkpoint, expected.facts)
         except SaveError as error:
             expected.error = error
+
+    def _sweep_once(self, path: str | os.PathLike[str]) -> None:
+        """Clear away, before the first save into a folder, what an interrupted save has left there."""
+        folder = os.path.dirname(os.fspath(path))
+        if folder not in self._swept:
+            self._swept.add(folder)
+            for name in sweep(folder):
+                log.info("removed %s, which an interrupted save had left behind in %s", name, folder)
 
     def load_checkpoint(
         self,

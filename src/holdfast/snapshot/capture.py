@@ -108,10 +108,17 @@ def _memory(storage: torch.UntypedStorage) -> memoryview | bytes:
 
 def _tensor_infos(state: object, keys: Mapping[int, str]) -> Iterator[TensorInfo]:
     for name, tensor in _named_tensors(state, "", set()):
-        dense = tensor.layout is torch.strided
+        dense = tensor.layout is torch.strided and not tensor.is_nested
         record = keys.get(_identity(tensor.untyped_storage()), "") if dense else ""
         dtype = str(tensor.dtype).removeprefix("torch.")
-        yield TensorInfo(name, dtype, tuple(tensor.shape), record)
+        yield TensorInfo(name, dtype, _shape(tensor), record)
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Return the sizes; a nested tensor has no single one in the dimensions along which its parts differ."""
+    if not tensor.is_nested:
+        return tuple(tensor.shape)
+    return (tensor.size(0),)
 
 
 def _named_tensors(value: object, path: str, above: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
