@@ -76,7 +76,7 @@ def whole(candidates: Iterable[Found]) -> Iterator[Found]:
     for item in candidates:
         try:
             verify_checkpoint(item.path)
-        except LoadError as error:  # noqa: PERF203 - one bad file must not hide the others
+        except (LoadError, OSError) as error:  # noqa: PERF203 - one bad file must not hide the others
             warnings.warn(f"passed over: {error}", stacklevel=3)
         else:
             yield item
@@ -101,7 +101,7 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     ours = [item for item in resumable(found) if item.role == LAST]
-    paths = {item.path for item in whole(item for item in named if not item.problem)}
+    paths = {item.path for item in whole(named)}
     newest_last = next(whole(ours), None)
     if newest_last is not None:
         return paths | {newest_last.path}
