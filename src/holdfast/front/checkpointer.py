@@ -30,7 +30,7 @@ from holdfast.front.start import Start
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Settings, Words, make_settings
-from holdfast.policy.trigger import could_be_due
+from holdfast.policy.trigger import could_be_due, time_asks
 from holdfast.records import EXCEPTION, Facts, Lineage
 from holdfast.storage import is_local, open_store, split_path
 
@@ -130,7 +130,10 @@ class Checkpointer(RankingAttributes):
         self._batches += 1
         if metrics is not None:
             self._learn(metrics)
-        if could_be_due(self._run.settings, Event.STEP, self._step):
+        settings = self._run.settings
+        if not could_be_due(settings, Event.STEP, self._step):
+            return
+        if settings.train_time_interval is None or self._agree(self._time_asks):
             self._handle(Event.STEP)
 
     def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -278,12 +281,18 @@ class Checkpointer(RankingAttributes):
             warnings.warn(missing_message(settings, moment), stacklevel=2)
         return plan
 
+    def _time_asks(self) -> bool:
+        return time_asks(self._run.settings.train_time_interval, self._ledger, self._elapsed())
+
+    def _elapsed(self) -> float:
+        return self._run.clock.monotonic() - self._time_checked
+
     def _moment(self, event: Event) -> Moment:
         return Moment(
             event=event,
             step=self._step,
             epoch=self._epoch,
-            elapsed=self._run.clock.monotonic() - self._time_checked,
+            elapsed=self._elapsed(),
             metrics=dict(self._metrics),
             fresh=self._measured_at == self._step,
             validated=self._validated,

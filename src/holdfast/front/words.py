@@ -6,6 +6,7 @@ from holdfast.policy.naming import NameStyle, file_name, name_pattern
 from holdfast.policy.ranking import admits
 from holdfast.policy.retention import Decision, plan
 from holdfast.policy.settings import Settings, make_settings
+from holdfast.policy.trigger import time_asks
 from holdfast.storage import is_local, join_path, open_store, split_path
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "open_store",
     "plan",
     "split_path",
+    "time_asks",
 ]

@@ -12,7 +12,7 @@ from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
 from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, reopen
-from holdfast.front.words import Event, Moment, admits, open_store
+from holdfast.front.words import Event, Moment, admits, open_store, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -126,13 +126,14 @@ class ModelCheckpointCore(SavingMixin):
     ) -> None:
         """Save if a number of steps or a time has gone by; otherwise cheap."""
         n = self._every_n_train_steps
-        timed = self._train_time_interval is not None
-        if n < 1 and not timed:
+        if n < 1 and self._train_time_interval is None:
             return
         self._watch.tick += 1
         step = trainer.global_step
-        due = timed or step % n == 0
-        if self.monitor is not None and (due or (step + 1) % n == 0 or trainer.is_last_batch):
+        due = step % n == 0 if n >= 1 else self._agree(trainer, self._time_asks)
+        # The look one step before it is due tells whether the metric changes with the step that is.
+        soon = n >= 1 and (step + 1) % n == 0
+        if self.monitor is not None and (due or soon or trainer.is_last_batch):
             self._watch_metric(trainer)
         if due:
             self._handle(trainer, Event.STEP)
@@ -252,6 +253,15 @@ class ModelCheckpointCore(SavingMixin):
             self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")
         return reopen(run, memory, step)
 
+    def _time_asks(self) -> bool:
+        interval = self._train_time_interval
+        seconds = None if interval is None else interval.total_seconds()
+        return time_asks(seconds, self._ledger, self._elapsed())
+
+    def _elapsed(self) -> float | None:
+        started = self._last_time_checked
+        return None if started is None else self._clock.monotonic() - started
+
     def _watch_metric(self, trainer: Any) -> None:
         if self.monitor is not None:
             self._watch.look(trainer.callback_metrics.get(self.monitor), trainer.global_step)
@@ -305,12 +315,11 @@ class ModelCheckpointCore(SavingMixin):
 
     def _moment(self, trainer: Any, event: Event) -> Moment:
         step = trainer.global_step
-        started = self._last_time_checked
         return Moment(
             event=event,
             step=step,
             epoch=trainer.current_epoch,
-            elapsed=None if started is None else self._clock.monotonic() - started,
+            elapsed=self._elapsed(),
             metrics=metrics_of(trainer),
             fresh=self._watch.is_fresh(step),
             validated=validation_ran(trainer),

@@ -52,6 +52,12 @@ def could_be_due(settings: Settings, event: Event, step: int) -> bool:
     return settings.every_n_train_steps >= 1 and step % settings.every_n_train_steps == 0
 
 
+def time_asks(interval: float | None, ledger: Ledger, elapsed: float | None) -> bool:
+    """Tell cheaply whether a step needs a decision because of the time: the trigger, or a save that waits."""
+    due = interval is not None and elapsed is not None and elapsed >= interval
+    return due or bool(ledger.deferred)
+
+
 def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
     """Decide what to save at this moment."""
     if moment.event is Event.STEP:
