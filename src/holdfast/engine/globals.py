@@ -36,6 +36,7 @@ HARMLESS: tuple[Any, ...] = (
     pathlib.PureWindowsPath,
     pathlib.WindowsPath,
     uuid.UUID,
+    bytes,  # an empty one; others need no class
     set,
     frozenset,
     complex,

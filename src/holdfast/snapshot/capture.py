@@ -73,7 +73,7 @@ class _Pickler(pickle.Pickler):
             dtype, count = obj.dtype, obj._size()  # type: ignore[no-untyped-call]  # noqa: SLF001 - the public size() warns
             kind = getattr(torch, obj._pickle_storage_type())  # type: ignore[no-untyped-call]  # noqa: SLF001 - no public way
         elif isinstance(obj, torch.UntypedStorage):
-            storage, dtype, count, kind = obj, torch.uint8, obj.nbytes(), torch.ByteStorage
+            storage, dtype, count, kind = obj, torch.uint8, obj.nbytes(), getattr(torch, type(obj).__name__)
         else:
             return None
         self._check_dtype(storage, dtype)
