@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format import reading
-from holdfast.records import Facts
+from holdfast.records import LAST, Facts
 from holdfast.source import BlobSource
 from holdfast.storage import Store
 
@@ -71,7 +71,9 @@ def newest_first(found: Iterable[Found]) -> list[Found]:
     latest: dict[str, str] = {}
     for _, facts in known:
         latest[facts.run] = max(latest.get(facts.run, ""), facts.time)
-    known.sort(key=lambda pair: (latest[pair[1].run], pair[1].run, pair[1].sequence, pair[0].name))
+    known.sort(
+        key=lambda pair: (latest[pair[1].run], pair[1].run, pair[1].sequence, pair[0].role == LAST, pair[0].name)
+    )
     return [item for item, _ in reversed(known)]
 
 

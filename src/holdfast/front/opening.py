@@ -100,14 +100,15 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     found = scan(store, extension=style.extension, depth=deep)
     pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
-    ours = [item for item in resumable(found) if item.role == LAST]
+    # A save that was killed between its commit and the linking of its second name is a last all the same.
+    ours = [item for item in resumable(found) if item.role is not None and item.facts and LAST in item.facts.names]
     paths = {item.path for item in whole(named)}
     newest_last = next(whole(ours), None)
     if newest_last is not None:
         return paths | {newest_last.path}
     if paths or not (ours or named):
         return paths
-    any_whole = next(whole(item for item in resumable(found) if item.role != LAST), None)
+    any_whole = next(whole(item for item in resumable(found) if item not in ours), None)
     return set() if any_whole is None else {any_whole.path}
 
 
