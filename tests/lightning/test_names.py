@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tests.support.lightning_cases import ModelCheckpoint, Scripted, Stock, fit, names, step_of
 
+BOTH = pytest.mark.parametrize("cls", [Stock, ModelCheckpoint], ids=["stock", "ours"])
+
 SEED_EXAMPLES = [
     ({"filename": "{epoch}"}, {"epoch": 0}, {}, "epoch=0.ckpt"),
     ({"filename": "{epoch:03d}"}, {"epoch": 5}, {}, "epoch=005.ckpt"),
@@ -180,7 +182,7 @@ def test_slashes_make_folders_that_are_found_again(tmp_path):
     assert names(tmp_path / "d") == ["epoch=0-val/loss=0.50.ckpt"]
 
 
-@pytest.mark.parametrize("cls", [Stock, ModelCheckpoint])
+@BOTH
 def test_version_counter(cls, tmp_path):
     """A constant name gets ``-v1``; the name that retention frees is used again, as in 2.6."""
     cb = cls(dirpath=tmp_path / "d", filename="model", monitor="val_loss", save_top_k=2)
@@ -190,7 +192,7 @@ def test_version_counter(cls, tmp_path):
     assert step_of(tmp_path / "d" / "model-v1.ckpt") == 8
 
 
-@pytest.mark.parametrize("cls", [Stock, ModelCheckpoint])
+@BOTH
 def test_versions_count_over_runs(cls, tmp_path):
     """A new run in the same directory writes ``-v1``, the next ``-v2``, and harms no file of the others."""
     for _ in range(3):
@@ -199,7 +201,7 @@ def test_versions_count_over_runs(cls, tmp_path):
     assert names(tmp_path / "d") == expected
 
 
-@pytest.mark.parametrize("cls", [Stock, ModelCheckpoint])
+@BOTH
 def test_without_the_version_counter_a_name_is_written_over(cls, tmp_path):
     """``enable_version_counter=False`` uses the name as it is: one file, one entry."""
     cb = cls(dirpath=tmp_path / "d", filename="model", monitor="val_loss", save_top_k=2, enable_version_counter=False)
@@ -238,7 +240,7 @@ class LogsItsOwnStep(Scripted):
         self.log("step", 42.0)
 
 
-@pytest.mark.parametrize("cls", [Stock, ModelCheckpoint])
+@BOTH
 def test_a_logged_epoch_and_step_win(cls, tmp_path):
     """An ``epoch`` or ``step`` that the user logged stands in the name, as in 2.6."""
     fit(tmp_path, cls(dirpath=tmp_path / "d"), model=LogsItsOwnStep(), max_epochs=1)
