@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from holdfast.storage.contract import Blob
-from holdfast.storage.locks import is_abandoned, lock_for_life
+from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned
 
 _TEMPORARY_PREFIX = ".holdfast-"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -132,9 +132,7 @@ class LocalStore:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
         removed = []
         for name, item in self._walk(self.root, "", depth):
-            if _is_temporary(item.name) and is_abandoned(item.path):
-                with contextlib.suppress(FileNotFoundError):  # another process swept it first
-                    os.unlink(item.path)
+            if _is_temporary(item.name) and remove_abandoned(item.path):
                 removed.append(name)
         return removed
 
@@ -164,7 +162,10 @@ def _temporary_beside(target: str) -> Iterator[tuple[str, int]]:
 
 def _write_all(descriptor: int, data: memoryview) -> None:
     while len(data):
-        data = data[os.write(descriptor, data[: 1 << 30]) :]
+        written = os.write(descriptor, data[: 1 << 30])
+        if not written:  # no error and no progress: trying for ever would hang
+            raise OSError(errno.EIO, "the system wrote none of the bytes it was given")
+        data = data[written:]
 
 
 def _temporary_name(target: str) -> str:
@@ -175,18 +176,20 @@ def _temporary_name(target: str) -> str:
 def _hard_link(origin: str, goal: str) -> str:
     """Link over the goal in one step; return "" where the filesystem has no hard links."""
     temporary = _temporary_name(goal)
-    try:
-        os.link(origin, temporary)
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            return ""
-        raise
-    try:
-        os.rename(temporary, goal)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with open(origin, "rb") as held:
+        keep_from_sweeps(held.fileno())
+        try:
+            os.link(origin, temporary)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return ""
+            raise
+        try:
+            os.rename(temporary, goal)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
     return "hard link"
 
 
