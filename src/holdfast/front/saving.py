@@ -15,7 +15,7 @@ from holdfast.front.provenance import git_commit, versions
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store, open_store, split_path
 
-__all__ = ["globals_of", "link", "plain_facts", "remove_path", "save_path", "sweep"]
+__all__ = ["globals_of", "is_written", "link", "plain_facts", "remove_path", "save_path", "stamp", "sweep"]
 
 
 def save_path(path: str | os.PathLike[str], state: object, facts: Facts) -> Manifest:
@@ -48,6 +48,27 @@ def remove_path(path: str | os.PathLike[str]) -> None:
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)
+
+
+Stamp = tuple[int, ...] | None
+
+
+def stamp(store: Store, name: str) -> Stamp:
+    """Return something that changes when a local file is written anew; None where there is none."""
+    if not store.is_local:
+        return None
+    try:
+        status = os.stat(store.path(name))
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def is_written(store: Store, name: str, before: Stamp) -> bool:
+    """Tell whether a file has been written since its stamp was taken; of a remote one, whether it is there."""
+    if not store.is_local:
+        return store.exists(name)
+    return stamp(store, name) not in (None, before)
 
 
 def sweep(folder: str) -> list[str]:

@@ -163,7 +163,7 @@ class ModelCheckpointCore(SavingMixin):
         """Count what an asynchronous ``CheckpointIO`` has written by now; say what it has not."""
         if self._pending and not trainer.fast_dev_run:
             self._settle_pending(trainer, self._as_run())
-            for plan in self._pending:
+            for plan, _ in self._pending:
                 self._rank_zero_warn(f"the checkpoint {self._path(plan.primary)} was never committed")
         self._pending = []
         self._watch = MetricWatch()

@@ -11,13 +11,14 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 from weakref import proxy
 
 from holdfast.errors import SaveError
 from holdfast.front.agreement import agree
 from holdfast.front.planning import Plan, Run, to_remove
-from holdfast.front.saving import link
+from holdfast.front.saving import Stamp, is_written, link, stamp
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.records import EXCEPTION, LAST
@@ -36,6 +37,7 @@ class _Outcome:
     primary: str = _PENDING
     also: str = _PENDING
     error: SaveError | None = None
+    before: Stamp = None
 
 
 class SavingMixin(StateMixin):
@@ -49,7 +51,7 @@ class SavingMixin(StateMixin):
             msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
             raise self._misconfiguration(msg)
         self.on_save_error = on_save_error
-        self._pending: list[Plan] = []
+        self._pending: list[tuple[Plan, Stamp]] = []
 
     def _rank_zero_warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=3)
@@ -81,7 +83,7 @@ class SavingMixin(StateMixin):
             self._report(plan, outcome.error)
             return
         if outcome.primary == _PENDING:
-            self._pending.append(plan)
+            self._pending.append((plan, outcome.before))
             # Its place in the order of saves is taken, or the next save would count as equally old.
             self._ledger = replace(self._ledger, sequence=plan.after.sequence)
             return
@@ -90,8 +92,9 @@ class SavingMixin(StateMixin):
             self._report(plan, outcome.error)
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> _Outcome:
+        before = stamp(run.store, plan.primary) if trainer.is_global_zero else None
         error = self._save_file(trainer, run, plan, plan.primary)
-        outcome = self._agree(trainer, lambda: self._inspect(run, plan, error))
+        outcome = self._agree(trainer, lambda: self._inspect(run, plan, error, before))
         if outcome.error is not None or outcome.primary == _PENDING or not plan.also:
             return outcome
         if outcome.also != _COMMITTED:  # no second name was possible: a sharded directory, say
@@ -114,12 +117,12 @@ class SavingMixin(StateMixin):
                 return SaveError(msg, path=path, errno=error.errno)
         return expectation.error if expectation is not None else None
 
-    def _inspect(self, run: Run, plan: Plan, error: SaveError | None) -> _Outcome:
+    def _inspect(self, run: Run, plan: Plan, error: SaveError | None, before: Stamp) -> _Outcome:
         """Rank 0 only: see what is there now, and give it its second name."""
         if error is not None:
             return _Outcome(error=error)
-        if not run.store.exists(plan.primary):
-            return _Outcome()
+        if not is_written(run.store, plan.primary, before):
+            return _Outcome(before=before)
         directory = run.store.is_local and os.path.isdir(run.store.path(plan.primary))
         if not plan.also or directory:
             return _Outcome(_COMMITTED)
@@ -158,8 +161,8 @@ class SavingMixin(StateMixin):
     def _settle_pending(self, trainer: Any, run: Run) -> None:
         """Count those files of an asynchronous ``CheckpointIO`` that have appeared by now."""
         while self._pending:
-            plan = self._pending[0]
-            if not self._agree(trainer, lambda plan=plan: run.store.exists(plan.primary)):  # type: ignore[misc]
+            plan, before = self._pending[0]
+            if not self._agree(trainer, partial(is_written, run.store, plan.primary, before)):
                 return
             self._pending.pop(0)
             entries = {entry.name: entry for entry in plan.after.entries}
