@@ -193,6 +193,7 @@ class Checkpointer(RankingAttributes):
         self._epoch = int(state.get("next_epoch", state.get("epoch", 0)))
         self._batches = int(state.get("batches", 0))
         self._go_on_from(chosen)
+        self._ledger = replace(self._ledger, deferred=str(state.get("deferred", "")))
         which = "the newest whole checkpoint" if path is None else "the checkpoint that was asked for"
         return Start(self._epoch, self._step, self._batches, chosen, f"{which}: {chosen}", tuple(missed))
 
@@ -318,7 +319,8 @@ class Checkpointer(RankingAttributes):
         """Rank 0 only: commit the files; return the ledger after those that were, and what went wrong."""
         settings, store = self._run.settings, self._run.store
         batches = self._batches if next_epoch == self._epoch else 0
-        loop = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch, "batches": batches}
+        loop: dict[str, int | str] = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch}
+        loop |= {"batches": batches, "deferred": plan.after.deferred}
         state = collect(self._parts, weights_only=settings.save_weights_only, loop=loop)
         try:
             write_checkpoint(store, plan.primary, state, plan.facts)

@@ -69,8 +69,8 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int]) -> dict[str, Any]:
-    """Return the state of everything; ``loop`` has ``epoch, global_step, next_epoch, batches``."""
+def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int | str]) -> dict[str, Any]:
+    """Return the state of everything; ``loop`` has ``epoch, global_step, next_epoch, batches, deferred``."""
     state: dict[str, Any] = dict(loop)
     if parts.model is not None:
         state["state_dict"] = parts.model.state_dict()
