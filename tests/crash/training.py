@@ -1,0 +1,132 @@
+"""A plain training loop that can be killed anywhere, and a process that starts it again and again.
+
+Run as a module it imports torch once and forks a child for every line it reads, so that a run costs
+tens of milliseconds. A line is JSON: ``{"folder", "words", "acks"}``. For each it prints the child's
+number, waits for a line, lets the child begin, waits for another, and prints how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import sys
+
+import torch
+
+from holdfast import Checkpointer, SaveError
+
+EPOCHS, BATCHES = 5, 4
+SCORES = (5.0, 3.0, 4.0, 2.0, 6.0)
+WORDS = {
+    "epochs": {"monitor": "val_loss", "save_top_k": 2, "save_last": True},
+    "steps": {"every_n_train_steps": 2, "save_last": True},
+    "validated": {"every_n_train_steps": 3, "monitor": "val_loss", "save_top_k": 2, "save_last": True},
+    "all": {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{epoch}/{step}"},
+}
+FAILED = 3
+
+
+def parts():
+    """A model with dropout, an optimizer with moments and a schedule, all from one seed."""
+    torch.manual_seed(7)
+    random.seed(7)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 3)
+
+
+def batches(epoch):
+    """The batches of an epoch, in an order that the epoch alone decides."""
+    generator = torch.Generator().manual_seed(epoch)
+    return [torch.rand(5, 4, generator=generator) for _ in range(BATCHES)]
+
+
+def learn(model, optimizer, schedule, batch):
+    """One optimizer step; draws from torch's generator (dropout) and from Python's."""
+    optimizer.zero_grad()
+    target = batch.sum(1, keepdim=True) + random.random()  # noqa: S311 - chance that must be restored
+    torch.nn.functional.mse_loss(model(batch), target).backward()
+    optimizer.step()
+    schedule.step()
+
+
+def digest(model):
+    """A name for the weights, to the bit."""
+    data = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    return hashlib.sha256(data).hexdigest()
+
+
+def train(folder, words, tell):
+    """Train to the end from wherever the folder says; ``tell`` hears of each save that was acknowledged."""
+    model, optimizer, schedule = parts()
+    with Checkpointer(folder, model=model, optimizer=optimizer, lr_scheduler=schedule, **WORDS[words]) as ckpt:
+        start = ckpt.resume()
+        tell({"resumed": start.step, "missed": list(start.missed)})
+        for epoch in range(start.epoch, EPOCHS):
+            for batch in start.remaining(batches(epoch), epoch):
+                learn(model, optimizer, schedule, batch)
+                ckpt.step()
+                tell(_standing(ckpt))
+            ckpt.end_validation({"val_loss": SCORES[epoch]})
+            ckpt.end_epoch()
+            tell(_standing(ckpt))
+    tell({**_standing(ckpt), "digest": digest(model)})
+
+
+def _standing(ckpt):
+    names = {"best": ckpt.best_model_path, "last": ckpt.last_model_path}
+    return {
+        "step": ckpt.global_step,
+        **{role: os.path.relpath(path, ckpt.dirpath) for role, path in names.items() if path},
+    }
+
+
+def train_without_checkpoints():
+    """The same training with no checkpoint at all; returns the name of its weights."""
+    model, optimizer, schedule = parts()
+    for epoch in range(EPOCHS):
+        for batch in batches(epoch):
+            learn(model, optimizer, schedule, batch)
+    return digest(model)
+
+
+def _child(order, gate):
+    os.read(gate, 1)
+    acks = os.open(order["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def tell(value):
+        os.write(acks, json.dumps(value).encode() + b"\n")
+
+    try:
+        train(order["folder"], order["words"], tell)
+    except SaveError as error:
+        tell({"error": str(error), "errno": error.errno})
+        os._exit(FAILED)
+    os._exit(0)
+
+
+def main():
+    """Serve."""
+    torch.set_num_threads(1)
+    print(json.dumps({"digest": train_without_checkpoints()}), flush=True)  # noqa: T201 - the answer
+    for line in iter(sys.stdin.readline, ""):
+        gate, key = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(key)
+            _child(json.loads(line), gate)
+        os.close(gate)
+        print(child, flush=True)  # noqa: T201 - the answer
+        sys.stdin.readline()
+        with contextlib.suppress(BrokenPipeError):  # it was killed before it began
+            os.write(key, b"x")
+        os.close(key)
+        sys.stdin.readline()  # until then a child that has ended keeps its number, and can be killed
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    main()
