@@ -37,6 +37,7 @@ class Run:
         resumed_from: the checkpoint that the run resumed from.
         protected: its name in this store, if it lies there; it is never removed or written over.
         clock: where the time comes from.
+        waiting: names given to saves that a background writer has not written yet.
 
     """
 
@@ -48,6 +49,7 @@ class Run:
     resumed_from: Lineage | None = None
     protected: str = ""
     clock: Clock = field(default_factory=SystemClock)
+    waiting: frozenset[str] = frozenset()
 
     @property
     def depth(self) -> int:
@@ -91,6 +93,11 @@ class Plan:
         """``last``, when it is a further name of the primary file; else ""."""
         last = self.names.get(LAST, "")
         return "" if last == self.primary else last
+
+    def without_last(self) -> Plan:
+        """Return the plan for the primary file alone, if it has ``last`` as a second name."""
+        names = {role: name for role, name in self.names.items() if name != self.also}
+        return replace(self, names=names)
 
 
 def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
@@ -136,8 +143,9 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     names: dict[str, str] = {}
     if verdict.ranked:
         replaced = _replaced(settings, ledger, score)
-        # The name of a file that goes may be used again, unless the run resumed from it.
-        reusable = "" if replaced == run.protected else replaced
+        # The name of a file that goes may be used again, unless the run resumed from it, or another
+        # save is on its way, whose commit would remove the file of that name.
+        reusable = "" if replaced == run.protected or run.waiting else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
@@ -181,7 +189,7 @@ def _free_name(  # noqa: PLR0913 - each is one thing that a name depends on
             prefix=prefix,
         )
         check_inside(name, f"the template {template!r}")
-        free = name not in taken and (name == reusable or not run.store.exists(name))
+        free = name not in (*taken, *run.waiting) and (name == reusable or not run.store.exists(name))
         if free or not counted:
             return name
         version = settings.style.starting_version if version is None else version + 1

@@ -56,6 +56,10 @@ class SavingMixin(StateMixin):
     def _rank_zero_warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=3)
 
+    def _as_run(self) -> Run:
+        names = {name for plan, _ in self._pending for role, name in plan.names.items() if role != LAST}
+        return replace(super()._as_run(), waiting=frozenset(names))
+
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
         broadcast = trainer.strategy.broadcast if trainer.world_size > 1 else None
@@ -162,17 +166,22 @@ class SavingMixin(StateMixin):
         """Count those files of an asynchronous ``CheckpointIO`` that have appeared by now."""
         while self._pending:
             plan, before = self._pending[0]
-            if not self._agree(trainer, partial(is_written, run.store, plan.primary, before)):
+            # A newer `last` of its own is on its way or there: this one must not take its name.
+            overtaken = any(LAST in later.names for later, _ in self._pending[1:])
+            due = plan.without_last() if overtaken else plan
+            outcome = self._agree(trainer, partial(self._inspect, run, due, None, before))
+            if outcome.primary == _PENDING:
                 return
             self._pending.pop(0)
             entries = {entry.name: entry for entry in plan.after.entries}
             merged = replace(plan.after, entries=self._ledger.entries, sequence=self._ledger.sequence)
             if plan.primary in entries:
                 merged = merged.with_entry(entries[plan.primary])
-            if plan.names.get(LAST) not in (None, plan.primary):
-                merged = replace(merged, last=self._ledger.last)
+            with_last = plan.names.get(LAST) == plan.primary or outcome.also == _COMMITTED
             merged = replace(merged, sequence=max(plan.after.sequence, self._ledger.sequence))
-            self._committed(trainer, run, replace(plan, after=merged), with_last=plan.names.get(LAST) == plan.primary)
+            self._committed(trainer, run, replace(plan, after=merged), with_last=with_last)
+            if outcome.error is not None:
+                self._report(plan, outcome.error)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
         if self.on_save_error == "raise" and EXCEPTION not in plan.names:
