@@ -282,6 +282,7 @@ class Remembered:
         current_score: the score of the newest ranked checkpoint.
         sequence: how many saves the run had asked for.
         owners: the identifiers under which this callback has saved.
+        deferred: why a ranked save was waiting for its metric, or "".
 
     """
 
@@ -290,6 +291,7 @@ class Remembered:
     current_score: float | None = None
     sequence: int = 0
     owners: frozenset[str] = frozenset()
+    deferred: str = ""
 
 
 def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
@@ -315,6 +317,7 @@ def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
         current_score=memory.current_score,
         ranked_step=step if step in at_step else 0,
         last_step=step if last is not None and last.step == step else 0,
+        deferred=memory.deferred,
         sequence=max(memory.sequence, *issued, 0),
     )
 

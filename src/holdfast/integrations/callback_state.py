@@ -99,6 +99,7 @@ class StateMixin(NamesMixin, RankingAttributes):
                 "run": self._run_id,
                 "owners": sorted({self._owner, *self._owners}),
                 "sequence": ledger.sequence,
+                "deferred": ledger.deferred,
                 "scores": {entry.name: entry.score for entry in ledger.entries},
             },
         }
@@ -195,6 +196,7 @@ def _memory_of_ours(state: Mapping[str, Any], ours: Mapping[str, Any]) -> Rememb
         last=state["last_model_path"],
         current_score=_as_float(state.get("current_score")),
         sequence=ours["sequence"],
+        deferred=ours.get("deferred", ""),
         owners=frozenset(ours["owners"]),
     )
 
