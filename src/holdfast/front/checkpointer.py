@@ -131,7 +131,8 @@ class Checkpointer(RankingAttributes):
         if metrics is not None:
             self._learn(metrics)
         settings = self._run.settings
-        if not could_be_due(settings, Event.STEP, self._step):
+        # A save that waits for its metric may get it with any step.
+        if not (could_be_due(settings, Event.STEP, self._step) or self._ledger.deferred):
             return
         if settings.train_time_interval is None or self._agree(self._time_asks):
             self._handle(Event.STEP)
