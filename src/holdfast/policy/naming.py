@@ -7,6 +7,7 @@ first colon, so it may hold dots, slashes and brackets; the spec is Python's for
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import PurePosixPath
 from holdfast.errors import ConfigurationError
 
 _LONGEST_NAME = 255  # bytes, the limit of the common filesystems
+_LONGEST_VALUE = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,18 @@ def render(template: str, metrics: Mapping[str, float], *, auto_insert: bool, eq
 
 
 def _show(value: float, spec: str) -> str:
-    try:
-        return format(value, spec)
-    except ValueError:
-        if isinstance(value, float) and value.is_integer():
-            return format(int(value), spec)
-        return format(value, spec[:-1] + "g")
+    text = _format(value, spec)
+    # 1e300 has 301 digits in the format :f, and no file's name has room for them.
+    return text if len(text) <= _LONGEST_VALUE else format(value, "g")
+
+
+def _format(value: float, spec: str) -> str:
+    """Format a number as an integer or a float, whichever the format takes; else in its shortest form."""
+    number = int(value) if isinstance(value, float) and value.is_integer() else float(value)
+    for shown, form in ((value, spec), (number, spec), (float(value), spec[:-1] + "g")):
+        with contextlib.suppress(ValueError, OverflowError):
+            return format(shown, form)
+    return format(value, "g")
 
 
 def check_template(template: str | None, style: NameStyle, *, auto_insert: bool, argument: str) -> None:
@@ -156,6 +164,8 @@ def check_inside(name: str, origin: str) -> str:
         problem = "leads outside the checkpoint directory, or has an empty part"
     elif any(ord(character) < ord(" ") for character in name) or "\\" in name:
         problem = "has a control character or a backslash"
+    elif any("\ud800" <= character <= "\udfff" for character in name):
+        problem = "has half of a surrogate pair, which is no character"
     elif any(len(part.encode()) > _LONGEST_NAME for part in parts):
         problem = f"has a part longer than {_LONGEST_NAME} bytes"
     if problem:
