@@ -7,19 +7,9 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping
 
 from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, loader, names, quietly, trainer
-from tests.support.lightning_parts import Probe
+from tests.support.lightning_parts import Probe, Whole
 
 EVERYTHING = {"save_last": True, "save_top_k": -1, "save_on_exception": True, "every_n_train_steps": 1}
-
-
-class Whole(Scripted):
-    """Logs in every stage."""
-
-    def test_step(self, batch, batch_idx):
-        self.log("val_loss", 1.0)
-
-    def predict_step(self, batch, batch_idx):
-        return batch
 
 
 @pytest.mark.parametrize("fast_dev_run", [True, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 
 import torch
@@ -54,17 +55,20 @@ def steps(folder):
     return sorted(step_of(os.path.join(folder, name)) for name in names(folder))
 
 
-def run_script(source, *arguments, timeout=120):
-    """Run a Python script in a process of its own, from the repository's root."""
+def run_script(source, *arguments, timeout=300):
+    """Run a Python script in a process of its own that can import the tests."""
     environment = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, "-c", source, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=environment,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(source)
+        script.flush()
+        return subprocess.run(
+            [sys.executable, script.name, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=environment,
+        )
 
 
 def quietly(call, *arguments, **options):
