@@ -9,6 +9,7 @@ from argparse import Namespace
 from datetime import timedelta
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -215,6 +216,37 @@ def test_an_unknown_class_is_refused_by_name(tmp_path):
         plugins=[CheckpointIO(allow=[Choice])],
     )
     assert made.global_step == 4
+
+
+class Keeper(pl.Callback):
+    """Has a state of the user's own class, which it can tell only once training has begun."""
+
+    def __init__(self):
+        self.loaded = None
+
+    def on_train_start(self, trainer, pl_module):
+        self.choice = Choice(5)
+
+    def state_dict(self):
+        return {"choice": self.choice}
+
+    def load_state_dict(self, state_dict):
+        self.loaded = state_dict["choice"]
+
+
+class Ready(Keeper):
+    """The same, with a state from the beginning."""
+
+    choice = Choice(4)
+
+
+def test_states_of_other_callbacks(tmp_path):
+    """A callback whose state cannot be told before training starts does no harm; one that can comes back."""
+    fit(tmp_path, ModelCheckpoint(tmp_path / "a"), Keeper(), max_epochs=1)
+    fit(tmp_path, cb := ModelCheckpoint(tmp_path / "b"), Ready(), max_epochs=1)
+    ready = Ready()
+    fit(tmp_path, ModelCheckpoint(tmp_path / "b"), ready, max_epochs=2, ckpt_path=cb.best_model_path)
+    assert ready.loaded == Choice(5)
 
 
 def test_the_whole_file_may_be_trusted(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,5 +70,7 @@ def live_objects(trainer: Any, pl_module: Any) -> list[object]:
         hparams = getattr(owner, "hparams", None)
         if isinstance(hparams, Mapping):
             live.append(dict(hparams))
-    live += [callback.state_dict() for callback in trainer.callbacks]
+    for callback in trainer.callbacks:
+        with contextlib.suppress(Exception):  # one that is not set up yet may have no state to show
+            live.append(callback.state_dict())
     return live
