@@ -83,18 +83,25 @@ def _reasons(found: list[Found]) -> dict[str, str]:
     for item in found:
         if item.facts is None:
             continue
-        if item.role == RANKED:
+        role = _role(item)
+        if role == RANKED:
             folder = item.name[: -len(item.facts.names[RANKED])]
             ranked[item.facts.run, item.facts.owner, folder].append(item)
-        elif item.role == LAST:
+        elif role == LAST:
             reasons[item.name] = "the last state"
-        elif item.role == EXCEPTION:
+        elif role == EXCEPTION:
             reasons[item.name] = "saved at an exception: never removed"
         else:
             reasons[item.name] = "renamed or copied by hand: never removed"
     for group in ranked.values():
         reasons.update({decision.name: decision.reason for decision in _decide(group)})
     return reasons
+
+
+def _role(item: Found) -> str | None:
+    """What a file is to its run, also where the run's directory lies below the one that is listed."""
+    names = item.facts.names if item.facts is not None else {}
+    return next((role for role, name in names.items() if f"/{item.name}".endswith(f"/{name}")), None)
 
 
 def _decide(group: list[Found]) -> list[Decision]:
