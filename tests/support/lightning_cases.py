@@ -21,6 +21,7 @@ __all__ = [
     "fit",
     "loader",
     "names",
+    "quietly",
     "run_script",
     "step_of",
     "steps",
