@@ -26,8 +26,9 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from holdfast.engine import load, verify
     from holdfast.front.checkpointer import Checkpointer
-    from holdfast.front.opening import load, newest, verify
+    from holdfast.front.opening import newest
     from holdfast.front.start import Start
 
 __all__ = [
@@ -55,9 +56,9 @@ __all__ = [
 _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
     "Start": "holdfast.front.start",
-    "load": "holdfast.front.opening",
+    "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
-    "verify": "holdfast.front.opening",
+    "verify": "holdfast.engine",
 }
 
 

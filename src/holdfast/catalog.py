@@ -43,7 +43,7 @@ class Found:
 def scan(store: Store, *, extension: str = EXTENSION, depth: int = 0) -> list[Found]:
     """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
 
-    Reads the beginning of each manifest, not the data: use ``engine.verify_checkpoint`` to know
+    Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
     """
     return [_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(extension)]

@@ -1,6 +1,6 @@
 """Saving and loading: what "committed" means, and what is refused."""
 
 from holdfast.engine.commit import write_checkpoint
-from holdfast.engine.load import load_checkpoint, verify_checkpoint
+from holdfast.engine.load import load, verify
 
-__all__ = ["load_checkpoint", "verify_checkpoint", "write_checkpoint"]
+__all__ = ["load", "verify", "write_checkpoint"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import zipfile
@@ -29,49 +30,52 @@ _TAR_MAGIC_OFFSET = 257
 MapLocation = str | torch.device | dict[str, str] | Callable[[Any, str], Any] | None
 
 
-def load_checkpoint(
-    path: str,
+def load(
+    path: str | os.PathLike[str],
     *,
     map_location: MapLocation = "cpu",
     weights_only: bool = True,
     verify: bool = True,
     allow: Sequence[Any] = (),
 ) -> Any:
-    """Load a checkpoint that is whole.
+    """Load a checkpoint file, after checking that every byte of it is as it was saved.
 
     Args:
-        path: file or URL.
-        map_location: as for ``torch.load``.
-        weights_only: True runs no code from the file; False trusts it entirely.
-        verify: check every byte against the manifest first (for files without one, against the
-            zip's own checksums).
-        allow: classes and functions that the safe loader may use besides the harmless ones.
+        path: file or fsspec URL; any file that ``torch.save`` writes will do.
+        map_location: where the tensors go, as for ``torch.load``.
+        weights_only: True (default) builds tensors and plain values only and runs no code from the
+            file; False trusts the file entirely.
+        verify: False skips the check of the bytes. A file without a manifest is checked against the
+            zip's own checksums.
+        allow: further classes and functions that the safe loader may use.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if it is not what was saved.
-        UnsafeCheckpointError: if the safe loader refuses what it needs.
+        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
+        UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
 
     """
-    with _opened(path) as (source, file):
+    with _opened(os.fspath(path)) as (source, file):
         if verify:
             _verify(source, file)
         file.seek(0)
         if not weights_only:
-            return _read(path, file, map_location, weights_only=False)
+            return _read(source.path, file, map_location, weights_only=False)
         with torch.serialization.safe_globals([*HARMLESS, *allow]):
-            return _read(path, file, map_location, weights_only=True)
+            return _read(source.path, file, map_location, weights_only=True)
 
 
-def verify_checkpoint(path: str) -> Manifest | None:
-    """Check every byte of a checkpoint; returns its manifest, or None if it was saved without one.
+def verify(path: str | os.PathLike[str]) -> Manifest | None:
+    """Check every byte of a checkpoint file against its manifest, and return the manifest.
+
+    Returns None for a whole file that was saved without a manifest.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if it is not what was saved.
+        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
 
     """
-    with _opened(path) as (source, file):
+    with _opened(os.fspath(path)) as (source, file):
         return _verify(source, file)
 
 

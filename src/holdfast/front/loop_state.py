@@ -96,7 +96,8 @@ def restore(parts: Parts, state: Mapping[str, Any], path: str) -> list[str]:
         missed = _restore_list("optimizer", parts.optimizers, state.get("optimizer_states"))
         missed += _restore_list("lr_scheduler", parts.lr_schedulers, state.get("lr_schedulers"))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        msg = f"{path} does not fit this model and optimizer: {type(error).__name__}: {error}"
+        reason = " ".join(str(error).split())
+        msg = f"{path} does not fit this model and optimizer: {type(error).__name__}: {reason}"
         raise LoadError(msg) from error
     saved = state.get("stateful") or {}
     for name, item in parts.others.items():

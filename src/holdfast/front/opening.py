@@ -4,60 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from holdfast.catalog import EXTENSION, Found, resumable, scan
-from holdfast.engine import load_checkpoint, verify_checkpoint
+from holdfast.engine import load, verify
 from holdfast.engine.commit import save_errors
-from holdfast.engine.load import MapLocation
 from holdfast.errors import LoadError, MissingExtraError
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
-from holdfast.records import LAST, Manifest
+from holdfast.records import LAST
 from holdfast.storage import is_local, open_store, split_path
 
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    map_location: MapLocation = "cpu",
-    weights_only: bool = True,
-    verify: bool = True,
-    allow: Sequence[Any] = (),
-) -> Any:
-    """Load a checkpoint file, after checking that every byte of it is as it was saved.
-
-    Args:
-        path: file or fsspec URL; any file that ``torch.save`` writes will do.
-        map_location: where the tensors go, as for ``torch.load``.
-        weights_only: True (default) builds tensors and plain values only and runs no code from the
-            file; False trusts the file entirely.
-        verify: False skips the check of the bytes.
-        allow: further classes and functions that the safe loader may use.
-
-    Raises:
-        CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
-        UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
-
-    """
-    return load_checkpoint(
-        os.fspath(path), map_location=map_location, weights_only=weights_only, verify=verify, allow=allow
-    )
-
-
-def verify(path: str | os.PathLike[str]) -> Manifest | None:
-    """Check every byte of a checkpoint file against its manifest, and return the manifest.
-
-    Returns None for a whole file that was saved without a manifest.
-
-    Raises:
-        CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
-
-    """
-    return verify_checkpoint(os.fspath(path))
+__all__ = [
+    "checkpoints",
+    "exists",
+    "find_last",
+    "is_filled",
+    "load",
+    "make_folder",
+    "newest",
+    "verify",
+    "whole",
+    "write_ranking",
+]
 
 
 def newest(dirpath: str | os.PathLike[str]) -> str | None:
@@ -75,7 +44,7 @@ def whole(candidates: Iterable[Found]) -> Iterator[Found]:
     """Yield those candidates whose every byte is as it was saved; warn of the others."""
     for item in candidates:
         try:
-            verify_checkpoint(item.path)
+            verify(item.path)
         except (LoadError, OSError) as error:  # noqa: PERF203 - one bad file must not hide the others
             warnings.warn(f"passed over: {error}", stacklevel=3)
         else:

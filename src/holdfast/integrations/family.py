@@ -25,6 +25,16 @@ def without_logic_of(stock: type) -> Callable[[type[C]], type[C]]:
     return hide
 
 
+def described_by(core: type) -> Callable[[type[C]], type[C]]:
+    """Give the decorated class the description of the class that does its work."""
+
+    def describe(ours: type[C]) -> type[C]:
+        ours.__doc__ = core.__doc__
+        return ours
+
+    return describe
+
+
 def _is_plumbing(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
