@@ -49,9 +49,9 @@ class Outcome:
 class Trainer:
     """Starts trainings as children of one process that has torch loaded."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         self.acks = os.path.join(folder, "acks")
-        command = [sys.executable, "-m", "tests.crash.training"]
+        command = [sys.executable, "-m", "tests.crash.training", *options]
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.harness import assert_sound, leftovers, steps, survey
+from tests.crash.harness import Trainer, assert_sound, calls_on, leftovers, steps, survey
 from tests.crash.training import WORDS
 from tests.support.properties import FACTOR, chance
 
@@ -90,3 +90,19 @@ def test_killed_twice(trainer, tmp_path, whole, points, words):
             assert outcome.code in (0, KILLED)
             assert_sound(folder, outcome, before)
         assert_finishes_as_if_nothing_had_happened(trainer, folder, words, whole)
+
+
+def test_a_wrong_saver_is_found_out(strace, tmp_path):
+    """These tests can fail: a saver that writes under the final name is caught by every kill within a file."""
+    wrong = Trainer(str(tmp_path), "--in-place")
+    try:
+        assert wrong.run(tmp_path / "whole", "epochs", trace=str(tmp_path / "log")).code == 0
+        writes = [number for name, number in calls_on(str(tmp_path / "log"), tmp_path / "whole") if name == "write"]
+        for number in writes[5:50:15]:
+            folder = tmp_path / str(number)
+            outcome = wrong.run(folder, "epochs", inject=f"write:signal=KILL:when={number}")
+            assert outcome.code == KILLED
+            with pytest.raises(AssertionError, match="is listed and damaged"):
+                assert_sound(folder, outcome, {})
+    finally:
+        wrong.close()

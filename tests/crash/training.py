@@ -17,6 +17,7 @@ import sys
 import torch
 
 from holdfast import Checkpointer, SaveError
+from holdfast.storage.local import LocalStore
 
 EPOCHS, BATCHES = 5, 4
 SCORES = (5.0, 3.0, 4.0, 2.0, 6.0)
@@ -108,9 +109,18 @@ def _child(order, gate):
     os._exit(0)
 
 
+def _put_in_place(store, name, chunks):
+    """Write a checkpoint as most programs do: under its own name from the first byte."""
+    os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
+    with open(store.path(name), "wb", buffering=0) as file:
+        return sum(file.write(chunk) for chunk in chunks)
+
+
 def main():
-    """Serve."""
+    """Serve; with ``--in-place`` as a saver that is known to be wrong."""
     torch.set_num_threads(1)
+    if "--in-place" in sys.argv:
+        LocalStore.put = _put_in_place
     print(json.dumps({"digest": train_without_checkpoints()}), flush=True)  # noqa: T201 - the answer
     for line in iter(sys.stdin.readline, ""):
         gate, key = os.pipe()
