@@ -28,11 +28,11 @@ def floor(found, monitor, mode, resumed_from):
     if monitor is not None and real:
         best = (min if mode == "min" else max)(item.score for item in real)
         names.add(min((item for item in real if item.score == best), key=lambda item: item.sequence).name)
-    return names | ({resumed_from} & {item.name for item in found})
+    return names | (set(resumed_from) & {item.name for item in found})
 
 
 @examples(300)
-@given(entries(unscored=True), MONITORS, MODES, TOP_K, st.sampled_from((None, "0.ckpt", "3.ckpt", "elsewhere.ckpt")))
+@given(entries(unscored=True), MONITORS, MODES, TOP_K, st.sets(st.sampled_from(("0.ckpt", "3.ckpt", "elsewhere.ckpt"))))
 def test_exactly_the_top_k_and_the_floor_are_kept(found, monitor, mode, k, resumed_from):
     """Kept are the newest, the best, the one resumed from and the k best; all for -1; nothing else, ever."""
     top = {item.name for item in ranking.ranked(found, mode)[: max(k, 0)]} if monitor is not None else set()
@@ -94,7 +94,7 @@ def test_a_real_score_goes_before_nan():
 def test_the_reasons_say_why():
     """The reasons read as a person would say them, the place in the ranking included."""
     found = [Entry("a", 1.0, 1, 0, 1), Entry("b", 2.0, 2, 0, 2), Entry("c", 3.0, 3, 0, 3), Entry("d", 4.0, 4, 0, 4)]
-    reasons = [d.reason for d in plan(found, monitor="acc", mode="max", save_top_k=2, resumed_from="b")]
+    reasons = [d.reason for d in plan(found, monitor="acc", mode="max", save_top_k=2, resumed_from={"b"})]
     assert reasons == [
         "not among the best 2 by acc",
         "the run resumed from it",

@@ -22,9 +22,10 @@ from holdfast.front.attributes import RankingAttributes
 from holdfast.front.identity import Identity
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
 from holdfast.front.opening import load, whole
-from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, reopen, to_remove
+from holdfast.front.planning import Plan, Run, consider, missing_message, names_of, to_remove
+from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.saving import link
-from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
+from holdfast.front.siblings import close_beside, has_sibling, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.front.start import Start
 from holdfast.policy.ledger import Ledger
@@ -245,12 +246,17 @@ class Checkpointer(RankingAttributes):
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
                 return run, reopen(run, Remembered(), step)
-            run = replace(run, run=facts.run, protected=name)
-            return run, reopen(run, Remembered(owners=frozenset({facts.owner})), step)
+            run = replace(run, run=facts.run, protected=names_of(store, path))
+            return run, reopen(run, Remembered(owners=self._earlier_owners(facts.owner)), step)
 
         run, self._ledger = self._agree(find)
         self._run = replace(run, store=store, clock=self._run.clock)
         self._adopt(standing(self._ledger, self._run.settings), self._path)
+
+    def _earlier_owners(self, owner: str) -> frozenset[str]:
+        """Take over the files of a checkpointer with other names or another ``save_top_k``, if it is gone."""
+        mine = owner.startswith(_identity(self._run.settings).key_of_1_5[:-1])
+        return frozenset({owner} if mine and not has_sibling(self, owner) else ())
 
     def _path(self, name: str) -> str:
         return self._run.store.path(name) if name else ""

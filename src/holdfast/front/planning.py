@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from holdfast.catalog import Found, scan
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import MissingMetricError
 from holdfast.front.provenance import git_commit, versions
@@ -21,7 +20,7 @@ from holdfast.policy.retention import Decision
 from holdfast.policy.settings import Settings
 from holdfast.policy.trigger import Verdict, decide
 from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Lineage
-from holdfast.storage import Store
+from holdfast.storage import Store, real_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class Run:
         owner: identifies this callback within the run.
         kind: who lays out the state: ``"lightning"`` or ``"torch"``.
         resumed_from: the checkpoint that the run resumed from.
-        protected: its name in this store, if it lies there; it is never removed or written over.
+        protected: its names in this store, if it lies there: the one it was resumed by, and the file
+            behind that if it is a symbolic link. Retention never removes them, and no ranked save takes
+            their names (but ``last`` moves on, and so does a name without a version counter).
         clock: where the time comes from.
         waiting: names given to saves that a background writer has not written yet.
 
@@ -47,7 +48,7 @@ class Run:
     owner: str = ""
     kind: str = "torch"
     resumed_from: Lineage | None = None
-    protected: str = ""
+    protected: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=SystemClock)
     waiting: frozenset[str] = frozenset()
 
@@ -100,6 +101,12 @@ class Plan:
         return replace(self, names=names)
 
 
+def names_of(store: Store, path: str) -> frozenset[str]:
+    """Return the names that a file has in a store: its own, and that of the file behind a symbolic link."""
+    names = {store.name_of(path), store.name_of(real_path(path))}
+    return frozenset(name for name in names if name is not None)
+
+
 def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     """Decide what to save at a moment, and under which names.
 
@@ -145,7 +152,7 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         replaced = _replaced(settings, ledger, score)
         # The name of a file that goes may be used again, unless the run resumed from it, or another
         # save is on its way, whose commit would remove the file of that name.
-        reusable = "" if replaced == run.protected or run.waiting else replaced
+        reusable = "" if replaced in run.protected or run.waiting else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
@@ -266,91 +273,12 @@ def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
         resumed_from=run.protected,
     )
     dropped = [decision for decision in decisions if not decision.keep]
-    old = before.last
-    if old is not None and ledger.last is not None and old.name not in (ledger.last.name, run.protected):
-        dropped.append(Decision(old.name, keep=False, reason="a newer last replaced it"))
+    if ledger.last is not None:
+        old = [before.last.name] if before.last is not None else []
+        spared = {ledger.last.name, *run.protected}
+        dropped += [
+            Decision(name, keep=False, reason="a newer last replaced it")
+            for name in dict.fromkeys((*old, *before.old_lasts))
+            if name not in spared
+        ]
     return dropped
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What a resumed state says of the files of its run, for those that have no manifest.
-
-    Attributes:
-        scores: the ranked files, by name, oldest first; None where nothing is monitored.
-        last: the name of ``last``, or "".
-        current_score: the score of the newest ranked checkpoint.
-        sequence: how many saves the run had asked for.
-        owners: the identifiers under which this callback has saved.
-        deferred: why a ranked save was waiting for its metric, or "".
-
-    """
-
-    scores: Mapping[str, float | None] = field(default_factory=dict)
-    last: str = ""
-    current_score: float | None = None
-    sequence: int = 0
-    owners: frozenset[str] = frozenset()
-    deferred: str = ""
-
-
-def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
-    """Find the checkpoints of this run again: the directory is the truth, and the memory fills in.
-
-    Args:
-        run: the run, with its identifier as restored.
-        memory: what the resumed state remembers.
-        step: the step at which training goes on; 0 for a fresh start.
-
-    """
-    found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
-    mine = [item for item in found if _is_mine(item, run, memory)]
-    entries = [_entry(item, run.settings.monitor, memory) for item in mine if item.role == RANKED]
-    entries += _entries_from_memory(found, memory, {entry.name for entry in entries})
-    entries.sort(key=lambda entry: entry.sequence)
-    last = _find_last(found, mine, memory, run.settings.monitor)
-    issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
-    at_step = {entry.step for entry in entries}
-    return Ledger(
-        entries=tuple(entries),
-        last=last,
-        current_score=memory.current_score,
-        ranked_step=step if step in at_step else 0,
-        last_step=step if last is not None and last.step == step else 0,
-        deferred=memory.deferred,
-        sequence=max(memory.sequence, *issued, 0),
-    )
-
-
-def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
-    if item.facts is None or item.role is None:
-        return False
-    return item.facts.run == run.run and item.facts.owner in {run.owner, *memory.owners}
-
-
-def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
-    facts = item.facts or Facts()
-    score = facts.metrics.get(monitor, memory.scores.get(item.name)) if monitor is not None else None
-    return Entry(item.name, score, facts.step, facts.epoch, facts.sequence)
-
-
-def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]) -> list[Entry]:
-    """Entries for remembered files that are there without a manifest that says so."""
-    there = {item.name: item for item in found if not item.problem}
-    entries = []
-    for place, (name, score) in enumerate(memory.scores.items()):
-        if name in there and name not in known:
-            facts = there[name].facts or Facts()
-            order = facts.sequence or place - len(memory.scores)
-            entries.append(Entry(name, score, facts.step, facts.epoch, order))
-    return entries
-
-
-def _find_last(found: list[Found], mine: list[Found], memory: Remembered, monitor: str | None) -> Entry | None:
-    lasts = [_entry(item, monitor, memory) for item in mine if item.role == LAST]
-    if lasts:
-        return max(lasts, key=lambda entry: entry.sequence)
-    there = {item.name: item for item in found if not item.problem}
-    if memory.last in there:
-        return _entry(there[memory.last], monitor, memory)
-    return None

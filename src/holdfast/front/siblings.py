@@ -51,3 +51,8 @@ def shared_run_id(dirpath: str, owner: str) -> str:
 def newest_sequence(one: Sibling) -> int:
     """Return how many saves the run of this one has asked for, by whichever checkpointer."""
     return max([one.sequence, *(other.sequence for other in _open if other.run.run == one.run.run)])
+
+
+def has_sibling(one: Sibling, owner: str) -> bool:
+    """Tell whether another checkpointer on this directory saves under this owner."""
+    return any(other is not one and other.dirpath == one.dirpath and other.run.owner == owner for other in _open)

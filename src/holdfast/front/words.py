@@ -7,7 +7,7 @@ from holdfast.policy.ranking import admits
 from holdfast.policy.retention import Decision, plan
 from holdfast.policy.settings import Settings, make_settings
 from holdfast.policy.trigger import time_asks
-from holdfast.storage import is_local, join_path, open_store, split_path
+from holdfast.storage import is_local, join_path, open_store, real_path, same_place, split_path
 
 __all__ = [
     "Decision",
@@ -25,6 +25,8 @@ __all__ = [
     "name_pattern",
     "open_store",
     "plan",
+    "real_path",
+    "same_place",
     "split_path",
     "time_asks",
 ]

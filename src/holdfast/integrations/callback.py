@@ -11,7 +11,8 @@ from typing import Any, Literal
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
-from holdfast.front.planning import Plan, Remembered, Run, consider, missing_message, reopen
+from holdfast.front.planning import Plan, Run, consider, missing_message, names_of
+from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.words import Event, Moment, admits, open_store, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
@@ -132,9 +133,7 @@ class ModelCheckpointCore(SavingMixin):
             self._warn_if_not_empty()
 
     def on_init_end(self, trainer: Any) -> None:
-        """Settle when epoch saves happen; today's Trainer does not call this, and needs not."""
-        if self._save_on_train_epoch_end is None:
-            self._save_on_train_epoch_end = saves_at_epoch_end(trainer, None)
+        """Do nothing: when epoch saves happen is settled at each of them, once the loaders are known."""
 
     def on_pretrain_routine_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Settle on the directory and make it; today's Trainer does not call this, and needs not."""
@@ -276,9 +275,9 @@ class ModelCheckpointCore(SavingMixin):
         """Remember what the run resumed from, for its manifests and for its protection."""
         path = str(getattr(trainer, "ckpt_path", None) or "")
         if path:
-            name = open_store(self.dirpath or os.getcwd()).name_of(path)
-            self._protected = name or ""
-            self._resumed = Lineage(path=name or path, step=trainer.global_step)
+            store = open_store(self.dirpath or os.getcwd())
+            self._protected = names_of(store, path)
+            self._resumed = Lineage(path=store.name_of(path) or path, step=trainer.global_step)
 
     def _own_memory(self) -> Remembered:
         entries = self._ledger.entries
@@ -313,8 +312,8 @@ class ModelCheckpointCore(SavingMixin):
         """One event: decide on rank 0, carry out on all."""
         if trainer.fast_dev_run or (is_idle(trainer) and not forced):
             return None
+        self._settle_pending(trainer, self._as_run())
         run = self._as_run()
-        self._settle_pending(trainer, run)
         try:
             plan = self._agree(trainer, lambda: self._plan(trainer, run, event))
         except (MissingMetricError, ConfigurationError) as error:

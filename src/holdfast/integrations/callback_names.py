@@ -10,8 +10,15 @@ from typing import Any, Literal
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError
-from holdfast.front.words import NameStyle, Settings, file_name, join_path, make_settings
-from holdfast.front.words import is_local as is_local_path
+from holdfast.front.words import (
+    NameStyle,
+    Settings,
+    file_name,
+    join_path,
+    make_settings,
+    open_store,
+    real_path,
+)
 
 Words = dict[str, Any]
 
@@ -35,7 +42,7 @@ class NamesMixin:
             warnings.warn(
                 "`every_n_val_epochs` is deprecated: use `every_n_epochs` instead",
                 DeprecationWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             if words["every_n_epochs"] is not None:
                 msg = f"`every_n_val_epochs`={epochs!r} is an old name of `every_n_epochs`: give only the latter"
@@ -65,7 +72,11 @@ class NamesMixin:
             raise self._misconfiguration(msg)
         given = os.fspath(dirpath) if dirpath is not None else None
         self._dirpath_given = given
-        self.dirpath: str | None = _absolute(given) if given else given
+        self.dirpath: str | None = real_path(given) if given else given
+        try:
+            open_store(self.dirpath or "")
+        except ConfigurationError as error:
+            raise self._misconfiguration(str(error)) from None
 
     @property
     def every_n_epochs(self) -> int:
@@ -140,16 +151,9 @@ class NamesMixin:
             first = trainer.loggers[0]
             base = root if first.save_dir is None else first.save_dir
             version = first.version if isinstance(first.version, str) else f"version_{first.version}"
-            return _absolute(join_path(str(base), "/".join((str(first.name), version, "checkpoints"))))
+            return real_path(join_path(str(base), "/".join((str(first.name), version, "checkpoints"))))
         weights = getattr(trainer, "weights_save_path", None)
-        return _absolute(join_path(str(weights or root), "checkpoints"))
-
-
-def _absolute(path: str) -> str:
-    """Return a local path without links and ``~``; a URL as it is."""
-    if not is_local_path(path):
-        return path
-    return os.path.realpath(os.path.expanduser(path.removeprefix("file://")))
+        return real_path(join_path(str(weights or root), "checkpoints"))
 
 
 def _number(value: Any) -> float:

@@ -15,9 +15,11 @@ from typing import Any
 
 from holdfast.front.attributes import RankingAttributes, as_tensor, score_tensor
 from holdfast.front.identity import Identity, find_state
-from holdfast.front.planning import Remembered, Run, new_run_id, reopen
+from holdfast.front.opening import is_filled
+from holdfast.front.planning import Run, new_run_id
+from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.standing import standing
-from holdfast.front.words import Ledger, is_local, join_path, open_store, split_path
+from holdfast.front.words import Ledger, is_local, join_path, open_store, real_path, same_place
 from holdfast.integrations.callback_names import NamesMixin
 from holdfast.records import Lineage
 
@@ -35,7 +37,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._memory: Remembered | None = None
         self._resumed: Lineage | None = None
         self._loaded_from = ""
-        self._protected = ""
+        self._protected: frozenset[str] = frozenset()
         self._adopt(standing(self._ledger, self._settings()), self._path)
 
     @property
@@ -100,6 +102,7 @@ class StateMixin(NamesMixin, RankingAttributes):
                 "owners": sorted({self._owner, *self._owners}),
                 "sequence": ledger.sequence,
                 "deferred": ledger.deferred,
+                "home": self.dirpath,
                 "scores": {entry.name: entry.score for entry in ledger.entries},
             },
         }
@@ -116,22 +119,30 @@ class StateMixin(NamesMixin, RankingAttributes):
         if ours is not None:
             self._run_id = ours["run"] or self._run_id
             self._owners = tuple(ours["owners"])
-        home = self._origin(memory)
-        if home is not None and self.dirpath is not None and not _same_place(home, self.dirpath):
+        home = self._home_of(memory, self._hint(ours) if ours is not None else saved_in)
+        if home and self.dirpath is not None and not same_place(home, self.dirpath):
             self._take_best_from(home, state_dict, saved_in)
             return
         self._memory = memory
         if self.dirpath is not None:
             self._set_ledger(reopen(self._as_run(), memory, 0))
 
-    def _origin(self, memory: Remembered) -> str | None:
-        """Return the directory whose ranking a resumed file holds, or None if that is not known."""
-        path = self._loaded_from
-        if not path:
-            return None
-        known = [*memory.scores, memory.last]
-        match = next((name for name in known if name and path.endswith("/" + name)), None)
-        return path[: -len(match) - 1] if match else split_path(path)[0]
+    def _hint(self, ours: Mapping[str, Any]) -> str:
+        """Return where the state was saved, for a callback whose directory is the logger's, not the user's."""
+        home = str(ours.get("home") or "")
+        return home if home and self._dirpath_given is None and is_filled(home) else ""
+
+    def _home_of(self, memory: Remembered, saved_in: str) -> str:
+        """Return the directory whose ranking this state holds; "" where it can only be this callback's own.
+
+        The file it was loaded from tells, if it is one of those that the state ranks: a run may have been
+        moved. A file of another callback tells nothing; then the state's own note of the directory counts.
+        """
+        known = [name for name in (*memory.scores, memory.last) if name]
+        match = next((name for name in known if self._loaded_from.endswith("/" + name)), None)
+        if match is not None:
+            return self._loaded_from[: -len(match) - 1]
+        return saved_in
 
     def _take_best_from(self, home: str, state: Mapping[str, Any], saved_in: str) -> None:
         warnings.warn(
@@ -183,7 +194,7 @@ class StateMixin(NamesMixin, RankingAttributes):
             if "best_model_path" in callback_state:
                 self.load_state_dict(callback_state)
             return
-        self._loaded_from = _full(str(getattr(trainer, "ckpt_path", None) or ""))
+        self._loaded_from = real_path(str(getattr(trainer, "ckpt_path", None) or ""))
         siblings = [other._identity for other in self._siblings(trainer)]
         key = find_state(self._identity, callback_state["callbacks"], siblings)
         if key is not None and key != self.state_key:
@@ -219,16 +230,6 @@ def _relative(path: str, folder: str) -> str:
         return path[len(folder.rstrip("/")) + 1 :]
     absolute = not is_local(path) or os.path.isabs(path)
     return path.rpartition("/")[2] if absolute else path
-
-
-def _full(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path)) if path and is_local(path) else path
-
-
-def _same_place(one: str, other: str) -> bool:
-    if is_local(one) and is_local(other):
-        return os.path.realpath(one) == os.path.realpath(other)
-    return one.rstrip("/") == other.rstrip("/")
 
 
 def _as_float(value: Any) -> float | None:

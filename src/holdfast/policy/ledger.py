@@ -32,6 +32,7 @@ class Ledger:
     Attributes:
         entries: the ranked checkpoints, oldest first.
         last: the checkpoint that ``last`` names, if there is one.
+        old_lasts: files that were ``last`` before, and that a kill has saved from their removal.
         current_score: the score of the newest ranked checkpoint.
         ranked_step: the step of the newest ranked save of this process; 0 before the first.
         last_step: the step of the state that ``last`` holds; 0 before the first.
@@ -42,6 +43,7 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
     last: Entry | None = None
+    old_lasts: tuple[str, ...] = ()
     current_score: float | None = None
     ranked_step: int = 0
     last_step: int = 0
@@ -67,4 +69,5 @@ class Ledger:
         """Return the ledger after a file was removed."""
         entries = tuple(entry for entry in self.entries if entry.name != name)
         last = None if self.last is not None and self.last.name == name else self.last
-        return replace(self, entries=entries, last=last)
+        old_lasts = tuple(old for old in self.old_lasts if old != name)
+        return replace(self, entries=entries, last=last, old_lasts=old_lasts)

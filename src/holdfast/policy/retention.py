@@ -6,7 +6,7 @@ kept whatever the rules say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast.policy import ranking
@@ -29,9 +29,12 @@ def plan(
     monitor: str | None,
     mode: str,
     save_top_k: int,
-    resumed_from: str | None = None,
+    resumed_from: Collection[str] = (),
 ) -> list[Decision]:
-    """Decide for each ranked checkpoint, in the given order, whether it is kept and why."""
+    """Decide for each ranked checkpoint, in the given order, whether it is kept and why.
+
+    ``resumed_from`` holds the names of the checkpoint that the run resumed from.
+    """
     order = ranking.ranked(entries, mode) if monitor is not None else []
     places = {entry.name: place for place, entry in enumerate(order, 1)}
     best = ranking.best(order, mode)
@@ -48,7 +51,7 @@ def plan(
             reasons.append(f"the best by {monitor}")
         if entry is newest:
             reasons.append("the newest")
-        if entry.name == resumed_from:
+        if entry.name in resumed_from:
             reasons.append("the run resumed from it")
         missed = _missed(monitor, save_top_k)
         decisions.append(Decision(entry.name, bool(reasons), ", ".join(reasons) or missed, rank))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from holdfast.storage.contract import Blob
 from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned
+from holdfast.storage.paths import plain_path
 
 _TEMPORARY_PREFIX = ".holdfast-"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -42,7 +43,7 @@ class LocalStore:
 
     def name_of(self, path: str) -> str | None:
         """Return the name of a file under the root; symbolic links of folders are followed."""
-        folder, file = os.path.split(os.path.abspath(path))
+        folder, file = os.path.split(os.path.abspath(plain_path(path)))
         relative = os.path.relpath(os.path.join(os.path.realpath(folder), file), os.path.realpath(self.root))
         outside = relative.split(os.sep)[0] in (os.pardir, os.curdir)
         return None if outside else relative.replace(os.sep, "/")
@@ -120,13 +121,18 @@ class LocalStore:
         return how
 
     def remove(self, name: str) -> None:
-        """Remove a file, and make the removal durable."""
+        """Remove a file, and the folders below the root that it leaves empty; make the removal durable."""
         path = self.path(name)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            return
-        _sync_folder(os.path.dirname(path))
+            _sync_folder(os.path.dirname(path))
+        for depth in range(name.count("/"), 0, -1):
+            folder = os.path.join(self.root, *name.split("/")[:depth])
+            try:
+                os.rmdir(folder)
+            except OSError:  # not empty, or gone
+                return
+            _sync_folder(os.path.dirname(folder))
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""

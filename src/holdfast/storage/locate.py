@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import Store
 from holdfast.storage.local import LocalStore
-
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
-_LOCAL_SCHEMES = ("file", "local")
-
-
-def _plain(path: str) -> str:
-    """Return the path without a scheme that means this machine's filesystem."""
-    match = _SCHEME.match(path)
-    return path[match.end() :] if match and match.group(1) in _LOCAL_SCHEMES else path
-
-
-def is_local(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is on this machine's filesystem rather than behind a URL."""
-    return _SCHEME.match(_plain(os.fspath(path))) is None and "::" not in os.fspath(path)
+from holdfast.storage.paths import is_local, plain_path, real_path
 
 
 def open_store(root: str | os.PathLike[str]) -> Store:
@@ -33,7 +19,7 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     """
     text = os.fspath(root)
     if is_local(text):
-        return LocalStore(_plain(text))
+        return LocalStore(plain_path(text))
     from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
 
     try:
@@ -43,11 +29,21 @@ def open_store(root: str | os.PathLike[str]) -> Store:
         raise ConfigurationError(msg) from error
 
 
+def same_place(one: str, other: str) -> bool:
+    """Tell whether two directories or URLs are the same."""
+    if is_local(one) != is_local(other):
+        return False
+    if is_local(one):
+        return real_path(one) == real_path(other)
+    first, second = open_store(one), open_store(other)
+    return first.name_of(second.path("x")) == "x"
+
+
 def split_path(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Split the path or URL of one blob into its store's root and its name."""
     text = os.fspath(path)
     if is_local(text):
-        text = os.path.abspath(os.path.expanduser(_plain(text)))
+        text = os.path.abspath(os.path.expanduser(plain_path(text)))
         return os.path.dirname(text), os.path.basename(text)
     root, _, name = text.rpartition("/")
     return root, name

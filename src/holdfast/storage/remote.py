@@ -11,6 +11,7 @@ import contextlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import fsspec.core
@@ -19,6 +20,7 @@ from holdfast.storage.contract import Blob
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _TEMPORARY_PREFIX = ".holdfast-"
+_ABANDONED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,22 @@ class RemoteStore:
         return f"{self.root}/{name}"
 
     def name_of(self, path: str) -> str | None:
-        """Return the name of a URL under the root."""
-        prefix = f"{self.root}/"
-        return path[len(prefix) :] if path.startswith(prefix) else None
+        """Return the name of a URL under the root, however its slashes are written."""
+        scheme = path.partition("://")[0]
+        known = self.fs.protocol
+        if "://" not in path or scheme not in ({known} if isinstance(known, str) else set(known)):
+            return None
+        key, prefix = self.fs._strip_protocol(path), f"{self.base}/"  # noqa: SLF001 - fsspec's own name for it
+        return key[len(prefix) :] if key.startswith(prefix) else None
 
     def _key(self, name: str) -> str:
         return f"{self.base}/{name}"
 
     def blobs(self, depth: int = 0) -> list[Blob]:
         """Return the blobs under the root."""
+        return [blob for blob in self._everything(depth) if not _is_temporary(blob.name)]
+
+    def _everything(self, depth: int) -> list[Blob]:
         self.fs.invalidate_cache()
         try:
             found = self.fs.find(self.base, maxdepth=depth + 1, detail=True)
@@ -61,8 +70,7 @@ class RemoteStore:
             return []
         start = len(self.base.strip("/")) + 1
         blobs = (Blob(key.strip("/")[start:], int(info["size"] or 0)) for key, info in found.items())
-        shown = (blob for blob in blobs if blob.name and not _is_temporary(blob.name))
-        return sorted(shown, key=lambda blob: blob.name)
+        return sorted((blob for blob in blobs if blob.name), key=lambda blob: blob.name)
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache."""
@@ -141,9 +149,22 @@ class RemoteStore:
             self.fs.rm_file(self._key(name))
         self.fs.invalidate_cache()
 
-    def sweep(self, depth: int = 0) -> list[str]:  # noqa: ARG002 - the contract's parameter
-        """Remove nothing: whether the writer of a temporary still lives cannot be told from here."""
-        return []
+    def sweep(self, depth: int = 0) -> list[str]:
+        """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
+        removed = []
+        for blob in self._everything(depth):
+            if _is_temporary(blob.name) and self._age(blob.name) > _ABANDONED:
+                self.remove(blob.name)
+                removed.append(blob.name)
+        return removed
+
+    def _age(self, name: str) -> timedelta:
+        try:
+            modified: datetime = self.fs.modified(self._key(name))
+        except (NotImplementedError, OSError, KeyError, TypeError):
+            return timedelta(0)
+        zone = modified.tzinfo or timezone.utc
+        return datetime.now(zone) - modified.replace(tzinfo=zone)
 
 
 def _is_temporary(name: str) -> bool:

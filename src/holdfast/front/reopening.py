@@ -1,0 +1,96 @@
+"""From a directory to a ledger: the directory is the truth, and what a resumed state remembers fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from holdfast.catalog import Found, scan
+from holdfast.front.planning import Run
+from holdfast.policy.ledger import Entry, Ledger
+from holdfast.records import LAST, RANKED, Facts
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a resumed state says of the files of its run, for those that have no manifest.
+
+    Attributes:
+        scores: the ranked files, by name, oldest first; None where nothing is monitored.
+        last: the name of ``last``, or "".
+        current_score: the score of the newest ranked checkpoint.
+        sequence: how many saves the run had asked for.
+        owners: the identifiers under which this callback has saved.
+        deferred: why a ranked save was waiting for its metric, or "".
+
+    """
+
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    last: str = ""
+    current_score: float | None = None
+    sequence: int = 0
+    owners: frozenset[str] = frozenset()
+    deferred: str = ""
+
+
+def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
+    """Find the checkpoints of this run again: the directory is the truth, and the memory fills in.
+
+    Args:
+        run: the run, with its identifier as restored.
+        memory: what the resumed state remembers.
+        step: the step at which training goes on; 0 for a fresh start.
+
+    """
+    monitor = run.settings.monitor
+    found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
+    mine = [item for item in found if _is_mine(item, run, memory)]
+    entries = [_entry(item, monitor, memory) for item in mine if item.role == RANKED]
+    entries += _entries_from_memory(found, memory, {entry.name for entry in entries})
+    entries.sort(key=lambda entry: entry.sequence)
+    lasts = _lasts(found, mine, memory, monitor)
+    last = lasts[-1] if lasts else None
+    issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
+    at_step = {entry.step for entry in entries}
+    return Ledger(
+        entries=tuple(entries),
+        last=last,
+        old_lasts=tuple(old.name for old in lasts[:-1]),
+        current_score=memory.current_score,
+        ranked_step=step if step in at_step else 0,
+        last_step=step if last is not None and last.step == step else 0,
+        deferred=memory.deferred,
+        sequence=max(memory.sequence, *issued, 0),
+    )
+
+
+def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
+    if item.facts is None or item.role is None:
+        return False
+    return item.facts.run == run.run and item.facts.owner in {run.owner, *memory.owners}
+
+
+def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
+    facts = item.facts or Facts()
+    score = facts.metrics.get(monitor, memory.scores.get(item.name)) if monitor is not None else None
+    return Entry(item.name, score, facts.step, facts.epoch, facts.sequence)
+
+
+def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]) -> list[Entry]:
+    """Entries for remembered files that are there without a manifest that says so."""
+    there = {item.name: item for item in found if not item.problem}
+    entries = []
+    for place, (name, score) in enumerate(memory.scores.items()):
+        if name in there and name not in known:
+            facts = there[name].facts or Facts()
+            order = facts.sequence or place - len(memory.scores)
+            entries.append(Entry(name, score, facts.step, facts.epoch, order))
+    return entries
+
+
+def _lasts(found: list[Found], mine: list[Found], memory: Remembered, monitor: str | None) -> list[Entry]:
+    """Return the files that are or were ``last``, the newest at the end."""
+    lasts = [_entry(item, monitor, memory) for item in mine if item.role == LAST]
+    if lasts:
+        return sorted(lasts, key=lambda entry: entry.sequence)
+    return [_entry(item, monitor, memory) for item in found if item.name == memory.last and not item.problem]
