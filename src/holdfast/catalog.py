@@ -40,13 +40,18 @@ class Found:
         return next((role for role, name in names.items() if name == self.name), None)
 
 
-def scan(store: Store, *, extension: str = EXTENSION, depth: int = 0) -> list[Found]:
+def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> list[Found]:
     """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
+
+    With an extension of None: all files that have a manifest, whatever they are called (of a remote
+    store only ``.ckpt``, to spare requests), and all ``.ckpt``.
 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
     """
-    return [_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(extension)]
+    ending = extension if extension is not None else "" if store.is_local else EXTENSION
+    found = (_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(ending))
+    return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 
 def _look(store: Store, name: str, size: int) -> Found:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from holdfast.errors import MissingExtraError
+from holdfast.errors import ConfigurationError, MissingExtraError
 from holdfast.integrations.callback import ModelCheckpointCore
 from holdfast.integrations.family import described_by, without_logic_of
 from holdfast.integrations.lightning_io import CheckpointIOCore
@@ -21,7 +21,11 @@ try:
 except ImportError as error:
     raise MissingExtraError("pytorch_lightning", "pytorch-lightning") from error
 
-__all__ = ["CheckpointIO", "ModelCheckpoint"]
+__all__ = ["CheckpointIO", "MisconfigurationError", "ModelCheckpoint"]
+
+
+class MisconfigurationError(ConfigurationError, MisconfigurationException):
+    """A wrong argument, for those who catch Lightning's class and for those who catch ours."""
 
 
 class CheckpointIO(CheckpointIOCore, StockCheckpointIO):
@@ -37,7 +41,7 @@ class CheckpointIO(CheckpointIOCore, StockCheckpointIO):
 class ModelCheckpoint(ModelCheckpointCore, StockModelCheckpoint):  # type: ignore[misc]  # none of its members is used
     """Save the model periodically by monitoring a quantity; described in full by ``help(ModelCheckpoint)``."""
 
-    _misconfiguration = MisconfigurationException
+    _misconfiguration = MisconfigurationError
     _new_checkpoint_io = CheckpointIO
     _default_checkpoint_io = TorchCheckpointIO
 

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.cli.look import Look, look_at, look_at_file
 from holdfast.cli.text import age, amount, number, table
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError
-from holdfast.front.catalogue import is_directory
+from holdfast.front.catalogue import has_checksums, is_directory
 from holdfast.records import Manifest
 
 
@@ -101,7 +101,8 @@ def verify(path: str, *, as_json: bool) -> int:
         except DamagedCheckpointError as error:  # noqa: PERF203 - one bad file must not hide the others
             results.append({"path": item, "whole": False, "record": error.record, "problem": error.problem})
         else:
-            results.append({"path": item, "whole": True, "manifest": manifest is not None})
+            checked = manifest is not None or has_checksums(item)
+            results.append({"path": item, "whole": checked or None, "manifest": manifest is not None})
     if as_json:
         _print_json(results)
     else:
@@ -110,6 +111,8 @@ def verify(path: str, *, as_json: bool) -> int:
 
 
 def _verdict(result: dict[str, Any]) -> str:
+    if result["whole"] is None:
+        return f"unknown  {result['path']}: a torch file of the old kind has no checksums: it cannot be verified"
     if not result["whole"]:
         return f"DAMAGED  {result['path']}: {result['record']}: {result['problem']}"
     by = "" if result["manifest"] else " (no manifest: checked by the zip's own checksums)"

@@ -10,7 +10,7 @@ from holdfast.front.catalogue import Found, newest_first, read_manifest_at, scan
 from holdfast.front.words import Decision, Entry, plan
 from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Manifest
 
-_DEPTH = 3  # folders below the given directory that are listed: runs, versions, names with slashes
+_DEPTH = 100  # folders below the given directory: any number that people nest runs in
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def _reasons(found: list[Found]) -> dict[str, str]:
             reasons[item.name] = "the last state"
         elif role == EXCEPTION:
             reasons[item.name] = "saved at an exception: never removed"
+        elif not item.facts.names:
+            reasons[item.name] = "saved by hand: never removed"
         else:
             reasons[item.name] = "renamed or copied by hand: never removed"
     for group in ranked.values():

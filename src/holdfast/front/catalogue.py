@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from holdfast.catalog import EXTENSION, Found, newest_first, scan
+from holdfast.catalog import Found, newest_first, scan
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["Found", "is_directory", "newest_first", "read_manifest_at", "scan_path"]
+__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_path"]
 
 
 def is_directory(path: str) -> bool:
@@ -30,7 +30,14 @@ def scan_path(path: str, *, depth: int) -> list[Found]:
     if not is_directory(path):
         msg = f"there is no directory {path}"
         raise CheckpointNotFoundError(msg)
-    return scan(open_store(path), extension=EXTENSION, depth=depth)
+    return scan(open_store(path), extension=None, depth=depth)
+
+
+def has_checksums(path: str) -> bool:
+    """Tell whether a file is a zip; torch's older files hold nothing that they could be checked against."""
+    root, name = split_path(path)
+    store = open_store(root)
+    return reading.looks_like_zip(BlobSource(store, name, store.size(name)))
 
 
 def read_manifest_at(path: str) -> Manifest | None:

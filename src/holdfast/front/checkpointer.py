@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import Self, Unpack
 
-from holdfast.catalog import resumable, scan
+from holdfast.catalog import scan
 from holdfast.clock import Clock, SystemClock
 from holdfast.engine import write_checkpoint
 from holdfast.engine.globals import globals_of
@@ -21,7 +21,7 @@ from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.identity import Identity
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
-from holdfast.front.opening import load, whole
+from holdfast.front.opening import load, newest_of
 from holdfast.front.planning import Plan, Run, consider, missing_message, names_of, to_remove
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.saving import link
@@ -185,7 +185,7 @@ class Checkpointer(RankingAttributes):
         """
         chosen = self._agree(lambda: os.fspath(path) if path is not None else self._newest())
         if chosen is None:
-            return Start(reason=f"a fresh start: there is no whole checkpoint in {self.dirpath}")
+            return Start(reason=f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}")
         live = collect(self._parts, weights_only=False, loop={})
         state = load(chosen, verify=path is not None, allow=[*self.allow, *globals_of([live])])
         missed = restore(self._parts, state, chosen)
@@ -231,7 +231,7 @@ class Checkpointer(RankingAttributes):
 
     def _newest(self) -> str | None:
         found = scan(self._run.store, extension=self._run.settings.style.extension, depth=self._run.depth)
-        first = next(whole(resumable(found)), None)
+        first = newest_of(found)
         return None if first is None else first.path
 
     def _go_on_from(self, path: str) -> None:

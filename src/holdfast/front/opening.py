@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 
-from holdfast.catalog import EXTENSION, Found, resumable, scan
+from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
 from holdfast.engine import load, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import LoadError, MissingExtraError
@@ -35,9 +35,17 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
     Weights-only files do not count: training cannot resume from them. Damaged ones are passed over
     with a warning that names them.
     """
-    store = open_store(dirpath)
-    first = next(whole(resumable(scan(store))), None)
+    first = newest_of(scan(open_store(dirpath), extension=None))
     return None if first is None else first.path
+
+
+def newest_of(found: Iterable[Found]) -> Found | None:
+    """Return the newest that is whole and has a full state; warn of damaged ones on the way."""
+    items = list(found)
+    for item in items:
+        if item.problem:
+            warnings.warn(f"passed over: {item.path} cannot be read: {item.problem}", stacklevel=3)
+    return next(whole(resumable(items)), None)
 
 
 def whole(candidates: Iterable[Found]) -> Iterator[Found]:
@@ -70,7 +78,9 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     # A save that was killed between its commit and the linking of its second name is a last all the same.
-    ours = [item for item in resumable(found) if item.role is not None and item.facts and LAST in item.facts.names]
+    lasts = [item for item in newest_first(found) if item.role is not None and item.facts and LAST in item.facts.names]
+    # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
+    ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
     paths = {item.path for item in whole(named)}
     newest_last = next(whole(ours), None)
     if newest_last is not None:
