@@ -81,8 +81,9 @@ class _Oracle:
             return False
         if Row.FRESH in self.rows and not event.fresh(self.monitor):
             return True
-        before_validation = event.last_batch and event.validation_epoch and not self.at_epoch_end and not self.manual
-        return self.monitor not in event.metrics or (before_validation and Row.AT_ONCE not in self.rows)
+        comes = event.follows if Row.AT_ONCE in self.rows else event.validation_epoch
+        before_validation = event.last_batch and comes and not self.at_epoch_end and not self.manual
+        return self.monitor not in event.metrics or before_validation
 
     def _pause(self, event: Event) -> None:
         here = (event.kind == "epoch") == self.at_epoch_end

@@ -17,8 +17,8 @@ class Row(enum.Enum):
         "validation that produces it; never by the previous validation's value"
     )
     AT_ONCE = (
-        "stale monitor: a step- or time-triggered save is ranked by the metric of that model (and where it is there "
-        "already, the save does not wait for the validation)"
+        "stale monitor: a step- or time-triggered save is ranked by the metric of that model or it waits for the "
+        "validation (and where the metric is there already, it does not wait for one that does not come)"
     )
     LATER = (
         "stale monitor: it waits for the validation that produces it (and no longer, also where epoch saves happen "

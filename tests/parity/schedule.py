@@ -21,6 +21,7 @@ class Event:
         measured: the step at which each of them was logged.
         last_batch: whether the batch was the last of its epoch.
         validation_epoch: whether there are validations in this epoch, as far as Lightning knows by now.
+        follows: whether one comes right after this batch, as far as Lightning knows by now.
         validated: whether one has run.
 
     """
@@ -32,6 +33,7 @@ class Event:
     measured: dict[str, int]
     last_batch: bool = False
     validation_epoch: bool = False
+    follows: bool = False
     validated: bool = False
 
     def fresh(self, metric: str) -> bool:
@@ -83,7 +85,7 @@ def _one_batch(
     follows = here and _is_check(config, batch, number, last=last)
     # Lightning loads the data of the validation at the start, if it is for this epoch, or when it comes.
     loaded = config.every_epochs in (1, None) or config.sanity > 0 or known.validations > 0
-    yield known.event("batch", epoch, last_batch=last, validation_epoch=here and loaded)
+    yield known.event("batch", epoch, last_batch=last, validation_epoch=here and loaded, follows=follows and loaded)
     if follows:
         known.log("val_loss", config.val_losses, known.validations)
         known.validations += 1

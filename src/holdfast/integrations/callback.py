@@ -357,6 +357,9 @@ class ModelCheckpointCore(SavingMixin):
 
     def _moment(self, trainer: Any, event: Event) -> Moment:
         step = trainer.global_step
+        follows = event is Event.STEP and validation_follows(trainer)
+        at_epoch_end = saves_at_epoch_end(trainer, self._save_on_train_epoch_end)
+        automatic = trainer.lightning_module.automatic_optimization
         return Moment(
             event=event,
             step=step,
@@ -365,6 +368,7 @@ class ModelCheckpointCore(SavingMixin):
             metrics=metrics_of(trainer),
             fresh=self._watch.is_fresh(step),
             validated=validation_ran(trainer),
-            validation_follows=event is Event.STEP and validation_follows(trainer),
-            saves_at_epoch_end=saves_at_epoch_end(trainer, self._save_on_train_epoch_end),
+            validation_follows=follows,
+            epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,
+            saves_at_epoch_end=at_epoch_end,
         )

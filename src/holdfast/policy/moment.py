@@ -31,6 +31,7 @@ class Moment:
         fresh: whether the monitored metric was measured on this very state.
         validated: whether a validation has run.
         validation_follows: whether one starts right after this event.
+        epoch_closes: whether that validation is the one that closes the epoch, and epoch saves happen after it.
         saves_at_epoch_end: whether epoch saves happen at the end of the training epoch, not of
             the validation.
 
@@ -44,4 +45,5 @@ class Moment:
     fresh: bool = True
     validated: bool = False
     validation_follows: bool = False
+    epoch_closes: bool = False
     saves_at_epoch_end: bool = True

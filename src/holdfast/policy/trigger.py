@@ -89,7 +89,10 @@ def _triggered(settings: Settings, moment: Moment, ledger: Ledger, why: str, *, 
     last = _wants_last(settings, moment, ledger)
     if settings.save_top_k == 0 or moment.step == ledger.ranked_step:
         return Verdict(last=last, time_due=time_due, reason=why)
-    if settings.monitor is None or (settings.monitor in moment.metrics and moment.fresh):
+    if settings.monitor is None:
+        return Verdict(ranked=True, last=last, time_due=time_due, reason=why)
+    # At the close of an epoch the name may hold what the validation measures: Lightning waits for it too.
+    if settings.monitor in moment.metrics and moment.fresh and not moment.epoch_closes:
         return Verdict(ranked=True, last=last, time_due=time_due, reason=why)
     # If a validation starts right now, its end writes both names with one set of bytes.
     return Verdict(
