@@ -84,6 +84,9 @@ class Checkpointer(RankingAttributes):
             msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
             raise ConfigurationError(msg)
         settings = make_settings(**_known(words))
+        if not isinstance(dirpath, (str, os.PathLike)):
+            msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
+            raise ConfigurationError(msg)
         root = os.fspath(dirpath)
         self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)
@@ -265,7 +268,7 @@ class Checkpointer(RankingAttributes):
         return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
-        self._metrics.update({str(name): float(value) for name, value in metrics.items()})
+        self._metrics.update({str(name): _number(name, value) for name, value in metrics.items()})
         if self._run.settings.monitor in metrics:
             self._measured_at = self._step
 
@@ -345,6 +348,14 @@ class Checkpointer(RankingAttributes):
             self._run.store.remove(name)
         except OSError as error:
             warnings.warn(f"the old checkpoint {self._path(name)} could not be removed: {error}", stacklevel=2)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        msg = f"the metric {name!r} must be one number, but got {value!r}"
+        raise ConfigurationError(msg) from None
 
 
 def _known(words: Words) -> Words:

@@ -2,7 +2,7 @@
 
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Event, Moment
-from holdfast.policy.naming import NameStyle, file_name, name_pattern
+from holdfast.policy.naming import NameStyle, check_inside, file_name, name_pattern, template_keys
 from holdfast.policy.ranking import admits
 from holdfast.policy.retention import Decision, plan
 from holdfast.policy.settings import Settings, make_settings
@@ -18,6 +18,7 @@ __all__ = [
     "NameStyle",
     "Settings",
     "admits",
+    "check_inside",
     "file_name",
     "is_local",
     "join_path",
@@ -28,5 +29,6 @@ __all__ = [
     "real_path",
     "same_place",
     "split_path",
+    "template_keys",
     "time_asks",
 ]

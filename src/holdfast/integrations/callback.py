@@ -124,6 +124,7 @@ class ModelCheckpointCore(SavingMixin):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Settle on the directory, the same on every rank, and on how files are written."""
+        self._settings()
         self._settle_dirpath(trainer)
         self._install_io(trainer)
         io = self._own_io(trainer)
@@ -250,10 +251,24 @@ class ModelCheckpointCore(SavingMixin):
         """Tell whether a file exists on rank 0, the same on every rank."""
         return self._agree(trainer, lambda: exists(filepath))
 
-    def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
-        """Write ``best_k_models`` as YAML ``{path: score}``, by default to ``dirpath/best_k_models.yaml``."""
-        path = os.fspath(filepath) if filepath is not None else self._path("best_k_models.yaml")
-        write_ranking(path, {name: float(score) for name, score in self.best_k_models.items()})
+    def to_yaml(
+        self, filepath: str | os.PathLike[str] | None = None, *, path: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Write ``best_k_models`` as YAML ``{path: score}``, by default to ``dirpath/best_k_models.yaml``.
+
+        Raises:
+            MisconfigurationException: if no path is given and no directory is known yet.
+            SaveError: naming the path and the cause.
+
+        """
+        given = filepath if filepath is not None else path
+        if given is None and not self.dirpath:
+            msg = "`to_yaml()` has no `dirpath` to write to yet: give a path, or call it after training began"
+            raise self._misconfiguration(msg)
+        write_ranking(
+            given if given is not None else self._path("best_k_models.yaml"),
+            {name: float(score) for name, score in self.best_k_models.items()},
+        )
 
     def _find_last_checkpoints(self, trainer: Any) -> set[str]:
         """Return what ``ckpt_path="last"`` may resume from: the newest whole ``last``."""

@@ -13,11 +13,13 @@ from holdfast.errors import ConfigurationError
 from holdfast.front.words import (
     NameStyle,
     Settings,
+    check_inside,
     file_name,
     join_path,
     make_settings,
     open_store,
     real_path,
+    template_keys,
 )
 
 Words = dict[str, Any]
@@ -97,24 +99,26 @@ class NamesMixin:
         )
 
     def _settings(self) -> Settings:
-        """Return the words as they are now: users change attributes after construction."""
-        interval = self._train_time_interval
-        return Settings(
-            monitor=self.monitor,
-            mode=self.mode,
-            save_top_k=self.save_top_k,
-            save_last=bool(self.save_last),
-            save_weights_only=self.save_weights_only,
-            save_on_exception=self.save_on_exception,
-            every_n_train_steps=self._every_n_train_steps,
-            train_time_interval=None if interval is None else interval.total_seconds(),
-            every_n_epochs=self._every_n_epochs,
-            save_on_train_epoch_end=self._save_on_train_epoch_end,
-            filename=self.filename,
-            auto_insert_metric_name=self.auto_insert_metric_name,
-            enable_version_counter=self._enable_version_counter,
-            style=self._style(),
-        )
+        """Return the words as they are now, checked again: users change attributes after construction."""
+        try:
+            return make_settings(
+                monitor=self.monitor,
+                mode=self.mode,
+                save_top_k=self.save_top_k,
+                save_last=self.save_last,
+                save_weights_only=self.save_weights_only,
+                save_on_exception=self.save_on_exception,
+                every_n_train_steps=self._every_n_train_steps,
+                train_time_interval=self._train_time_interval,
+                every_n_epochs=self._every_n_epochs,
+                save_on_train_epoch_end=self._save_on_train_epoch_end,
+                filename=self.filename,
+                auto_insert_metric_name=self.auto_insert_metric_name,
+                enable_version_counter=self._enable_version_counter,
+                style=self._style(),
+            )
+        except ConfigurationError as error:
+            raise self._misconfiguration(str(error)) from None
 
     def format_checkpoint_name(
         self,
@@ -131,15 +135,23 @@ class NamesMixin:
             ver: appended as ``-v<ver>``.
             prefix: put in front, joined with ``-``.
 
+        Raises:
+            MisconfigurationException: for a wrong template, or a name that leads outside the directory.
+
         """
-        name = file_name(
-            filename or self.filename,
-            {key: _number(value) for key, value in metrics.items()},
-            self._style(),
-            auto_insert=self.auto_insert_metric_name,
-            version=ver,
-            prefix=prefix,
-        )
+        style, template = self._style(), filename or self.filename
+        try:
+            name = file_name(
+                template,
+                {key: _number(metrics[key]) for key in template_keys(template, style) if key in metrics},
+                style,
+                auto_insert=self.auto_insert_metric_name,
+                version=ver,
+                prefix=prefix,
+            )
+            check_inside(name, f"the template {template!r}")
+        except ConfigurationError as error:
+            raise self._misconfiguration(str(error)) from None
         return join_path(self.dirpath, name) if self.dirpath else name
 
     def _resolve_dirpath(self, trainer: Any) -> str:
@@ -156,6 +168,10 @@ class NamesMixin:
         return real_path(join_path(str(weights or root), "checkpoints"))
 
 
-def _number(value: Any) -> float:
-    number = value.item() if hasattr(value, "item") else value
-    return number if isinstance(number, (int, float)) else float(number)
+def _number(value: Any) -> float | str:
+    """Return a number, or a tensor's or array's one element; anything else as text."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+    except (RuntimeError, ValueError):  # more than one element
+        return str(value)
+    return number if isinstance(number, (int, float)) else str(number)

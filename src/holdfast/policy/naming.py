@@ -88,7 +88,7 @@ def _group(inside: str, template: str) -> Group:
     return Group(key, spec)
 
 
-def render(template: str, metrics: Mapping[str, float], *, auto_insert: bool, equals: str) -> str:
+def render(template: str, metrics: Mapping[str, float | str], *, auto_insert: bool, equals: str) -> str:
     """Fill in a template: ``{val_loss:.2f}`` becomes ``val_loss=0.12`` (``0.12`` without insertion).
 
     Never fails for a number: where a float meets an integer's format, an integral one is shown as
@@ -102,7 +102,9 @@ def render(template: str, metrics: Mapping[str, float], *, auto_insert: bool, eq
     )
 
 
-def _show(value: float, spec: str) -> str:
+def _show(value: float | str, spec: str) -> str:
+    if isinstance(value, str):
+        return value[:_LONGEST_VALUE]
     text = _format(value, spec)
     # 1e300 has 301 digits in the format :f, and no file's name has room for them.
     return text if len(text) <= _LONGEST_VALUE else format(value, "g")
@@ -176,7 +178,7 @@ def check_inside(name: str, origin: str) -> str:
 
 def file_name(  # noqa: PLR0913 - one parameter for each part of a name
     template: str | None,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | str],
     style: NameStyle,
     *,
     auto_insert: bool,
@@ -191,6 +193,12 @@ def file_name(  # noqa: PLR0913 - one parameter for each part of a name
     if version is not None:
         stem = style.join.join((stem, f"v{version}"))
     return stem + style.extension
+
+
+def template_keys(template: str | None, style: NameStyle) -> list[str]:
+    """Return the keys of a template (None: the default one), in its order."""
+    parts = parse_template(template or "{epoch}" + style.join + "{step}")
+    return [part.key for part in parts if isinstance(part, Group)]
 
 
 def name_pattern(template: str, style: NameStyle, *, auto_insert: bool) -> re.Pattern[str]:

@@ -123,7 +123,8 @@ def _at_pause(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
 def _needing_metric(settings: Settings, moment: Moment, ledger: Ledger, why: str, *, fresh_enough: bool) -> Verdict:
     """An epoch trigger or a request: it saves now, and a metric that is missing is said."""
     last = _wants_last(settings, moment, ledger)
-    if settings.save_top_k == 0 or moment.step == ledger.ranked_step:
+    asked_at_the_start = moment.event is Event.REQUEST and moment.step == 0 and not ledger.entries
+    if settings.save_top_k == 0 or (moment.step == ledger.ranked_step and not asked_at_the_start):
         return Verdict(last=last, deferred=ledger.deferred, reason=why)
     if settings.monitor is not None and settings.monitor not in moment.metrics:
         return Verdict(last=last, reason=why, missing=True, fatal=moment.validated)
@@ -140,6 +141,8 @@ def _at_exception(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict
 
 
 def _wants_last(settings: Settings, moment: Moment, ledger: Ledger) -> bool:
+    if moment.event is Event.REQUEST and moment.step == 0:
+        return settings.save_last and ledger.last is None
     return settings.save_last and moment.step > 0 and moment.step != ledger.last_step
 
 
