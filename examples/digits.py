@@ -55,7 +55,7 @@ def train(directory: str, epochs: int = 8, *further: pl.Callback) -> None:
     pl.seed_everything(0, verbose=False)
     callbacks = [
         ModelCheckpoint(directory, "best-{epoch}-{val_loss:.3f}", monitor="val_loss", save_top_k=3),
-        ModelCheckpoint(directory, "step-{step}", every_n_train_steps=50, save_top_k=1),
+        ModelCheckpoint(directory, "{step}", every_n_train_steps=50, save_top_k=1),
         ModelCheckpoint(directory, save_top_k=0, save_last=True),
     ]
     trainer = pl.Trainer(
