@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from holdfast.clock import Clock
-from holdfast.errors import ConfigurationError, HoldfastError, MissingMetricError
+from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
 from holdfast.front.planning import Plan, Run, consider, missing_message, names_of
 from holdfast.front.reopening import Remembered, reopen
@@ -213,7 +213,7 @@ class ModelCheckpointCore(SavingMixin):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Save the interrupted state under a name of its own, if ``save_on_exception`` is on."""
-        if not self.save_on_exception or is_idle(trainer) or isinstance(exception, HoldfastError):
+        if not self.save_on_exception or is_idle(trainer) or isinstance(exception, SaveError):
             return
         plan = self._handle(trainer, Event.EXCEPTION)
         if plan is not None and plan.names:

@@ -158,6 +158,8 @@ class SavingMixin(StateMixin):
     def _remove(self, trainer: Any, run: Run, name: str) -> None:
         try:
             trainer.strategy.remove_checkpoint(run.store.path(name))
+            if "/" in name and trainer.is_global_zero:
+                run.store.remove(name)  # the folders that it leaves empty
         except OSError as error:
             self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
         self._ledger = self._ledger.without(name)
