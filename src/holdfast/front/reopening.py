@@ -70,6 +70,11 @@ def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
     return item.facts.run == run.run and item.facts.owner in {run.owner, *memory.owners}
 
 
+def _is_nobodys(item: Found) -> bool:
+    """Tell whether a file does not say itself whose it is; one that does belongs to whom it says."""
+    return not item.problem and (item.facts is None or not item.facts.run)
+
+
 def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
     facts = item.facts or Facts()
     score = facts.metrics.get(monitor, memory.scores.get(item.name)) if monitor is not None else None
@@ -78,7 +83,7 @@ def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
 
 def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]) -> list[Entry]:
     """Entries for remembered files that are there without a manifest that says so."""
-    there = {item.name: item for item in found if not item.problem}
+    there = {item.name: item for item in found if _is_nobodys(item)}
     entries = []
     for place, (name, score) in enumerate(memory.scores.items()):
         if name in there and name not in known:
@@ -93,4 +98,4 @@ def _lasts(found: list[Found], mine: list[Found], memory: Remembered, monitor: s
     lasts = [_entry(item, monitor, memory) for item in mine if item.role == LAST]
     if lasts:
         return sorted(lasts, key=lambda entry: entry.sequence)
-    return [_entry(item, monitor, memory) for item in found if item.name == memory.last and not item.problem]
+    return [_entry(item, monitor, memory) for item in found if item.name == memory.last and _is_nobodys(item)]
