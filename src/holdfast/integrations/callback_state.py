@@ -37,6 +37,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._memory: Remembered | None = None
         self._resumed: Lineage | None = None
         self._loaded_from = ""
+        self._others_dirpaths: frozenset[str] = frozenset()
         self._protected: frozenset[str] = frozenset()
         self._adopt(standing(self._ledger, self._settings()), self._path)
 
@@ -119,7 +120,8 @@ class StateMixin(NamesMixin, RankingAttributes):
         if ours is not None:
             self._run_id = ours["run"] or self._run_id
             self._owners = tuple(ours["owners"])
-        home = self._home_of(memory, self._hint(ours) if ours is not None else saved_in)
+        noted = str(ours.get("home") or "") if ours is not None else saved_in
+        home = self._home_of(memory, noted, self._hint(noted) if ours is not None else saved_in)
         if home and self.dirpath is not None and not same_place(home, self.dirpath):
             self._take_best_from(home, state_dict, saved_in)
             return
@@ -127,22 +129,25 @@ class StateMixin(NamesMixin, RankingAttributes):
         if self.dirpath is not None:
             self._set_ledger(reopen(self._as_run(), memory, 0))
 
-    def _hint(self, ours: Mapping[str, Any]) -> str:
+    def _hint(self, noted: str) -> str:
         """Return where the state was saved, for a callback whose directory is the logger's, not the user's."""
-        home = str(ours.get("home") or "")
-        return home if home and self._dirpath_given is None and is_filled(home) else ""
+        return noted if noted and self._dirpath_given is None and is_filled(noted) else ""
 
-    def _home_of(self, memory: Remembered, saved_in: str) -> str:
+    def _home_of(self, memory: Remembered, noted: str, otherwise: str) -> str:
         """Return the directory whose ranking this state holds; "" where it can only be this callback's own.
 
-        The file it was loaded from tells, if it is one of those that the state ranks: a run may have been
-        moved. A file of another callback tells nothing; then the state's own note of the directory counts.
+        That is the directory that the state notes, if it is the callback's own today. Else the run may have
+        been moved: then the file it was loaded from tells, if it is one of those that the state ranks. A file
+        of another callback tells nothing, though it may be called the same (``last.ckpt``).
         """
+        if noted and self.dirpath is not None and same_place(noted, self.dirpath):
+            return noted
         known = [name for name in (*memory.scores, memory.last) if name]
         match = next((name for name in known if self._loaded_from.endswith("/" + name)), None)
-        if match is not None:
-            return self._loaded_from[: -len(match) - 1]
-        return saved_in
+        if match is None:
+            return otherwise
+        home = self._loaded_from[: -len(match) - 1]
+        return otherwise if any(same_place(home, other) for other in self._others_dirpaths) else home
 
     def _take_best_from(self, home: str, state: Mapping[str, Any], saved_in: str) -> None:
         warnings.warn(
@@ -195,6 +200,8 @@ class StateMixin(NamesMixin, RankingAttributes):
                 self.load_state_dict(callback_state)
             return
         self._loaded_from = real_path(str(getattr(trainer, "ckpt_path", None) or ""))
+        dirpaths = {getattr(other, "dirpath", None) for other in trainer.callbacks} - {None, self.dirpath}
+        self._others_dirpaths = frozenset(map(str, dirpaths))
         siblings = [other._identity for other in self._siblings(trainer)]
         key = find_state(self._identity, callback_state["callbacks"], siblings)
         if key is not None and key != self.state_key:
