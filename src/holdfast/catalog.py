@@ -54,8 +54,19 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 
+def look(store: Store, name: str) -> Found:
+    """Return what one file says of itself; a missing one has a problem."""
+    try:
+        size = store.size(name)
+    except OSError as error:
+        return Found(name, store.path(name), 0, problem=str(error))
+    return _look(store, name, size)
+
+
 def _look(store: Store, name: str, size: int) -> Found:
     path = store.path(name)
+    if size == 0:
+        return Found(name, path, size, problem="the file: it is empty")
     try:
         facts = reading.read_facts(BlobSource(store, name, size))
     except DamagedCheckpointError as error:

@@ -34,10 +34,10 @@ def floor(found, monitor, mode, resumed_from):
 @examples(300)
 @given(entries(unscored=True), MONITORS, MODES, TOP_K, st.sets(st.sampled_from(("0.ckpt", "3.ckpt", "elsewhere.ckpt"))))
 def test_exactly_the_top_k_and_the_floor_are_kept(found, monitor, mode, k, resumed_from):
-    """Kept are the newest, the best, the one resumed from and the k best; all for -1; nothing else, ever."""
+    """Kept are the newest, the best, the one resumed from and the k best; all for -1 and 0; nothing else, ever."""
     top = {item.name for item in ranking.ranked(found, mode)[: max(k, 0)]} if monitor is not None else set()
     expected = floor(found, monitor, mode, resumed_from) | top
-    if k == -1:
+    if k in (-1, 0):
         expected = {item.name for item in found}
     assert kept(found, monitor=monitor, mode=mode, save_top_k=k, resumed_from=resumed_from) == expected
 
@@ -71,7 +71,7 @@ def test_deciding_again_about_what_was_kept_keeps_it(found, monitor, mode, k):
 
 
 @examples(100)
-@given(entries(), MODES, st.integers(0, 5))
+@given(entries(), MODES, st.integers(1, 5))
 def test_a_larger_k_keeps_no_less(found, mode, k):
     """Keeping k + 1 keeps all that keeping k does."""
     rules = {"monitor": "val_loss", "mode": mode}
@@ -79,9 +79,10 @@ def test_a_larger_k_keeps_no_less(found, mode, k):
 
 
 def test_no_rule_can_remove_everything():
-    """With ``save_top_k=0`` and nothing but NaN, the newest is still there."""
+    """With nothing but NaN the newest is still there; and ``save_top_k=0``, which saves none, drops none."""
     found = [Entry(f"{place}.ckpt", math.nan, place, 0, place) for place in range(4)]
-    assert kept(found, monitor="val_loss", mode="min", save_top_k=0) == {"3.ckpt"}
+    assert kept(found, monitor="val_loss", mode="min", save_top_k=1) == {"0.ckpt", "3.ckpt"}
+    assert kept(found, monitor="val_loss", mode="min", save_top_k=0) == {item.name for item in found}
 
 
 def test_a_real_score_goes_before_nan():

@@ -28,7 +28,8 @@ def scan_path(path: str, *, depth: int) -> list[Found]:
 
     """
     if not is_directory(path):
-        msg = f"there is no directory {path}"
+        what = "that is a file: use `holdfast show`" if os.path.isfile(path) else "there is nothing of that name"
+        msg = f"there is no directory {path}: {what}"
         raise CheckpointNotFoundError(msg)
     return scan(open_store(path), extension=None, depth=depth)
 

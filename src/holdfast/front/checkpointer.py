@@ -7,12 +7,13 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from typing_extensions import Self, Unpack
 
-from holdfast.catalog import scan
+from holdfast.catalog import Found, scan
 from holdfast.clock import Clock, SystemClock
 from holdfast.engine import write_checkpoint
 from holdfast.engine.globals import globals_of
@@ -23,7 +24,7 @@ from holdfast.front.identity import Identity
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
 from holdfast.front.opening import load, newest_of
 from holdfast.front.planning import Plan, Run, consider, missing_message, names_of, to_remove
-from holdfast.front.reopening import Remembered, reopen
+from holdfast.front.reopening import Remembered, is_ours, not_ours, reopen
 from holdfast.front.saving import link
 from holdfast.front.siblings import close_beside, has_sibling, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
@@ -244,22 +245,23 @@ class Checkpointer(RankingAttributes):
 
         def find() -> tuple[Run, Ledger]:
             root, own_name = split_path(path)
-            found = scan(open_store(root), extension=own_name)
+            found = scan(open_store(root), extension=None)
             facts = next((item.facts for item in found if item.name == own_name), None) or Facts()
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
                 return run, reopen(run, Remembered(), step)
             run = replace(run, run=facts.run, protected=names_of(store, path))
-            return run, reopen(run, Remembered(owners=self._earlier_owners(facts.owner)), step)
+            return run, reopen(run, Remembered(owners=self._earlier_owners(facts.owner, found)), step)
 
         run, self._ledger = self._agree(find)
         self._run = replace(run, store=store, clock=self._run.clock)
         self._adopt(standing(self._ledger, self._run.settings), self._path)
 
-    def _earlier_owners(self, owner: str) -> frozenset[str]:
-        """Take over the files of a checkpointer with other names or another ``save_top_k``, if it is gone."""
-        mine = owner.startswith(_identity(self._run.settings).key_of_1_5[:-1])
-        return frozenset({owner} if mine and not has_sibling(self, owner) else ())
+    def _earlier_owners(self, owner: str, found: list[Found]) -> frozenset[str]:
+        """Take over the files of this checkpointer as it was with another ``save_top_k``, if that is gone."""
+        kin = owner.startswith(_identity(self._run.settings).kin)
+        own = any(item.facts is not None and item.facts.owner == self._run.owner for item in found)
+        return frozenset({owner} if kin and not own and not has_sibling(self, owner) else ())
 
     def _path(self, name: str) -> str:
         return self._run.store.path(name) if name else ""
@@ -316,7 +318,7 @@ class Checkpointer(RankingAttributes):
         done, error = self._agree(lambda: self._write(plan, next_epoch))
         if done is not None:
             for decision in to_remove(self._run, done, before):
-                self._agree(lambda name=decision.name: self._remove(name))  # type: ignore[misc]
+                self._agree(partial(self._remove, decision.name, before))
                 done = done.without(decision.name)
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
@@ -343,7 +345,11 @@ class Checkpointer(RankingAttributes):
             return replace(plan.after, last=self._ledger.last, last_step=self._ledger.last_step), error
         return plan.after, None
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, ledger: Ledger) -> None:
+        """Rank 0 only."""
+        if not is_ours(self._run, ledger, name):
+            warnings.warn(not_ours(self._path(name)), stacklevel=2)
+            return
         try:
             self._run.store.remove(name)
         except OSError as error:
@@ -352,7 +358,7 @@ class Checkpointer(RankingAttributes):
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError, RuntimeError):
         msg = f"the metric {name!r} must be one number, but got {value!r}"
         raise ConfigurationError(msg) from None

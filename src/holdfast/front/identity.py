@@ -32,6 +32,11 @@ class Identity:
         return f"{self.name}{ {**self.seed, **self.detail}!r}"
 
     @property
+    def kin(self) -> str:
+        """How the keys and owners begin of this callback with another ``save_top_k``."""
+        return f"{self.key_of_1_5[:-1]}, 'filename': {self.detail['filename']!r}, "
+
+    @property
     def key_of_1_5(self) -> str:
         """The key that Lightning 1.5 gave this callback."""
         return f"{self.name}{dict(self.seed)!r}"
@@ -47,8 +52,8 @@ def find_state(me: Identity, stored: Iterable[Any], siblings: Sequence[Identity]
     """Return the stored key whose state is this callback's, or None.
 
     First its own key; then that of the same callback in another directory (the run was moved); then
-    that of a callback with another filename or ``save_top_k``; then Lightning's keys. A key that is
-    another callback's own is left to it.
+    that of a callback with another ``save_top_k``; then Lightning's keys. A key that is another
+    callback's own is left to it.
     """
     keys = [key for key in stored if isinstance(key, str)]
     if me.key in keys:
@@ -60,7 +65,7 @@ def find_state(me: Identity, stored: Iterable[Any], siblings: Sequence[Identity]
         moved = [key for key in moved if _folder(key) == os.path.basename(str(me.dirpath).rstrip("/"))]
     if moved:
         return moved[0] if len(moved) == 1 else None
-    changed = [key for key in free if key.startswith(me.key_of_1_5[:-1] + ", 'filename': ")]
+    changed = [key for key in free if key.startswith(me.kin)]
     if len(changed) == 1 and not any(other.seed == me.seed for other in siblings):
         return changed[0]
     return next((key for key in (me.key_of_2, me.key_of_1_5) if key in free), None)

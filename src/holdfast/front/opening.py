@@ -28,6 +28,8 @@ __all__ = [
     "write_ranking",
 ]
 
+_DEPTH = 4  # folders below a directory in which its checkpoints are looked for
+
 
 def newest(dirpath: str | os.PathLike[str]) -> str | None:
     """Return the path of the newest checkpoint in a directory that is whole; None if there is none.
@@ -35,7 +37,11 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
     Weights-only files do not count: training cannot resume from them. Damaged ones are passed over
     with a warning that names them.
     """
-    first = newest_of(scan(open_store(dirpath), extension=None))
+    store = open_store(dirpath)
+    found = scan(store, extension=None, depth=_DEPTH if store.is_local else 1)
+    first = newest_of(found)
+    if first is None and any(item.facts is None for item in found):
+        warnings.warn(f"the checkpoints in {dirpath} have no manifest: holdfast cannot tell the newest", stacklevel=2)
     return None if first is None else first.path
 
 
@@ -78,7 +84,8 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     # A save that was killed between its commit and the linking of its second name is a last all the same.
-    lasts = [item for item in newest_first(found) if item.role is not None and item.facts and LAST in item.facts.names]
+    known = [item for item in newest_first(found) if item.facts is not None and item.facts.kind == "lightning"]
+    lasts = [item for item in known if item.role is not None and item.facts and LAST in item.facts.names]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
     ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
     paths = {item.path for item in whole(named)}
@@ -87,7 +94,7 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
         return paths | {newest_last.path}
     if paths or not (ours or named):
         return paths
-    any_whole = next(whole(item for item in resumable(found) if item not in ours), None)
+    any_whole = next(whole(item for item in resumable(known) if item not in ours), None)
     return set() if any_whole is None else {any_whole.path}
 
 

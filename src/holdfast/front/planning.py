@@ -33,6 +33,7 @@ class Run:
         run: identifies the run; survives its resumes.
         owner: identifies this callback within the run.
         kind: who lays out the state: ``"lightning"`` or ``"torch"``.
+        bare: whether another plugin writes the files, without a manifest.
         resumed_from: the checkpoint that the run resumed from.
         protected: its names in this store, if it lies there: the one it was resumed by, and the file
             behind that if it is a symbolic link. Retention never removes them, and no ranked save takes
@@ -47,6 +48,7 @@ class Run:
     run: str
     owner: str = ""
     kind: str = "torch"
+    bare: bool = False
     resumed_from: Lineage | None = None
     protected: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=SystemClock)

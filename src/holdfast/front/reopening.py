@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from holdfast.catalog import Found, scan
+from holdfast.catalog import Found, look, scan
 from holdfast.front.planning import Run
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import LAST, RANKED, Facts
@@ -22,6 +23,7 @@ class Remembered:
         sequence: how many saves the run had asked for.
         owners: the identifiers under which this callback has saved.
         deferred: why a ranked save was waiting for its metric, or "".
+        bare: those files that were saved without a manifest: their names are all there is to go by.
 
     """
 
@@ -31,6 +33,7 @@ class Remembered:
     sequence: int = 0
     owners: frozenset[str] = frozenset()
     deferred: str = ""
+    bare: frozenset[str] = frozenset()
 
 
 def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
@@ -64,6 +67,30 @@ def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
     )
 
 
+def is_ours(run: Run, ledger: Ledger, name: str) -> bool:
+    """Tell, just before a file is removed, whether it still is the one that this run committed.
+
+    It may have been written over since by its user or by another run. One that cannot be read is not known
+    to be ours.
+    """
+    path = run.store.path(name)
+    if not run.store.exists(name) or (run.store.is_local and os.path.isdir(path)):
+        return True  # gone already; or shards, which say nothing of themselves yet
+    item = look(run.store, name)
+    if item.problem:
+        return False
+    known = [*ledger.entries, *([ledger.last] if ledger.last is not None else [])]
+    entry = next((entry for entry in known if entry.name == name), None)
+    if item.facts is None or not item.facts.run:
+        return run.bare or (entry is not None and entry.sequence <= 0)
+    return item.facts.run == run.run and (entry is None or item.facts.sequence == entry.sequence)
+
+
+def not_ours(path: str) -> str:
+    """Say why a file that retention has dropped is left."""
+    return f"{path} is left, though newer checkpoints replace it: it is no longer the file that this run saved"
+
+
 def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
     if item.facts is None or item.role is None:
         return False
@@ -86,7 +113,7 @@ def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]
     there = {item.name: item for item in found if _is_nobodys(item)}
     entries = []
     for place, (name, score) in enumerate(memory.scores.items()):
-        if name in there and name not in known:
+        if name in there and name in memory.bare and name not in known:
             facts = there[name].facts or Facts()
             order = facts.sequence or place - len(memory.scores)
             entries.append(Entry(name, score, facts.step, facts.epoch, order))
@@ -96,6 +123,6 @@ def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]
 def _lasts(found: list[Found], mine: list[Found], memory: Remembered, monitor: str | None) -> list[Entry]:
     """Return the files that are or were ``last``, the newest at the end."""
     lasts = [_entry(item, monitor, memory) for item in mine if item.role == LAST]
-    if lasts:
+    if lasts or memory.last not in memory.bare:
         return sorted(lasts, key=lambda entry: entry.sequence)
     return [_entry(item, monitor, memory) for item in found if item.name == memory.last and _is_nobodys(item)]

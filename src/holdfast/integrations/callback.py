@@ -116,6 +116,7 @@ class ModelCheckpointCore(SavingMixin):
         self._watch = MetricWatch()
         self._last_time_checked: float | None = None
         self._told: set[str] = set()
+        self._began = False
 
     def _rank_zero_info(self, message: str) -> None:
         log.info(message)
@@ -128,6 +129,7 @@ class ModelCheckpointCore(SavingMixin):
         self._settle_dirpath(trainer)
         self._install_io(trainer)
         io = self._own_io(trainer)
+        self._bare = io is None
         if io is not None:
             io.trust(live_objects(trainer, pl_module))
         if stage == "fit" and trainer.is_global_zero:
@@ -150,12 +152,14 @@ class ModelCheckpointCore(SavingMixin):
         if is_idle(trainer):
             return
         self._settle_dirpath(trainer)
-        memory = self._memory or self._own_memory()
+        self._leave_to_siblings(trainer)
+        memory = replace(self._memory or self._own_memory(), owners=frozenset(self._owners))
         self._run_id = self._agree(trainer, lambda: self._shared_run_id(trainer))
         self._note_resume(trainer)
         run = self._as_run()
         self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
         self._memory = None
+        self._began = True
         self._watch_metric(trainer)
 
     def on_train_batch_end(
@@ -208,6 +212,9 @@ class ModelCheckpointCore(SavingMixin):
             self._settle_pending(trainer, self._as_run())
             for plan, _ in self._pending:
                 self._rank_zero_warn(f"the checkpoint {self._path(plan.primary)} was never committed")
+        if not self._began and not is_idle(trainer):
+            self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
+        self._began = False
         self._pending = []
         self._watch = MetricWatch()
 
@@ -302,13 +309,18 @@ class ModelCheckpointCore(SavingMixin):
             current_score=self._ledger.current_score,
             sequence=self._ledger.sequence,
             owners=frozenset(self._owners),
+            bare=frozenset(self._bare_names(self._ledger)),
         )
 
     def _open(self, run: Run, memory: Remembered, step: int) -> Any:
         """Rank 0 only: clear away what a crash left, and read the directory."""
+        self._sweep(run)
+        return reopen(run, memory, step)
+
+    def _sweep(self, run: Run) -> None:
+        """Rank 0 only."""
         for name in run.store.sweep(run.depth):
             self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")
-        return reopen(run, memory, step)
 
     def _time_asks(self) -> bool:
         interval = self._train_time_interval

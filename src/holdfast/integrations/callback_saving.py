@@ -18,7 +18,9 @@ from weakref import proxy
 from holdfast.errors import SaveError
 from holdfast.front.agreement import agree
 from holdfast.front.planning import Plan, Run, to_remove
+from holdfast.front.reopening import is_ours, not_ours
 from holdfast.front.saving import Stamp, is_written, link, stamp
+from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.records import EXCEPTION, LAST
@@ -149,14 +151,18 @@ class SavingMixin(StateMixin):
         self._set_ledger(after)
         for decision in to_remove(run, after, before):
             log.debug("removing %s: %s", decision.name, decision.reason)
-            self._remove(trainer, run, decision.name)
+            self._remove(trainer, run, decision.name, before)
         self._set_ledger(self._ledger)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
 
-    def _remove(self, trainer: Any, run: Run, name: str) -> None:
+    def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
         try:
+            if not self._agree(trainer, lambda: is_ours(run, before, name)):
+                self._rank_zero_warn(not_ours(run.store.path(name)))
+                self._ledger = self._ledger.without(name)
+                return
             trainer.strategy.remove_checkpoint(run.store.path(name))
             if "/" in name and trainer.is_global_zero:
                 run.store.remove(name)  # the folders that it leaves empty

@@ -37,6 +37,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._memory: Remembered | None = None
         self._resumed: Lineage | None = None
         self._loaded_from = ""
+        self._bare = False
         self._others_dirpaths: frozenset[str] = frozenset()
         self._protected: frozenset[str] = frozenset()
         self._adopt(standing(self._ledger, self._settings()), self._path)
@@ -104,9 +105,15 @@ class StateMixin(NamesMixin, RankingAttributes):
                 "sequence": ledger.sequence,
                 "deferred": ledger.deferred,
                 "home": self.dirpath,
+                "bare": self._bare_names(ledger),
                 "scores": {entry.name: entry.score for entry in ledger.entries},
             },
         }
+
+    def _bare_names(self, ledger: Ledger) -> list[str]:
+        """Return the files that were saved without a manifest: by another plugin, or by Lightning's class."""
+        known = [*ledger.entries, *([ledger.last] if ledger.last is not None else [])]
+        return [entry.name for entry in known if self._bare or entry.sequence <= 0]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the ranking from a state of ours, of Lightning 2.x or of 1.5 and later.
@@ -125,9 +132,17 @@ class StateMixin(NamesMixin, RankingAttributes):
         if home and self.dirpath is not None and not same_place(home, self.dirpath):
             self._take_best_from(home, state_dict, saved_in)
             return
+        if not home and self._is_a_fork():
+            self._run_id, memory = "", Remembered()
         self._memory = memory
         if self.dirpath is not None:
             self._set_ledger(reopen(self._as_run(), memory, 0))
+
+    def _is_a_fork(self) -> bool:
+        """Tell whether training begins from a file that lies in the directory of no callback: a new run then."""
+        places = [place for place in (self.dirpath, *self._others_dirpaths) if place]
+        path = self._loaded_from
+        return bool(path) and bool(places) and all(open_store(place).name_of(path) is None for place in places)
 
     def _hint(self, noted: str) -> str:
         """Return where the state was saved, for a callback whose directory is the logger's, not the user's."""
@@ -169,6 +184,11 @@ class StateMixin(NamesMixin, RankingAttributes):
         known = (other._run_id for other in self._siblings(trainer))
         return self._run_id or next(filter(None, known), "") or new_run_id()
 
+    def _leave_to_siblings(self, trainer: Any) -> None:
+        """Give up the files of an owner that is there itself: a callback whose words this one had before."""
+        taken = {other._owner for other in self._siblings(trainer)}
+        self._owners = tuple(owner for owner in self._owners if owner not in taken)
+
     def _share_sequence(self, trainer: Any) -> None:
         """Count on from the newest save of any callback, so that the saves of a run have one order."""
         issued = (other._ledger.sequence for other in self._siblings(trainer))
@@ -181,6 +201,7 @@ class StateMixin(NamesMixin, RankingAttributes):
             run=self._run_id or new_run_id(),
             owner=self._owner,
             kind="lightning",
+            bare=self._bare,
             resumed_from=self._resumed,
             protected=self._protected,
             clock=self._clock,
@@ -215,6 +236,7 @@ def _memory_of_ours(state: Mapping[str, Any], ours: Mapping[str, Any]) -> Rememb
         current_score=_as_float(state.get("current_score")),
         sequence=ours["sequence"],
         deferred=ours.get("deferred", ""),
+        bare=frozenset(ours.get("bare", ())),
         owners=frozenset(ours["owners"]),
     )
 
@@ -224,10 +246,12 @@ def _memory_of_stock(state: Mapping[str, Any], saved_in: str) -> Remembered:
     best = _relative(str(state.get("best_model_path") or ""), saved_in)
     if not scores and best:
         scores = {best: _as_float(state.get("best_model_score"))}
+    last = _relative(str(state.get("last_model_path") or ""), saved_in)
     return Remembered(
         scores=scores,
-        last=_relative(str(state.get("last_model_path") or ""), saved_in),
+        last=last,
         current_score=_as_float(state.get("current_score")),
+        bare=frozenset((*scores, last)),
     )
 
 

@@ -45,6 +45,8 @@ def plan(
         reasons = []
         if save_top_k == -1:
             reasons.append("all are kept")
+        elif save_top_k == 0:
+            reasons.append("save_top_k=0 saves none and drops none")
         if monitor is not None and rank is not None and rank <= save_top_k:
             reasons.append(_among_best(rank, save_top_k, monitor, mode))
         elif entry is best:
