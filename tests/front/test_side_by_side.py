@@ -78,3 +78,26 @@ def test_one_that_is_alone_takes_over_the_files_of_other_words(tmp_path):
     assert sorted(float(score) for score in ckpt.best_k_models.values()) == [0.5, 1.0]
     # The third is the one that was resumed from.
     assert names(tmp_path) == ["epoch=1-step=2.ckpt", "epoch=2-step=3.ckpt", "epoch=3-step=4.ckpt"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["built before", "built after"])
+def test_one_resume_moves_all_of_a_loop(tmp_path, late):
+    """Checkpointers of one model on one directory resume together, so that none counts from the start again."""
+
+    def train(epochs):
+        model = torch.nn.Linear(1, 1)
+        leader = Checkpointer(tmp_path, model=model, monitor="v", filename="a-{epoch}", save_last=True)
+        other = None if late else Checkpointer(tmp_path, model=model, filename="b-{epoch}", save_top_k=-1)
+        start = leader.resume()
+        other = other or Checkpointer(tmp_path, model=model, filename="b-{epoch}", save_top_k=-1)
+        for epoch in range(start.epoch, epochs):
+            for each in (leader, other):
+                each.step()
+                each.end_epoch({"v": -epoch})
+        leader.close()
+        other.close()
+        return start.epoch
+
+    assert [train(2), train(4), train(5)] == [0, 2, 4]
+    archive = [f"b-epoch={epoch}.ckpt" for epoch in range(5)]
+    assert sorted(os.listdir(tmp_path)) == sorted(["a-epoch=4.ckpt", "last.ckpt", *archive])

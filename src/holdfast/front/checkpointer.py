@@ -20,18 +20,18 @@ from holdfast.engine.globals import globals_of
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
-from holdfast.front.identity import Identity
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
+from holdfast.front.loop_words import identity_of, known, number
 from holdfast.front.opening import load, newest_of
 from holdfast.front.planning import Plan, Run, consider, missing_message, names_of, to_remove
 from holdfast.front.reopening import Remembered, is_ours, not_ours, reopen
 from holdfast.front.saving import link
-from holdfast.front.siblings import close_beside, has_sibling, newest_sequence, open_beside, shared_run_id
+from holdfast.front.siblings import beside, close_beside, has_sibling, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.front.start import Start
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
-from holdfast.policy.settings import Settings, Words, make_settings
+from holdfast.policy.settings import Words, make_settings
 from holdfast.policy.trigger import could_be_due, time_asks
 from holdfast.records import EXCEPTION, Facts, Lineage
 from holdfast.storage import is_local, open_store, split_path
@@ -84,7 +84,7 @@ class Checkpointer(RankingAttributes):
         if on_save_error not in ("raise", "warn"):
             msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
             raise ConfigurationError(msg)
-        settings = make_settings(**_known(words))
+        settings = make_settings(**known(words))
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
@@ -94,7 +94,7 @@ class Checkpointer(RankingAttributes):
         self.on_save_error = on_save_error
         self.verbose = verbose
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
-        identity = _identity(settings)
+        identity = identity_of(settings)
         self._run = Run(
             settings,
             open_store(self.dirpath),
@@ -103,6 +103,7 @@ class Checkpointer(RankingAttributes):
             clock=clock or SystemClock(),
         )
         self._ledger = Ledger()
+        self._start_path = ""
         open_beside(self)
         self._step = self._epoch = self._batches = 0
         self._validated = self._closed = False
@@ -113,6 +114,9 @@ class Checkpointer(RankingAttributes):
         self._adopt(standing(self._ledger, settings), self._path)
         for name in self._agree(lambda: self._run.store.sweep(self._run.depth)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
+        for other in self._beside():
+            if other._start_path and not self._start_path:  # noqa: SLF001 - one class
+                self._follow(other)
 
     @property
     def global_step(self) -> int:
@@ -200,6 +204,9 @@ class Checkpointer(RankingAttributes):
         self._batches = int(state.get("batches", 0))
         self._go_on_from(chosen)
         self._ledger = replace(self._ledger, deferred=str(state.get("deferred", "")))
+        for other in self._beside():
+            if other._step == 0:  # noqa: SLF001 - one class
+                other._follow(self)  # noqa: SLF001 - one class
         which = "the newest whole checkpoint" if path is None else "the checkpoint that was asked for"
         return Start(self._epoch, self._step, self._batches, chosen, f"{which}: {chosen}", tuple(missed))
 
@@ -240,6 +247,7 @@ class Checkpointer(RankingAttributes):
 
     def _go_on_from(self, path: str) -> None:
         """Continue the run that saved this checkpoint, with the files it has in the directory."""
+        self._start_path = path
         store, step = self._run.store, self._step
         name = store.name_of(path)
 
@@ -257,9 +265,19 @@ class Checkpointer(RankingAttributes):
         self._run = replace(run, store=store, clock=self._run.clock)
         self._adopt(standing(self._ledger, self._run.settings), self._path)
 
+    def _beside(self) -> list[Checkpointer]:
+        """Return the other checkpointers of the same loop, in an order that is the same on every rank."""
+        others = [other for other in beside(self) if isinstance(other, Checkpointer)]
+        return [other for other in others if other._parts.model is self._parts.model]  # noqa: SLF001 - one class
+
+    def _follow(self, leader: Checkpointer) -> None:
+        """Take the position of a checkpointer of the same loop that has resumed."""
+        self._step, self._epoch, self._batches = leader._step, leader._epoch, leader._batches
+        self._go_on_from(leader._start_path)
+
     def _earlier_owners(self, owner: str, found: list[Found]) -> frozenset[str]:
         """Take over the files of this checkpointer as it was with another ``save_top_k``, if that is gone."""
-        kin = owner.startswith(_identity(self._run.settings).kin)
+        kin = owner.startswith(identity_of(self._run.settings).kin)
         own = any(item.facts is not None and item.facts.owner == self._run.owner for item in found)
         return frozenset({owner} if kin and not own and not has_sibling(self, owner) else ())
 
@@ -270,7 +288,7 @@ class Checkpointer(RankingAttributes):
         return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
-        self._metrics.update({str(name): _number(name, value) for name, value in metrics.items()})
+        self._metrics.update({str(name): number(name, value) for name, value in metrics.items()})
         if self._run.settings.monitor in metrics:
             self._measured_at = self._step
 
@@ -354,30 +372,3 @@ class Checkpointer(RankingAttributes):
             self._run.store.remove(name)
         except OSError as error:
             warnings.warn(f"the old checkpoint {self._path(name)} could not be removed: {error}", stacklevel=2)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError):
-        msg = f"the metric {name!r} must be one number, but got {value!r}"
-        raise ConfigurationError(msg) from None
-
-
-def _known(words: Words) -> Words:
-    unknown = sorted(set(words) - set(Words.__annotations__))
-    if unknown:
-        msg = f"unknown argument {unknown[0]!r}: known are {', '.join(sorted(Words.__annotations__))}"
-        raise ConfigurationError(msg)
-    return words
-
-
-def _identity(settings: Settings) -> Identity:
-    seed = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")
-    detail = ("filename", "save_top_k", "save_weights_only")
-    return Identity(
-        "Checkpointer",
-        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")},
-        {name: getattr(settings, name) for name in detail},
-        None,
-    )

@@ -56,3 +56,9 @@ def newest_sequence(one: Sibling) -> int:
 def has_sibling(one: Sibling, owner: str) -> bool:
     """Tell whether another checkpointer on this directory saves under this owner."""
     return any(other is not one and other.dirpath == one.dirpath and other.run.owner == owner for other in _open)
+
+
+def beside(one: Sibling) -> list[Sibling]:
+    """Return the others that are open on the same directory, ordered by their owners."""
+    others = [other for other in _open if other is not one and other.dirpath == one.dirpath]
+    return sorted(others, key=lambda other: other.run.owner)
