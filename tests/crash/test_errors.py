@@ -21,7 +21,7 @@ ERRORS = {
 def fail_at(trainer, folder, point, error, whole):
     """Let one call fail in a fresh run; the error must name the cause, and a second run go on."""
     words, (name, number) = "epochs", point
-    outcome = trainer.run(folder, words, inject=f"{name}:error={error}:when={number}")
+    folder, outcome = trainer.reach(folder, words, inject=f"{name}:error={error}:when={number}")
     assert outcome.code == FAILED, (point, outcome.acks)
     assert outcome.error["errno"] == getattr(errno, error)
     assert str(folder) in outcome.error["error"]
@@ -54,7 +54,7 @@ def test_writes_that_lie(trainer, tmp_path, whole, points, lie):
     large = [number for name, number in points("epochs") if name == "write"][1::40]
     for number in large[: 3 * FACTOR]:
         folder = tmp_path / str(number)
-        outcome = trainer.run(folder, "epochs", inject=f"write:retval={lie}:when={number}")
+        folder, outcome = trainer.reach(folder, "epochs", inject=f"write:retval={lie}:when={number}")
         assert outcome.code == FAILED
         assert outcome.error["errno"] == errno.EIO
         assert_sound(folder, outcome, {})

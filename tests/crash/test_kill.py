@@ -50,7 +50,7 @@ def test_killed_at_random_moments(trainer, tmp_path, whole, words):
 def kill_at(trainer, folder, words, point, whole):
     """Kill a fresh run right before one system call, check what is left, and let it finish."""
     name, number = point
-    outcome = trainer.run(folder, words, inject=f"{name}:signal=KILL:when={number}")
+    folder, outcome = trainer.reach(folder, words, inject=f"{name}:signal=KILL:when={number}")
     assert outcome.code == KILLED, f"{name} {number} was not reached"
     assert_sound(folder, outcome, {})
     assert_finishes_as_if_nothing_had_happened(trainer, folder, words, whole)
@@ -100,7 +100,7 @@ def test_a_wrong_saver_is_found_out(strace, tmp_path):
         writes = [number for name, number in calls_on(str(tmp_path / "log"), tmp_path / "whole") if name == "write"]
         for number in writes[5:50:15]:
             folder = tmp_path / str(number)
-            outcome = wrong.run(folder, "epochs", inject=f"write:signal=KILL:when={number}")
+            folder, outcome = wrong.reach(folder, "epochs", inject=f"write:signal=KILL:when={number}")
             assert outcome.code == KILLED
             with pytest.raises(AssertionError, match="is listed and damaged"):
                 assert_sound(folder, outcome, {})
