@@ -301,17 +301,6 @@ class ModelCheckpointCore(SavingMixin):
             self._protected = names_of(store, path)
             self._resumed = Lineage(path=store.name_of(path) or path, step=trainer.global_step)
 
-    def _own_memory(self) -> Remembered:
-        entries = self._ledger.entries
-        return Remembered(
-            scores={entry.name: entry.score for entry in entries},
-            last=self._ledger.last.name if self._ledger.last is not None else "",
-            current_score=self._ledger.current_score,
-            sequence=self._ledger.sequence,
-            owners=frozenset(self._owners),
-            bare=frozenset(self._bare_names(self._ledger)),
-        )
-
     def _open(self, run: Run, memory: Remembered, step: int) -> Any:
         """Rank 0 only: clear away what a crash left, and read the directory."""
         self._sweep(run)

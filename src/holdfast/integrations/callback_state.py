@@ -110,6 +110,17 @@ class StateMixin(NamesMixin, RankingAttributes):
             },
         }
 
+    def _own_memory(self) -> Remembered:
+        entries = self._ledger.entries
+        return Remembered(
+            scores={entry.name: entry.score for entry in entries},
+            last=self._ledger.last.name if self._ledger.last is not None else "",
+            current_score=self._ledger.current_score,
+            sequence=self._ledger.sequence,
+            owners=frozenset(self._owners),
+            bare=frozenset(self._bare_names(self._ledger)),
+        )
+
     def _bare_names(self, ledger: Ledger) -> list[str]:
         """Return the files that were saved without a manifest: by another plugin, or by Lightning's class."""
         known = [*ledger.entries, *([ledger.last] if ledger.last is not None else [])]

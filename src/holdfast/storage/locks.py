@@ -20,10 +20,10 @@ def lock_for_life(descriptor: int) -> bool:
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # the filesystem has no locks: a sweep cannot have one either
+        except OSError as error:
+            # Any other error means that the filesystem has no locks: a sweep cannot have one either.
+            if isinstance(error, BlockingIOError):
+                return False
     return os.fstat(descriptor).st_nlink > 0
 
 
