@@ -79,8 +79,9 @@ def is_ours(run: Run, ledger: Ledger, name: str) -> bool:
     item = look(run.store, name)
     if item.problem:
         return False
-    known = [*ledger.entries, *([ledger.last] if ledger.last is not None else [])]
-    entry = next((entry for entry in known if entry.name == name), None)
+    entry = ledger.named(name)
+    if entry is None and ledger.last is not None and ledger.last.name == name:
+        entry = ledger.last
     if item.facts is None or not item.facts.run:
         return run.bare or (entry is not None and entry.sequence <= 0)
     return item.facts.run == run.run and (entry is None or item.facts.sequence == entry.sequence)
