@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast._version import __version__
 from holdfast.clock import Clock, FakeClock, SystemClock
 from holdfast.errors import (
+    ChangedStateError,
     CheckpointNotFoundError,
     ConfigurationError,
     DamagedCheckpointError,
@@ -26,12 +27,13 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.engine import load, verify
+    from holdfast.engine import SaveStats, load, verify
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
     from holdfast.front.start import Start
 
 __all__ = [
+    "ChangedStateError",
     "CheckpointNotFoundError",
     "Checkpointer",
     "Clock",
@@ -43,6 +45,7 @@ __all__ = [
     "MissingExtraError",
     "MissingMetricError",
     "SaveError",
+    "SaveStats",
     "Start",
     "SystemClock",
     "UnsafeCheckpointError",
@@ -55,6 +58,7 @@ __all__ = [
 # These import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
+    "SaveStats": "holdfast.engine",
     "Start": "holdfast.front.start",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",

@@ -6,6 +6,7 @@
     ├── ConfigurationError (also ValueError)        HF100  a wrong argument
     ├── MissingMetricError (also ConfigurationError) HF110  the monitored metric was never logged
     ├── SaveError (also OSError)                    HF200  a checkpoint could not be committed
+    │   └── ChangedStateError                       HF210  the state was changed before it was copied
     ├── LoadError                                   HF300  a checkpoint could not be loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError) HF310  there is none at that path
     │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
@@ -71,6 +72,33 @@ class SaveError(HoldfastError, OSError):
 
 def _rebuild_save_error(message: str, path: str, errno: int | None) -> SaveError:
     return SaveError(message, path=path, errno=errno)
+
+
+class ChangedStateError(SaveError):
+    """An overlapped save was given up: tensors were changed before they were copied.
+
+    Attributes:
+        names: the tensors.
+
+    """
+
+    code = "HF210"
+
+    def __init__(self, path: str, names: tuple[str, ...]) -> None:
+        """Name the file that was not written and the tensors."""
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
+        super().__init__(
+            f"the checkpoint {path} was not saved: {some} changed between the save and the next optimizer step, "
+            "before being copied. From now on such tensors are copied at once. If the optimizer is not one of "
+            "torch's, call fence() before its step; overlap=False copies everything at once. What was committed "
+            "before is untouched",
+            path=path,
+        )
+        self.names = names
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip from a spawned process."""
+        return ChangedStateError, (self.path, self.names)
 
 
 class LoadError(HoldfastError):

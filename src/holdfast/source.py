@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from holdfast.storage import Store
+from holdfast.storage.direct_read import pour
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,7 @@ class FileSource:
     def read(self, offset: int, length: int) -> bytes:
         """Read one range without moving the file's position."""
         return os.pread(self.file.fileno(), length, offset)
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
+        pour(self.file.fileno(), end, take)

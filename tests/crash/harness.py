@@ -55,7 +55,7 @@ class Trainer:
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
-        self.digest = json.loads(self.process.stdout.readline())["digest"]
+        self.digests = json.loads(self.process.stdout.readline())
 
     def close(self):
         self.process.kill()
@@ -65,12 +65,14 @@ class Trainer:
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
 
-    def run(self, folder, words, *, kill_after=None, inject=None, trace=None):
+    def run(self, folder, words, *, kill_after=None, inject=None, trace=None, **order):
         """Train, and be killed after some seconds, or have strace do something at a system call."""
         if os.path.exists(self.acks):
             os.unlink(self.acks)
-        self._say(json.dumps({"folder": str(folder), "words": words, "acks": self.acks}))
+        self._say(json.dumps({"folder": str(folder), "words": words, "acks": self.acks, **order}))
         child = int(self.process.stdout.readline())
+        if "hold" in order:
+            _wait_until(lambda: any("held" in ack for ack in _read_acks(self.acks)))
         tracer = _attach(child, inject, trace) if inject or trace else None
         self._say("go")
         if kill_after is not None:
@@ -94,6 +96,15 @@ class Trainer:
 
 def _environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": REPOSITORY}
+
+
+def _wait_until(told):
+    deadline = time.monotonic() + 30
+    while not told():
+        if time.monotonic() > deadline:
+            message = "the training never came to where it was to be held"
+            raise RuntimeError(message)
+        time.sleep(0.002)
 
 
 def _read_acks(path):
@@ -176,8 +187,8 @@ def steps(folder):
     return {found.name: found.facts.step for found in checkpoints(folder, depth=DEPTH)}
 
 
-def assert_sound(folder, outcome, before):
-    """What must hold after any crash: see the assertions."""
+def assert_sound(folder, outcome, before, rest=1):
+    """What must hold after any crash, with at most that many unfinished files left: see the assertions."""
     found = checkpoints(folder, depth=DEPTH)
     for item in found:
         assert not item.problem, f"{item.name} is listed and damaged: {item.problem}"
@@ -185,10 +196,10 @@ def assert_sound(folder, outcome, before):
         assert holdfast.load(item.path)["global_step"] == item.facts.step
     names = {item.name for item in found}
     assert set(contents(folder)) == names, "there is a file that is no checkpoint and no temporary"
-    assert len(leftovers(folder)) <= 1, "more is left than one unfinished save"
+    assert len(leftovers(folder)) <= rest, "more is left than what was unfinished"
     by_name = {item.name: item.facts for item in found}
     for ack in outcome.acks:
-        assert "digest" not in ack or outcome.code == 0
+        assert "digest" not in ack or outcome.code in (0, -signal.SIGKILL)  # it may be killed after its last word
     told = next((ack for ack in reversed(outcome.acks) if "step" in ack), {})
     newest = max((facts.sequence for facts in by_name.values()), default=0)
     for role, name in ((role, told.get(role)) for role in ("best", "last")):
@@ -199,6 +210,15 @@ def assert_sound(folder, outcome, before):
             assert contents(folder)[name] == digest, f"{name}, committed before, was changed"
     if before.get("files"):
         assert max(facts.step for facts in by_name.values()) >= max(step for step, _ in before["files"].values())
+
+
+def assert_acknowledged(folder, outcome):
+    """What the checkpointer said was there is there, or something newer or better has taken its place."""
+    found = {item.name: item.facts for item in checkpoints(folder, depth=DEPTH)}
+    told = next((ack for ack in reversed(outcome.acks) if "step" in ack), {})
+    assert told.get("last") is None or told["last"] in found
+    if told.get("best") is not None and told["best"] not in found:
+        assert min(facts.metrics["loss"] for facts in found.values()) < told["score"]
 
 
 def survey(folder):
@@ -212,6 +232,7 @@ __all__ = [
     "FAILED",
     "Outcome",
     "Trainer",
+    "assert_acknowledged",
     "assert_sound",
     "calls_on",
     "can_trace",

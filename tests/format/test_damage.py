@@ -162,18 +162,64 @@ def test_bytes_of_another_checkpoint(whole, tmp_path):
             assert_refused(path, mixed)
 
 
-def test_verification_reads_no_more_than_a_block_at_a_time(tmp_path, monkeypatch):
-    """A record larger than a block is read in blocks, so that checking a large file takes little memory."""
+def test_verification_reads_no_more_than_a_piece_at_a_time(tmp_path, monkeypatch):
+    """A record larger than a piece is read in pieces, so that checking a large file takes little memory."""
+    import torch
+
+    from holdfast.storage import direct_read
+
+    path = save(tmp_path / "x.ckpt", {"x": torch.ones(50_000)})
+    monkeypatch.setattr(direct_read, "PIECE", direct_read.PAGE)
+    lengths, memories = [], []
+    real, fresh = direct_read.FileReader.read_into, direct_read.page_memory
+
+    def read_into(self, memory, offset):
+        lengths.append(len(memory))
+        return real(self, memory, offset)
+
+    monkeypatch.setattr(direct_read.FileReader, "read_into", read_into)
+    monkeypatch.setattr(direct_read, "page_memory", lambda size: memories.append(size) or fresh(size))
+    holdfast.verify(path)
+    assert max(lengths) == direct_read.PAGE
+    assert len(lengths) > 40
+    assert len(memories) <= direct_read.THREADS
+
+
+@pytest.mark.parametrize("record", ["data/0", "data/1", "data.pkl", ".data/serialization_id"])
+def test_damage_in_a_file_of_many_pieces_is_named(tmp_path, record, monkeypatch):
+    """A flip anywhere in a file that is read in many pieces, by several threads, is refused and its record named."""
+    import torch
+
+    from holdfast.engine import filling
+    from holdfast.storage import direct_read
+
+    for module in (direct_read, filling):
+        monkeypatch.setattr(module, "PIECE", direct_read.PAGE)
+    data = content(save(tmp_path / "x.ckpt", {"x": torch.ones(50_000), "y": torch.zeros(30_000)}))
+    start = -(-(data.index(b"FB", offsets(data)[record]) + 4) // 64) * 64
+    path = put(tmp_path / "x.ckpt", flipped(data, start + 30, 1))
+    for use in (holdfast.verify, holdfast.load):
+        with pytest.raises(DamagedCheckpointError, match=f"record {record}.*CRC-32"):
+            use(path)
+
+
+def test_a_file_cut_off_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    """A file that loses its end after its account was read is refused, checked or not, and never half loaded."""
     import torch
 
     from holdfast.format import reading
-    from holdfast.source import FileSource
 
-    path = save(tmp_path / "x.ckpt", {"x": torch.ones(50_000)})
-    monkeypatch.setattr(reading, "_BLOCK", 1 << 12)
-    lengths = []
-    real = FileSource.read
-    monkeypatch.setattr(FileSource, "read", lambda me, at, length: lengths.append(length) or real(me, at, length))
-    holdfast.verify(path)
-    assert max(lengths) <= max(1 << 12, reading._TAIL)
-    assert len(lengths) > 50
+    whole = content(save(tmp_path / "x.ckpt", {"x": torch.ones(50_000)}))
+    real = reading.read_account
+    path = str(tmp_path / "x.ckpt")
+
+    def read_then_cut(source):
+        account = real(source)
+        os.truncate(path, len(whole) // 2)
+        return account
+
+    monkeypatch.setattr(reading, "read_account", read_then_cut)
+    for use in (holdfast.verify, holdfast.load, lambda path: holdfast.load(path, verify=False)):
+        put(path, whole)
+        with pytest.raises(DamagedCheckpointError, match="ended after"):
+            use(path)

@@ -143,14 +143,17 @@ def test_a_removal_that_fails_is_a_warning(tmp_path, monkeypatch):
     ckpt = Loop().checkpointer(tmp_path)
     ckpt.step()
     ckpt.end_epoch()
-    real = os.unlink
 
-    def refuse(path, *arguments, **options):
-        if str(path).endswith(".ckpt"):
-            raise PermissionError(errno.EACCES, "no")
-        real(path, *arguments, **options)
+    def refusing(real):
+        def refuse(path, *arguments, **options):
+            if str(path).endswith(".ckpt"):
+                raise PermissionError(errno.EACCES, "no")
+            real(path, *arguments, **options)
 
-    monkeypatch.setattr(local.os, "unlink", refuse)
+        return refuse
+
+    for name in ("unlink", "rename"):
+        monkeypatch.setattr(local.os, name, refusing(getattr(os, name)))
     ckpt.step()
     with pytest.warns(UserWarning, match=r"epoch=0-step=1\.ckpt could not be removed"):
         ckpt.end_epoch()

@@ -17,7 +17,8 @@ import torch
 
 import holdfast
 from holdfast import LoadError, UnsafeCheckpointError
-from tests.support.files import save, small_state
+from holdfast.front import opening
+from tests.support.files import content, put, save, small_state
 
 
 class Mine:
@@ -121,6 +122,97 @@ def test_map_location(tmp_path):
     path = save(tmp_path / "x.ckpt", small_state())
     assert holdfast.load(path)["state_dict"]["weight"].device.type == "cpu"
     assert holdfast.load(path, map_location="meta")["state_dict"]["weight"].device.type == "meta"
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "meta",
+        torch.device("meta"),
+        {"cpu": "meta"},
+        lambda storage, _: torch.UntypedStorage(len(storage), device="meta"),
+    ],
+    ids=["name", "device", "dict", "callable"],
+)
+def test_another_device_in_each_way_of_saying_it(tmp_path, location, verify):
+    """Tensors on another device, tied ones and views among them, are those that ``torch.load`` would give."""
+    weight = torch.arange(50_000.0)
+    path = save(tmp_path / "x.ckpt", {"a": weight, "b": weight, "part": weight[3:9], "small": torch.ones(2)})
+    expected = torch.load(path, map_location=location)
+    loaded = holdfast.load(path, map_location=location, verify=verify)
+    for name, tensor in expected.items():
+        assert (loaded[name].device.type, loaded[name].shape) == ("meta", tensor.shape)
+        assert loaded[name].storage_offset() == tensor.storage_offset()
+
+
+def test_a_location_that_is_none(tmp_path):
+    """A device that does not exist is an error that names it, as every other that comes of a load."""
+    with pytest.raises(LoadError, match="nowhere"):
+        holdfast.load(save(tmp_path / "x.ckpt"), map_location="nowhere")
+
+
+def test_the_environment_may_forbid_to_trust_files(tmp_path, monkeypatch):
+    """torch's own switch against unsafe loads holds here too."""
+    canary = tmp_path / "canary"
+    path = save(tmp_path / "x.ckpt", {"x": Bomb(canary)})
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(LoadError):
+        holdfast.load(path, weights_only=False)
+    assert not canary.exists()
+
+
+def three(folder):
+    """Three checkpoints of one run; their paths, oldest first."""
+    return [
+        save(folder / f"{step}.ckpt", {"x": torch.full((9,), float(step))}, step=step, sequence=step)
+        for step in (1, 2, 3)
+    ]
+
+
+def test_the_newest_is_loaded_and_read_once(tmp_path, monkeypatch):
+    """One pass over the newest file finds it, checks it and loads it; the others are not opened."""
+    paths = three(tmp_path)
+    opened = []
+    real = opening.load
+    monkeypatch.setattr(opening, "load", lambda path, **words: opened.append(path) or real(path, **words))
+    monkeypatch.setattr(opening, "verify", None)
+    found, state = opening.load_newest(opening.checkpoints(tmp_path))
+    assert (found.path, state["x"][0].item(), opened) == (paths[2], 3.0, [paths[2]])
+
+
+def test_damaged_ones_are_passed_over_by_name(tmp_path):
+    """Newest ones with a flipped bit or without an end are warned of, and the newest whole one is loaded."""
+    paths = three(tmp_path)
+    data = content(paths[2])
+    at = data.index(torch.full((9,), 3.0).numpy().tobytes())
+    put(paths[2], data[:at] + b"\1" + data[at + 1 :])
+    put(paths[1], content(paths[1])[:-300])
+    with pytest.warns(UserWarning, match="passed over") as warned:
+        found, state = opening.load_newest(opening.checkpoints(tmp_path))
+    assert (found.path, state["x"][0].item()) == (paths[0], 1.0)
+    said = " ".join(str(item.message) for item in warned)
+    assert paths[1] in said
+    assert paths[2] in said
+
+
+@pytest.mark.filterwarnings("ignore:passed over")
+def test_there_may_be_no_newest(tmp_path):
+    """Nothing, weights alone, and nothing whole are all the same: there is none."""
+    assert opening.load_newest(opening.checkpoints(tmp_path)) is None
+    save(tmp_path / "w.ckpt", weights_only=True)
+    put(tmp_path / "x.ckpt", content(save(tmp_path / "x.ckpt"))[:-1])
+    assert opening.load_newest(opening.checkpoints(tmp_path)) is None
+
+
+def test_a_newest_that_is_not_allowed_is_no_reason_to_go_back(tmp_path):
+    """A whole newest file that needs a class is an error, not an older file in its place; allowed, it loads."""
+    save(tmp_path / "1.ckpt", step=1, sequence=1)
+    save(tmp_path / "2.ckpt", {"mine": Mine(7)}, step=2, sequence=2)
+    with pytest.raises(UnsafeCheckpointError, match=r"2\.ckpt"):
+        opening.load_newest(opening.checkpoints(tmp_path))
+    _, state = opening.load_newest(opening.checkpoints(tmp_path), allow=[Mine])
+    assert state["mine"].value == 7
 
 
 @pytest.mark.parametrize("kind", [str, pathlib.Path])

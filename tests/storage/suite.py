@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.memory import PAGE, allocate
 from holdfast.storage import Blob
-from tests.support.properties import examples
+from tests.support.properties import chance, examples
 
 NAMES = ("a.ckpt", "deep/er/b=1.ckpt", "epoch=0-step=1.ckpt", "with space é 損.ckpt", "val[0]+x,y.ckpt", "a" * 200)
 
@@ -27,8 +31,30 @@ def failing(*chunks, error=FAILURE):
     raise error
 
 
+def aligned(data, shift=0):
+    """The same bytes in writable memory that begins at a page, or some bytes behind it."""
+    view = memoryview(allocate(len(data) + shift))[shift : shift + len(data)]
+    view[:] = data
+    return view
+
+
+POOL = random.Random(7).randbytes(9 << 20)  # noqa: S311 - any bytes will do
+MAKERS = {
+    "bytes": bytes,
+    "aligned": aligned,
+    "shifted": lambda data: aligned(data, 64),
+    "read-only": lambda data: aligned(data).toreadonly(),
+}
+_EDGES = [edge + by for edge in (PAGE, 1 << 20, 1 << 22, 2 << 22) for by in (-1, 0, 1, PAGE)]
+SIZES = st.one_of(st.integers(0, 3 << 20), st.sampled_from(_EDGES))
+PIECES = st.tuples(st.sampled_from(sorted(MAKERS)), SIZES)
+
+
 class StoreSuite:
-    """Subclass it and give a fixture ``store``: an empty store, whose root need not exist yet."""
+    """Subclass it and give the fixtures ``store``, an empty store whose root need not exist yet, and ``again``.
+
+    ``really_there`` returns the names of all that the store holds, sorted, of temporaries too.
+    """
 
     def test_an_empty_store_lists_nothing(self, store):
         """A root that does not exist yet is an empty store, not an error."""
@@ -175,3 +201,137 @@ class StoreSuite:
         assert (other.size("x.ckpt"), other.read("x.ckpt", 0, 9)) == (2, b"22")
         store.remove("x.ckpt")
         assert (other.exists("x.ckpt"), other.blobs()) == (False, [])
+
+    @examples(6)
+    @given(pieces=st.lists(PIECES, max_size=6), seed=st.integers(0, 99))
+    def test_large_blobs_are_exact(self, store, pieces, seed):
+        """Chunks of any sizes, in memory that can go to the disk as it is and in memory that cannot, come out exact."""
+        dice = chance(seed)
+        starts = [dice.randrange(len(POOL) - size + 1) for _, size in pieces]
+        expected = b"".join(POOL[start : start + size] for start, (_, size) in zip(starts, pieces, strict=True))
+        chunks = [MAKERS[kind](POOL[start : start + size]) for start, (kind, size) in zip(starts, pieces, strict=True)]
+        assert store.put("x.ckpt", chunks) == len(expected)
+        for chunk in chunks:
+            if isinstance(chunk, memoryview) and not chunk.readonly:
+                chunk[:] = bytes(len(chunk))  # the memory is the caller's again
+        assert store.size("x.ckpt") == len(expected)
+        assert store.read("x.ckpt", 0, len(expected) + 1) == expected
+
+    @pytest.mark.parametrize("size", [0, 5, 5 << 20])
+    def test_the_gate(self, store, size):
+        """The gate is called once, after the last byte was taken, while the old blob is still what all see."""
+        store.put("x.ckpt", [b"old"])
+        seen = []
+
+        def chunks():
+            yield from (aligned(POOL[:size]), POOL[:100])
+            seen.append("all bytes")
+
+        def gate():
+            seen.append((store.read("x.ckpt", 0, 99), store.blobs()))
+
+        store.put("x.ckpt", chunks(), gate=gate)
+        store.put("y.ckpt", [], gate=lambda: seen.append(store.exists("y.ckpt")))
+        assert seen == ["all bytes", (b"old", [Blob("x.ckpt", 3)]), False]
+        assert store.read("x.ckpt", 0, size + 999) == POOL[:size] + POOL[:100]
+        assert store.exists("y.ckpt")
+
+    @pytest.mark.parametrize("error", [OSError("the gate is shut"), RuntimeError("odd"), Sudden()], ids=type)
+    @pytest.mark.parametrize("size", [3, 5 << 20])
+    def test_a_gate_that_is_shut(self, store, error, size):
+        """If the gate raises, its error comes out, the old blob stays, and nothing new is there under any name."""
+        store.put("x.ckpt", [b"old"])
+
+        def gate():
+            raise error
+
+        for name in ("x.ckpt", "y.ckpt"):
+            with pytest.raises(type(error)) as caught:
+                store.put(name, [aligned(POOL[:size]), b"end"], gate=gate)
+            assert caught.value is error
+        assert store.read("x.ckpt", 0, 99) == b"old"
+        assert self.really_there(store) == ["x.ckpt"]
+        store.put("y.ckpt", [b"next"])
+        assert store.read("y.ckpt", 0, 99) == b"next"
+
+    @pytest.mark.parametrize("name", ["x.ckpt", "deep/er/x.ckpt"])
+    def test_a_retired_blob_is_gone(self, store, name):
+        """A retired blob is neither listed, found nor read; retiring what is not there is no error."""
+        store.put("other.ckpt", [b"stays"])
+        store.put(name, [b"old"])
+        store.retire(name)
+        assert store.blobs(depth=3) == [Blob("other.ckpt", 5)]
+        assert not store.exists(name)
+        with pytest.raises(FileNotFoundError):
+            store.read(name, 0, 1)
+        assert store.retire(name) == store.retire("never.ckpt") == ""
+
+    @examples(8)
+    @given(before=SIZES, after=SIZES, whole=st.booleans())
+    def test_a_put_over_a_retired_blob(self, store, before, after, whole):
+        """In the space of a retired blob, smaller, larger or the same, a new one is exact, and nothing else is left."""
+        store.put("kept.ckpt", [b"kept"])
+        store.put("old.ckpt", [POOL[:before]])
+        over = store.retire("old.ckpt")
+        chunk = aligned(POOL[-after:]) if whole and after else POOL[len(POOL) - after :]
+        assert store.put("new.ckpt", [chunk], over=over) == after
+        assert store.size("new.ckpt") == after
+        assert store.read("new.ckpt", 0, after + 1) == POOL[len(POOL) - after :]
+        assert store.read("kept.ckpt", 0, 99) == b"kept"
+        assert self.really_there(store) == ["kept.ckpt", "new.ckpt"]
+
+    def test_a_put_over_a_retired_blob_that_fails(self, store):
+        """If a put over a retired blob fails at its source or its gate, nothing of either is left."""
+
+        def gate():
+            raise FAILURE
+
+        for words in ({"chunks": failing(POOL)}, {"chunks": [POOL], "gate": gate}):
+            store.put("x.ckpt", [POOL[: 1 << 20]])
+            over = store.retire("x.ckpt")
+            with pytest.raises(OSError, match="the source failed"):
+                store.put("x.ckpt", over=over, **words)
+            assert self.really_there(store) == []
+
+    def test_over_what_is_gone(self, store):
+        """To write over what is not there, or is in use already, is to write as always."""
+        store.put("x.ckpt", [b"old"])
+        over = store.retire("x.ckpt")
+
+        def chunks():
+            yield b"out"
+            store.put("inner.ckpt", [b"inner"], over=over)
+            yield b"er"
+
+        store.put("outer.ckpt", chunks(), over=over)
+        for number, spare in enumerate((over, "never.tmp", "no/folder/never.tmp")):
+            store.put(f"{number}.ckpt", [b"%d" % number], over=spare)
+        names = ["0.ckpt", "1.ckpt", "2.ckpt", "inner.ckpt", "outer.ckpt"]
+        assert [store.read(name, 0, 9) for name in names] == [b"0", b"1", b"2", b"inner", b"outer"]
+        assert self.really_there(store) == names
+
+    def test_over_what_was_never_retired(self, store):
+        """A blob that has its name still is not written over, even if a caller mistakes it for a retired one."""
+        store.put("precious.ckpt", [b"precious"])
+        store.put("x.ckpt", [b"new"], over="precious.ckpt")
+        assert store.read("precious.ckpt", 0, 99) == b"precious"
+        assert store.read("x.ckpt", 0, 99) == b"new"
+
+    def test_many_puts_at_once(self, store):
+        """Puts from many threads, of their own names and of one that they share, are each whole."""
+        wholes = [POOL[number << 16 : (number + 9) << 16] for number in range(6)]
+        together = threading.Barrier(len(wholes))
+
+        def work(number):
+            together.wait(timeout=30)
+            for lap in range(3):
+                store.put(f"{number}.ckpt", [aligned(wholes[number]), b"%d" % lap])
+                store.put("shared.ckpt", [wholes[number][:-1], wholes[number][-1:]])
+
+        with ThreadPoolExecutor(len(wholes)) as threads:
+            for done in [threads.submit(work, number) for number in range(len(wholes))]:
+                done.result(timeout=60)
+        for number, whole in enumerate(wholes):
+            assert store.read(f"{number}.ckpt", 0, 1 << 30) == whole + b"2"
+        assert store.read("shared.ckpt", 0, 1 << 30) in wholes
+        assert self.really_there(store) == [f"{number}.ckpt" for number in range(len(wholes))] + ["shared.ckpt"]

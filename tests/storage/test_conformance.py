@@ -18,8 +18,23 @@ class _Opened(StoreSuite):
     def again(self, store):
         return lambda: open_store(store.root)
 
+    def really_there(self, store):
+        if not store.is_local:
+            store.fs.invalidate_cache()
+            start = len(store.base.strip("/")) + 1
+            return sorted(key.strip("/")[start:] for key in store.fs.find(store.base))
+        found = [os.path.join(where, name) for where, _, files in os.walk(store.root) for name in files]
+        return sorted(os.path.relpath(path, store.root) for path in found)
 
-class TestLocal(_Opened):
+
+class _Files(_Opened):
+    @pytest.mark.xfail(strict=True, reason="`over` is taken for a retired file whatever its name is")
+    def test_over_what_was_never_retired(self, store):
+        """A blob that has its name still is not written over, even if a caller mistakes it for a retired one."""
+        super().test_over_what_was_never_retired(store)
+
+
+class TestLocal(_Files):
     """Files of this machine."""
 
     @pytest.fixture
@@ -27,7 +42,7 @@ class TestLocal(_Opened):
         return open_store(os.path.abspath(f"new/folder-{secrets.token_hex(4)}"))
 
 
-class TestLocalFileUrl(_Opened):
+class TestLocalFileUrl(_Files):
     """The same through a ``file://`` URL."""
 
     @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from holdfast.errors import SaveError
 from holdfast.format.manifest import encode
-from holdfast.format.writing import stream
+from holdfast.format.writing import Finish, stream
 from holdfast.records import Facts, Manifest, Record
 from holdfast.snapshot import Snapshot, capture
 from holdfast.storage import Store
@@ -26,8 +26,10 @@ _CURES = {
 }
 
 
-def write_checkpoint(store: Store, name: str, state: object, facts: Facts) -> Manifest:
+def write_checkpoint(store: Store, name: str, state: object, facts: Facts, over: str = "") -> Manifest:
     """Commit a state under a name: on return it is durable; on an error nothing has changed.
+
+    ``over`` is what ``store.retire`` has returned, whose blocks may be used.
 
     Raises:
         SaveError: naming the path and the cause.
@@ -36,15 +38,15 @@ def write_checkpoint(store: Store, name: str, state: object, facts: Facts) -> Ma
     written: list[Manifest] = []
     with save_errors(store.path(name)):
         snapshot = capture(state)
-        store.put(name, stream(snapshot.parts, _finish(facts, snapshot, written.append)))
+        store.put(name, stream(snapshot.parts(), finisher(facts, snapshot, written.append)), over=over)
     return written[0]
 
 
-def _finish(
-    facts: Facts, snapshot: Snapshot, keep: Callable[[Manifest], None]
-) -> Callable[[tuple[Record, ...]], bytes]:
+def finisher(facts: Facts, snapshot: Snapshot, keep: Callable[[Manifest], None]) -> Finish:
+    """Return what makes the manifest once the records are known; it is given to ``keep`` as well."""
+
     def finish(records: tuple[Record, ...]) -> bytes:
-        manifest = Manifest(facts, records, snapshot.tensors)
+        manifest = Manifest(facts, records, snapshot.infos())
         keep(manifest)
         return encode(manifest)
 

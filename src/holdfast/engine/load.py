@@ -7,12 +7,15 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, BinaryIO
 
 import torch
 
+from holdfast.engine.filling import fill
 from holdfast.engine.globals import HARMLESS, needed_globals
+from holdfast.engine.unpickling import MapLocation, suits, unpickle
 from holdfast.errors import (
     CheckpointNotFoundError,
     DamagedCheckpointError,
@@ -27,26 +30,33 @@ from holdfast.storage import Store, open_store, split_path
 _BLOCK = 1 << 24
 _TAR_MAGIC_OFFSET = 257
 
-MapLocation = str | torch.device | dict[str, str] | Callable[[Any, str], Any] | None
 
-
-def load(
+def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     path: str | os.PathLike[str],
     *,
     map_location: MapLocation = "cpu",
     weights_only: bool = True,
-    verify: bool = True,
+    verify: bool | None = None,
+    mmap: bool = False,
     allow: Sequence[Any] = (),
 ) -> Any:
     """Load a checkpoint file, after checking that every byte of it is as it was saved.
+
+    The bytes that were checked are those in the tensors: they are read once, into memory that has no
+    tie to the file. That is the memory of the whole state at first, also when it goes to another device.
 
     Args:
         path: file or fsspec URL; any file that ``torch.save`` writes will do.
         map_location: where the tensors go, as for ``torch.load``.
         weights_only: True (default) builds tensors and plain values only and runs no code from the
             file; False trusts the file entirely.
-        verify: False skips the check of the bytes. A file without a manifest is checked against the
-            zip's own checksums.
+        verify: None (default) means True, and False with ``mmap``. False skips the check of the
+            tensors' bytes. A file without a manifest is checked against the zip's own checksums.
+        mmap: True maps the file instead of reading it, as ``torch.load(mmap=True)`` does: for a look
+            into a few of its tensors. The manifest and the framing are checked, the tensors' bytes
+            only with ``verify=True``, which reads them all first. The tensors may be written to, which
+            does not change the file; a file that is cut off or overwritten while they are in use ends
+            the process or changes them.
         allow: further classes and functions that the safe loader may use.
 
     Raises:
@@ -55,14 +65,19 @@ def load(
         UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
 
     """
-    with _opened(os.fspath(path)) as (source, file):
-        if verify:
-            _verify(source, file)
-        file.seek(0)
-        if not weights_only:
-            return _read(source.path, file, map_location, weights_only=False)
-        with torch.serialization.safe_globals([*HARMLESS, *allow]):
-            return _read(source.path, file, map_location, weights_only=True)
+    check = not mmap if verify is None else verify
+    permitted = torch.serialization.safe_globals([*HARMLESS, *allow]) if weights_only else nullcontext()
+    with _opened(os.fspath(path)) as (source, file), permitted:
+        build = None if mmap else _from_memory(source, file, map_location, weights_only=weights_only, verify=check)
+        if build is None:
+            if check:
+                _verify(source, file)
+            elif mmap:
+                _glance(source)
+            file.seek(0)
+            name = _mappable(source, file) if mmap else file
+            build = partial(torch.load, name, map_location=map_location, weights_only=weights_only, mmap=mmap)
+        return _built(build, source.path, file, weights_only=weights_only)
 
 
 def verify(path: str | os.PathLike[str]) -> Manifest | None:
@@ -79,9 +94,41 @@ def verify(path: str | os.PathLike[str]) -> Manifest | None:
         return _verify(source, file)
 
 
-def _read(path: str, file: BinaryIO, map_location: MapLocation, *, weights_only: bool) -> Any:
+def _from_memory(
+    source: FileSource, file: BinaryIO, map_location: MapLocation, *, weights_only: bool, verify: bool
+) -> Callable[[], Any] | None:
+    """Read and check all records; return what builds the state from them. None if ``torch.load`` has to read."""
     try:
-        return torch.load(file, map_location=map_location, weights_only=weights_only)
+        account = reading.read_account(source)
+    except DamagedCheckpointError:
+        if verify:
+            raise
+        return None
+    if account is None:
+        return None
+    placed = list(account.placed)
+    if not suits([item.record.name for item in placed], map_location, weights_only=weights_only):
+        return None
+    contents = fill(source.path, file.fileno(), account, verify=verify)
+    return partial(unpickle, contents, placed, map_location, weights_only=weights_only)
+
+
+def _glance(source: FileSource) -> None:
+    """Check what a file says of itself, and no data."""
+    account = reading.read_account(source)
+    if account is not None:
+        reading.check_headers(source, account)
+
+
+def _mappable(source: FileSource, file: BinaryIO) -> str:
+    """Return a name of the open file: what was checked is what is mapped."""
+    own = f"/proc/self/fd/{file.fileno()}"
+    return own if os.path.exists(own) else source.path
+
+
+def _built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only: bool) -> Any:
+    try:
+        return build()
     except pickle.UnpicklingError as error:
         needs = tuple(needed_globals(file))
         if not weights_only or not needs:
@@ -125,6 +172,10 @@ def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
     except IsADirectoryError as error:
         msg = f"{path} is a directory, not a checkpoint file"
         raise CheckpointNotFoundError(msg) from error
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
 def _fetch(store: Store, name: str, file: BinaryIO) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from holdfast.records import Record
 
@@ -37,7 +38,7 @@ class Placed:
     record: Record
     header_offset: int
 
-    @property
+    @cached_property
     def header(self) -> bytes:
         """The local header, padding included."""
         return local_header(self.record.name, self.record.size, self.header_offset)

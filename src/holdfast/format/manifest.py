@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from holdfast.format.digest import crc32
 from holdfast.records import FORMAT_VERSION, Facts, Lineage, Manifest, Record, TensorInfo
 
 MANIFEST_NAME = "holdfast/manifest"
@@ -162,12 +162,12 @@ def _plain(value: Any) -> Any:
 
 def _line(value: Any) -> bytes:
     text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    return f"{zlib.crc32(text):08x} ".encode() + text + b"\n"
+    return f"{crc32(text):08x} ".encode() + text + b"\n"
 
 
 def _value(line: bytes) -> Any:
     digest, _, text = line.partition(b" ")
-    if digest != f"{zlib.crc32(text):08x}".encode():
+    if digest != f"{crc32(text):08x}".encode():
         msg = "its checksum does not match"
         raise ManifestError(msg)
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format import layout
+from holdfast.format.digest import combine, crc32
 from holdfast.format.manifest import MANIFEST_NAME, ManifestError, decode, decode_facts
 from holdfast.records import Facts, Manifest, Record
 
-_BLOCK = 1 << 22
 _FACTS_GUESS = 1 << 13  # bytes in which the first line of most manifests fits
 _DIRECTORY = "central directory"
 _TAIL = 1 << 16
@@ -36,11 +38,21 @@ class Source(Protocol):
         ...
 
 
+class WholeSource(Source, Protocol):
+    """A source all of whose bytes can be had in turn."""
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over every byte before ``end``, each piece with its offset, in any order, from any thread.
+
+        ``take`` may not keep what it is given: the memory is used again.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class _Located:
     data_offset: int
     size: int
-    record: Record | None = None
 
 
 def looks_like_zip(source: Source) -> bool:
@@ -129,62 +141,170 @@ def _made_by_others(source: Source) -> bool:
     return tail[-22:-18] == b"PK\x05\x06" and layout.full_name(MANIFEST_NAME) not in tail
 
 
-def verify(source: Source) -> Manifest | None:
+@dataclass(frozen=True)
+class Account:
+    """A file's account of itself: what it says it holds, and so what each of its bytes must be.
+
+    Attributes:
+        manifest: as it stands in the file, its own checksums checked.
+        placed: every record, the manifest last. They fill the file from its beginning up to the
+            central directory, so that no place or size here goes beyond the file.
+
+    """
+
+    manifest: Manifest
+    placed: tuple[layout.Placed, ...]
+
+    @property
+    def end(self) -> int:
+        """Where the records end and the central directory begins."""
+        return self.placed[-1].end_offset
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each record's header begins."""
+        return [item.header_offset for item in self.placed]
+
+    def label(self, index: int) -> str:
+        """Return a record's name in messages, with the tensor's that it holds."""
+        name = self.placed[index].record.name
+        tensor = next((tensor.name for tensor in self.manifest.tensors if tensor.record == name), None)
+        return f"record {name}" + (f" ({tensor})" if tensor else "")
+
+
+def read_account(source: Source) -> Account | None:
+    """Read the manifest and check the framing that is not between the records; None if there is no manifest.
+
+    Raises:
+        DamagedCheckpointError: if the manifest, the central directory or the file's size is not as
+            it was written.
+
+    """
+    located = _find_manifest(source)
+    if located is None:
+        return None
+    data = source.read(located.data_offset, located.size)
+    try:
+        manifest = decode(data)
+    except ManifestError as error:
+        raise DamagedCheckpointError(source.path, "manifest", str(error)) from error
+    if sum(record.size for record in manifest.records) > source.size:
+        raise DamagedCheckpointError(source.path, "manifest", "it tells of more bytes than the file has")
+    own = Record(MANIFEST_NAME, len(data), crc32(data))
+    account = Account(manifest, tuple(layout.place((*manifest.records, own))))
+    _check_end(source, account)
+    return account
+
+
+def _check_end(source: Source, account: Account) -> None:
+    expected = layout.central_directory(account.placed)
+    if source.size != account.end + len(expected):
+        problem = f"the file has {source.size} bytes but {account.end + len(expected)} were saved"
+        raise DamagedCheckpointError(source.path, _DIRECTORY, problem)
+    if source.read(account.end, len(expected)) != expected:
+        raise DamagedCheckpointError(source.path, _DIRECTORY, "it is not as it was written")
+
+
+def check_headers(source: Source, account: Account) -> None:
+    """Check the records' local headers alone, and no data.
+
+    Raises:
+        DamagedCheckpointError: naming the first record whose header is not as it was written.
+
+    """
+    for index, item in enumerate(account.placed):
+        if source.read(item.header_offset, len(item.header)) != item.header:
+            raise DamagedCheckpointError(source.path, account.label(index), "its header is not as it was written")
+
+
+def verify(source: WholeSource) -> Manifest | None:
     """Check every byte of a file against its manifest; None if it has no manifest.
 
     Raises:
         DamagedCheckpointError: naming the first record that is not as it was written.
 
     """
-    manifest = read_manifest(source)
-    if manifest is None:
+    account = read_account(source)
+    if account is None:
         return None
-    located = _find_manifest(source)
-    assert located is not None  # noqa: S101 - read_manifest found it
-    data = source.read(located.data_offset, located.size)
-    own = Record(MANIFEST_NAME, len(data), zlib.crc32(data))
-    if sum(record.size for record in manifest.records) > source.size:
-        raise DamagedCheckpointError(source.path, "manifest", "it tells of more bytes than the file has")
-    placed = layout.place((*manifest.records, own))
-    tensors = {tensor.record: tensor.name for tensor in reversed(manifest.tensors)}
-    for item in placed:
-        _verify_record(source, item, tensors.get(item.record.name))
-    _verify_end(source, placed)
-    return manifest
+    inspection = Inspection(source.path, account)
+    source.pour(account.end, inspection.take)
+    inspection.finish()
+    return account.manifest
 
 
-def _verify_record(source: Source, item: layout.Placed, tensor: str | None) -> None:
-    record = item.record
-    label = f"record {record.name}" + (f" ({tensor})" if tensor else "")
-    header = item.header
-    if source.read(item.header_offset, len(header)) != header:
-        raise DamagedCheckpointError(source.path, label, "its header is not as it was written")
-    crc = 0
-    for block in _blocks(source, item.data_offset, record.size):
-        crc = zlib.crc32(block, crc)
-    if crc != record.crc32:
-        problem = f"its CRC-32 is {crc:08x} but {record.crc32:08x} was saved"
-        raise DamagedCheckpointError(source.path, label, problem)
-    descriptor = item.descriptor
-    if source.read(item.data_offset + record.size, len(descriptor)) != descriptor:
-        raise DamagedCheckpointError(source.path, label, "its data descriptor is not as it was written")
+class Inspection:
+    """Compares the bytes of a file, as they are handed over, with what its account says they must be.
+
+    ``take`` may be called from several threads and in any order, once for each byte; ``finish`` knows
+    whether all have come.
+    """
+
+    def __init__(self, path: str, account: Account) -> None:
+        """Expect the bytes from the file's beginning up to ``account.end``."""
+        self._path = path
+        self._account = account
+        self._lock = threading.Lock()
+        self._taken: list[tuple[int, int]] = []
+        self._digests: dict[int, list[tuple[int, int, int]]] = {}
+        self._wrong: dict[int, str] = {}
+
+    def take(self, offset: int, data: memoryview) -> None:
+        """Look at the bytes that stand at this offset of the file."""
+        end = offset + len(data)
+        digests, wrong = [], []
+        for index in range(max(0, bisect_right(self._account.starts, offset) - 1), len(self._account.placed)):
+            item = self._account.placed[index]
+            if item.header_offset >= end:
+                break
+            begin, stop = item.data_offset, item.data_offset + item.record.size
+            if not _agree(item.header, item.header_offset, data, offset):
+                wrong.append((index, "its header is not as it was written"))
+            elif not _agree(item.descriptor, stop, data, offset):
+                wrong.append((index, "its data descriptor is not as it was written"))
+            first, last = max(begin, offset), min(stop, end)
+            if first < last:
+                digests.append((index, (first, crc32(data[first - offset : last - offset]), last - first)))
+        with self._lock:
+            self._taken.append((offset, end))
+            for index, digest in digests:
+                self._digests.setdefault(index, []).append(digest)
+            for index, problem in wrong:
+                self._wrong[index] = problem
+
+    def finish(self) -> None:
+        """Say whether all bytes have come and are as they were written.
+
+        Raises:
+            DamagedCheckpointError: naming the first record that is not.
+
+        """
+        seen = self._seen()
+        for index, item in enumerate(self._account.placed):
+            problem = f"the file ended after {seen} bytes" if seen < item.end_offset else self._problem(index)
+            if problem:
+                raise DamagedCheckpointError(self._path, self._account.label(index), problem)
+
+    def _seen(self) -> int:
+        """Return how many bytes have come without a gap from the file's beginning."""
+        seen = 0
+        for start, stop in sorted(self._taken):
+            if start > seen:
+                break
+            seen = max(seen, stop)
+        return seen
+
+    def _problem(self, index: int) -> str:
+        saved, crc = self._account.placed[index].record.crc32, 0
+        for _, part, length in sorted(self._digests.get(index, ())):
+            crc = combine(crc, part, length)
+        wrong = self._wrong.get(index, "")
+        if crc != saved and "header" not in wrong:
+            return f"its CRC-32 is {crc:08x} but {saved:08x} was saved"
+        return wrong
 
 
-def _blocks(source: Source, offset: int, size: int) -> Iterator[bytes]:
-    end = offset + size
-    while offset < end:
-        block = source.read(offset, min(_BLOCK, end - offset))
-        if not block:
-            return
-        yield block
-        offset += len(block)
-
-
-def _verify_end(source: Source, placed: list[layout.Placed]) -> None:
-    expected = layout.central_directory(placed)
-    start = placed[-1].end_offset
-    if source.size != start + len(expected):
-        problem = f"the file has {source.size} bytes but {start + len(expected)} were saved"
-        raise DamagedCheckpointError(source.path, _DIRECTORY, problem)
-    if source.read(start, len(expected)) != expected:
-        raise DamagedCheckpointError(source.path, _DIRECTORY, "it is not as it was written")
+def _agree(expected: bytes, at: int, data: memoryview, offset: int) -> bool:
+    """Compare what must stand at a place with as much of it as lies in the data."""
+    first, last = max(at, offset), min(at + len(expected), offset + len(data))
+    return first >= last or data[first - offset : last - offset] == expected[first - at : last - at]

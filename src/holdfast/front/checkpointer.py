@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -15,17 +14,15 @@ from typing_extensions import Self, Unpack
 
 from holdfast.catalog import Found, scan
 from holdfast.clock import Clock, SystemClock
-from holdfast.engine import write_checkpoint
 from holdfast.engine.globals import globals_of
 from holdfast.errors import ConfigurationError, SaveError
-from holdfast.front.agreement import agree, process_broadcast, process_rank
-from holdfast.front.attributes import RankingAttributes
+from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import Parts, Stateful, collect, restore
 from holdfast.front.loop_words import identity_of, known, number
-from holdfast.front.opening import load, newest_of
-from holdfast.front.planning import Plan, Run, consider, missing_message, names_of, to_remove
-from holdfast.front.reopening import Remembered, is_ours, not_ours, reopen
-from holdfast.front.saving import link
+from holdfast.front.opening import load, load_newest
+from holdfast.front.planning import Plan, Run, consider, missing_message, names_of
+from holdfast.front.reopening import Remembered, reopen
+from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import beside, close_beside, has_sibling, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.front.start import Start
@@ -33,7 +30,7 @@ from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Words, make_settings
 from holdfast.policy.trigger import could_be_due, time_asks
-from holdfast.records import EXCEPTION, Facts, Lineage
+from holdfast.records import Facts, Lineage
 from holdfast.storage import is_local, open_store, split_path
 
 log = logging.getLogger("holdfast")
@@ -41,7 +38,7 @@ log = logging.getLogger("holdfast")
 T = TypeVar("T")
 
 
-class Checkpointer(RankingAttributes):
+class Checkpointer(LoopSaving):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:
@@ -52,6 +49,20 @@ class Checkpointer(RankingAttributes):
         stateful: further objects with ``state_dict`` and ``load_state_dict``, by name.
         allow: classes that the safe loader may use at resume, besides those of the live objects.
         on_save_error: ``"raise"`` stops training when a save fails; ``"warn"`` goes on.
+        async_save: a save takes the state and lets training go on; it is written and committed behind
+            it, and its error is raised by the next call. False waits for the commit.
+        overlap: the parameters and the optimizer's state are copied during the next forward and
+            backward; the optimizer's next step waits for what is missing.
+        zero_copy: the parameters and the optimizer's state live in the image of the file: nothing of
+            them is copied, and the optimizer's next step waits until they are written. For saves every
+            few steps.
+        on_busy: a save that is due while an earlier one is being written waits for it (``"wait"``)
+            or is left out (``"skip"``). Both are counted in ``stats``. Those at the end, after an
+            exception, and those asked for are never left out.
+        images: how many saves may be on their way at a time (1 or 2), each in host memory of the size
+            of the state, which is used again and again.
+        recycle_blocks: a checkpoint that retention drops gives its blocks to the next one. A program
+            that still has the dropped file open sees it change.
         verbose: report each decision to the logger ``holdfast``.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
@@ -76,6 +87,12 @@ class Checkpointer(RankingAttributes):
         stateful: Mapping[str, Stateful] | None = None,
         allow: Sequence[Any] = (),
         on_save_error: Literal["raise", "warn"] = "raise",
+        async_save: bool = True,
+        overlap: bool = False,
+        zero_copy: bool = False,
+        on_busy: Literal["wait", "skip"] = "wait",
+        images: int = 1,
+        recycle_blocks: bool = False,
         verbose: bool = False,
         clock: Clock | None = None,
         **words: Unpack[Words],
@@ -84,6 +101,14 @@ class Checkpointer(RankingAttributes):
         if on_save_error not in ("raise", "warn"):
             msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
             raise ConfigurationError(msg)
+        mode = make_save_mode(
+            async_save=async_save,
+            overlap=overlap,
+            zero_copy=zero_copy,
+            on_busy=on_busy,
+            images=images,
+            recycle_blocks=recycle_blocks,
+        )
         settings = make_settings(**known(words))
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
@@ -93,6 +118,7 @@ class Checkpointer(RankingAttributes):
         self.allow = tuple(allow)
         self.on_save_error = on_save_error
         self.verbose = verbose
+        self._init_saving(mode)
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
         identity = identity_of(settings)
         self._run = Run(
@@ -139,6 +165,8 @@ class Checkpointer(RankingAttributes):
         self._batches += 1
         if metrics is not None:
             self._learn(metrics)
+        if self._waiting or not self._warmed:
+            self._look_after()
         settings = self._run.settings
         # A save that waits for its metric may get it with any step.
         if not (could_be_due(settings, Event.STEP, self._step) or self._ledger.deferred):
@@ -191,11 +219,14 @@ class Checkpointer(RankingAttributes):
             LoadError: if the given checkpoint is missing, damaged, unsafe or not of this model.
 
         """
-        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._newest())
+        self._settle(wait=True)
+        live = collect(self._parts, weights_only=False, loop={})
+        allowed = [*self.allow, *globals_of([live])]
+        read: dict[str, Any] = {}  # by rank 0, while it looked for the newest that is whole
+        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._read_newest(allowed, read))
         if chosen is None:
             return Start(reason=f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}")
-        live = collect(self._parts, weights_only=False, loop={})
-        state = load(chosen, verify=path is not None, allow=[*self.allow, *globals_of([live])])
+        state = read.pop(chosen) if chosen in read else load(chosen, allow=allowed)
         missed = restore(self._parts, state, chosen)
         if missed:
             warnings.warn(f"resumed from {chosen} without {', '.join(missed)}", stacklevel=2)
@@ -211,10 +242,20 @@ class Checkpointer(RankingAttributes):
         return Start(self._epoch, self._step, self._batches, chosen, f"{which}: {chosen}", tuple(missed))
 
     def close(self) -> None:
-        """Say that training has ended: ``last`` is brought up to the final state. Idempotent."""
-        if not self._closed:
-            self._closed = True
+        """Say that training has ended: ``last`` is brought up to the final state, all is committed. Idempotent.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
             self._handle(Event.TRAIN_END)
+            self._settle(wait=True)
+        finally:
+            self._close_saver()
             close_beside(self)
 
     @property
@@ -237,13 +278,24 @@ class Checkpointer(RankingAttributes):
         """Close; after an exception save the interrupted state, if ``save_on_exception`` is on."""
         if kind is None:
             self.close()
-        elif not isinstance(error, SaveError):
-            self._handle(Event.EXCEPTION)
+            return
+        self._interrupted = True
+        try:
+            self._abandon()
+            if not isinstance(error, SaveError):
+                self._handle(Event.EXCEPTION)
+        finally:
+            self._close_saver()
 
-    def _newest(self) -> str | None:
+    def _read_newest(self, allowed: list[Any], read: dict[str, Any]) -> str | None:
+        """Rank 0 only: return the newest checkpoint that is whole, its state left in ``read``."""
         found = scan(self._run.store, extension=self._run.settings.style.extension, depth=self._run.depth)
-        first = newest_of(found)
-        return None if first is None else first.path
+        newest = load_newest(found, allow=allowed)
+        if newest is None:
+            return None
+        item, state = newest
+        read[item.path] = state
+        return item.path
 
     def _go_on_from(self, path: str) -> None:
         """Continue the run that saved this checkpoint, with the files it has in the directory."""
@@ -281,32 +333,44 @@ class Checkpointer(RankingAttributes):
         own = any(item.facts is not None and item.facts.owner == self._run.owner for item in found)
         return frozenset({owner} if kin and not own and not has_sibling(self, owner) else ())
 
-    def _path(self, name: str) -> str:
-        return self._run.store.path(name) if name else ""
-
-    def _agree(self, decide: Callable[[], T]) -> T:
-        return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
-
     def _learn(self, metrics: Mapping[str, Any]) -> None:
         self._metrics.update({str(name): number(name, value) for name, value in metrics.items()})
         if self._run.settings.monitor in metrics:
             self._measured_at = self._step
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
-        plan = self._agree(lambda: self._plan(event))
+        final = event in FINAL
+        self._settle(wait=final)
+        plan, busy = self._agree(lambda: (self._plan(event), self._is_busy()))
+        if plan.names and busy:
+            if self._mode.on_busy == "skip" and not final:
+                self._skip(plan)
+                return
+            self._settle(wait=True)
+            plan = self._agree(lambda: self._plan(event))
+        if plan.verdict.time_due:
+            self._time_checked = self._run.clock.monotonic()
         self._ledger = replace(self._ledger, deferred=plan.after.deferred)
         for message in plan.messages if self.verbose else ():
             log.info(message)
         if plan.names:
-            self._carry_out(plan, self._epoch if next_epoch is None else next_epoch)
+            self._carry_out(plan, self._loop(plan, self._epoch if next_epoch is None else next_epoch), final=final)
+
+    def _is_busy(self) -> bool:
+        """Rank 0 only: whether a save would have to wait."""
+        return self._saver is not None and self._saver.busy
+
+    def _loop(self, plan: Plan, next_epoch: int) -> dict[str, int | str]:
+        """Return where the loop stands, for the state."""
+        batches = self._batches if next_epoch == self._epoch else 0
+        loop: dict[str, int | str] = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch}
+        return loop | {"batches": batches, "deferred": plan.after.deferred}
 
     def _plan(self, event: Event) -> Plan:
         settings = self._run.settings
         self._ledger = replace(self._ledger, sequence=newest_sequence(self))
         moment = self._moment(event)
-        plan = consider(self._run, self._ledger, moment)
-        if plan.verdict.time_due:
-            self._time_checked = self._run.clock.monotonic()
+        plan = consider(self._planned_run(), self._outlook(), moment)
         if plan.verdict.missing and "missing" not in self._told:
             self._told.add("missing")
             warnings.warn(missing_message(settings, moment), stacklevel=2)
@@ -329,46 +393,3 @@ class Checkpointer(RankingAttributes):
             validated=self._validated,
             saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
         )
-
-    def _carry_out(self, plan: Plan, next_epoch: int) -> None:
-        """Write, commit, and only then forget."""
-        before = self._ledger
-        done, error = self._agree(lambda: self._write(plan, next_epoch))
-        if done is not None:
-            for decision in to_remove(self._run, done, before):
-                self._agree(partial(self._remove, decision.name, before))
-                done = done.without(decision.name)
-            self._ledger = done
-            self._adopt(standing(done, self._run.settings), self._path)
-        if error is not None:
-            if self.on_save_error == "raise" and EXCEPTION not in plan.names:
-                raise error
-            warnings.warn(str(error), stacklevel=2)
-
-    def _write(self, plan: Plan, next_epoch: int) -> tuple[Ledger | None, SaveError | None]:
-        """Rank 0 only: commit the files; return the ledger after those that were, and what went wrong."""
-        settings, store = self._run.settings, self._run.store
-        batches = self._batches if next_epoch == self._epoch else 0
-        loop: dict[str, int | str] = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch}
-        loop |= {"batches": batches, "deferred": plan.after.deferred}
-        state = collect(self._parts, weights_only=settings.save_weights_only, loop=loop)
-        try:
-            write_checkpoint(store, plan.primary, state, plan.facts)
-        except SaveError as error:
-            return None, error
-        try:
-            if plan.also:
-                link(store, plan.primary, plan.also)
-        except SaveError as error:
-            return replace(plan.after, last=self._ledger.last, last_step=self._ledger.last_step), error
-        return plan.after, None
-
-    def _remove(self, name: str, ledger: Ledger) -> None:
-        """Rank 0 only."""
-        if not is_ours(self._run, ledger, name):
-            warnings.warn(not_ours(self._path(name)), stacklevel=2)
-            return
-        try:
-            self._run.store.remove(name)
-        except OSError as error:
-            warnings.warn(f"the old checkpoint {self._path(name)} could not be removed: {error}", stacklevel=2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
 from holdfast.engine import load, verify
 from holdfast.engine.commit import save_errors
-from holdfast.errors import LoadError, MissingExtraError
+from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST
@@ -21,6 +22,7 @@ __all__ = [
     "find_last",
     "is_filled",
     "load",
+    "load_newest",
     "make_folder",
     "newest",
     "verify",
@@ -47,11 +49,43 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
 
 def newest_of(found: Iterable[Found]) -> Found | None:
     """Return the newest that is whole and has a full state; warn of damaged ones on the way."""
+    return next(whole(_resumable(found, stacklevel=4)), None)
+
+
+def load_newest(
+    found: Iterable[Found], *, map_location: Any = "cpu", allow: Sequence[Any] = ()
+) -> tuple[Found, Any] | None:
+    """Load the newest that is whole and has a full state; None if there is none.
+
+    Each candidate is read once: its bytes are checked in the memory in which its tensors then stay.
+    Damaged ones, and such as can no longer be read, are passed over with a warning that names them.
+
+    Args:
+        found: the candidates, in any order.
+        map_location: where the tensors go, as for ``torch.load``.
+        allow: further classes and functions that the safe loader may use.
+
+    Raises:
+        UnsafeCheckpointError: if the newest whole one needs classes that are not allowed: an older
+            one in its place would be a step back that nobody asked for.
+        LoadError: if the newest whole one cannot be loaded for another reason.
+
+    """
+    for item in _resumable(found, stacklevel=4):
+        try:
+            return item, load(item.path, map_location=map_location, allow=allow)
+        except (DamagedCheckpointError, OSError) as error:  # noqa: PERF203 - one bad file must not hide the others
+            warnings.warn(f"passed over: {error}", stacklevel=3)
+    return None
+
+
+def _resumable(found: Iterable[Found], *, stacklevel: int) -> Iterator[Found]:
+    """Return what training can resume from, newest first; warn of what cannot be read at all."""
     items = list(found)
     for item in items:
         if item.problem:
-            warnings.warn(f"passed over: {item.path} cannot be read: {item.problem}", stacklevel=3)
-    return next(whole(resumable(items)), None)
+            warnings.warn(f"passed over: {item.path} cannot be read: {item.problem}", stacklevel=stacklevel)
+    return resumable(items)
 
 
 def whole(candidates: Iterable[Found]) -> Iterator[Found]:

@@ -67,6 +67,9 @@ def new_run_id() -> str:
     return secrets.token_hex(8)
 
 
+_NOTHING = Entry("", None, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be written at a moment.
@@ -76,6 +79,7 @@ class Plan:
         names: the files to write, by role.
         facts: what they say of themselves.
         after: the ledger once all of them are committed.
+        entry: what the ledger will say of this save.
         messages: what to tell the user if it is verbose.
 
     """
@@ -85,6 +89,7 @@ class Plan:
     facts: Facts
     after: Ledger
     messages: tuple[str, ...] = ()
+    entry: Entry = _NOTHING
 
     @property
     def primary(self) -> str:
@@ -135,7 +140,27 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
         messages = (_saving_message(run, ledger, moment, score, names[RANKED]),)
     entry = Entry("", score, moment.step, moment.epoch, ledger.sequence + 1)
     after = _after(quiet, names, entry)
-    return Plan(verdict, names, _facts(run, moment, verdict, names, entry.sequence), after, messages)
+    facts = _facts(run, moment, verdict, names, entry.sequence)
+    return Plan(verdict, names, facts, after, messages, entry)
+
+
+def landed(plan: Plan, ledger: Ledger, *, with_last: bool) -> Ledger:
+    """Return a ledger after a plan was carried out, which may have been made for an earlier one.
+
+    ``with_last``: whether the file that it calls ``last`` was made as well.
+    """
+    names = {role: name for role, name in plan.names.items() if with_last or role != LAST}
+    after = _after(ledger, names, plan.entry)
+    return replace(after, deferred=ledger.deferred, sequence=max(after.sequence, ledger.sequence))
+
+
+def outlook(run: Run, ledger: Ledger, plans: Iterable[Plan]) -> Ledger:
+    """Return the ledger as it will be when the plans that are being carried out are, and their removals."""
+    for plan in plans:
+        before, ledger = ledger, landed(plan, ledger, with_last=True)
+        for decision in to_remove(run, ledger, before):
+            ledger = ledger.without(decision.name)
+    return ledger
 
 
 def _after(ledger: Ledger, names: Mapping[str, str], entry: Entry) -> Ledger:

@@ -4,18 +4,87 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.engine import write_checkpoint
+from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.commit import save_errors
+from holdfast.engine.flight import Flight
 from holdfast.engine.globals import globals_of
 from holdfast.front.provenance import git_commit, versions
+from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
+from holdfast.snapshot import stepped, stepped_tensors, weigh
 from holdfast.storage import Store, open_store, split_path
 
-__all__ = ["globals_of", "is_written", "link", "plain_facts", "remove_path", "save_path", "stamp", "sweep"]
+__all__ = [
+    "Behind",
+    "Flight",
+    "SaveStats",
+    "Saver",
+    "begin",
+    "globals_of",
+    "is_written",
+    "lease",
+    "link",
+    "plain_facts",
+    "release",
+    "remove_path",
+    "save_path",
+    "stamp",
+    "sweep",
+    "warm",
+]
+
+_WORTH_WARMING = 1 << 25  # bytes of state below which cold memory costs nothing that is felt
+
+
+@dataclass(frozen=True)
+class Behind:
+    """How a file is written behind the training's back.
+
+    Attributes:
+        store, name, also, over: as of an ``Order``.
+        mode: how saves are carried out.
+        model, optimizers: what is trained.
+        stats: where to count it.
+
+    """
+
+    store: Store
+    name: str
+    also: str
+    over: str
+    mode: SaveMode
+    model: object
+    optimizers: Sequence[object]
+    stats: SaveStats
+
+    def house(self, saver: Saver) -> None:
+        """Before the state is collected: have tensors live in the image, if that is asked for."""
+        if self.mode.zero_copy:
+            saver.house(stepped_tensors(self.model, self.optimizers), self.stats)
+
+
+def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
+    """Take a state; it is committed behind the training's back.
+
+    Raises:
+        SaveError: if the state cannot be taken.
+
+    """
+    steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else ()
+    names = (behind.store, behind.name, state, facts, behind.also, behind.over)
+    return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats))
+
+
+def warm(lease_saver: Callable[[], Saver], model: object, optimizers: Iterable[object]) -> None:
+    """Have the memory for a large state ready before the first save is due."""
+    size = weigh(model, optimizers)
+    if size >= _WORTH_WARMING:
+        lease_saver().warm(size + size // 100)
 
 
 def save_path(path: str | os.PathLike[str], state: object, facts: Facts) -> Manifest:

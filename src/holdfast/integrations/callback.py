@@ -9,27 +9,26 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from holdfast.clock import Clock
-from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
+from holdfast.errors import SaveError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
-from holdfast.front.planning import Plan, Run, consider, missing_message, names_of
+from holdfast.front.planning import Run, names_of
 from holdfast.front.reopening import Remembered, reopen
-from holdfast.front.words import Event, Moment, admits, open_store, time_asks
-from holdfast.integrations.callback_saving import SavingMixin
+from holdfast.front.words import Event, admits, open_store
+from holdfast.integrations.callback_deciding import DecidingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
     is_idle,
     live_objects,
-    metrics_of,
-    saves_at_epoch_end,
-    validation_follows,
-    validation_ran,
 )
 from holdfast.records import Lineage
 
 log = logging.getLogger("holdfast")
 
+_SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images", "recycle_blocks"})
+_NOT_POLICY = frozenset({"dirpath", "verbose", "on_save_error", "clock", *_SAVE_MODE})
 
-class ModelCheckpointCore(SavingMixin):
+
+class ModelCheckpointCore(DecidingMixin):
     """Save the model periodically by monitoring a quantity.
 
     A drop-in for Lightning's class of the same name: the same words, attributes and files, with
@@ -57,6 +56,20 @@ class ModelCheckpointCore(SavingMixin):
         save_on_exception: save the state when training is interrupted, under a name of its own.
         enable_version_counter: append ``-v1``, ``-v2`` … instead of writing over other files.
         on_save_error: ``"raise"`` stops training when a save fails; ``"warn"`` goes on.
+        async_save: a save takes the state and lets training go on; it is written, committed and told to
+            the loggers behind it, and its error is raised by the next hook. False waits for the commit.
+        overlap: the parameters and the optimizer's state are copied during the next forward and
+            backward; the optimizer's next step waits for what is missing.
+        zero_copy: the parameters and the optimizer's state live in the image of the file: nothing of
+            them is copied, and the optimizer's next step waits until they are written. For saves every
+            few steps.
+        on_busy: a save that is due while an earlier one is being written waits for it (``"wait"``)
+            or is left out (``"skip"``). Both are counted in ``stats``. Those at the end, after an
+            exception, and those asked for are never left out.
+        images: how many saves may be on their way at a time (1 or 2), each in host memory of the size
+            of the state, which is used again and again.
+        recycle_blocks: a checkpoint that retention drops gives its blocks to the next one. A program
+            that still has the dropped file open sees it change.
         clock: where the time comes from; for tests.
 
     Attributes:
@@ -67,6 +80,7 @@ class ModelCheckpointCore(SavingMixin):
         kth_value: its score.
         last_model_path: the file that ``save_last`` wrote, or "".
         current_score: the score of the newest ranked checkpoint, or None.
+        stats: what saving has cost so far; on rank 0.
 
     Raises:
         MisconfigurationException: for a word that cannot be meant, when the callback is built.
@@ -94,6 +108,12 @@ class ModelCheckpointCore(SavingMixin):
         save_on_exception: bool = False,
         enable_version_counter: bool = True,
         on_save_error: Literal["raise", "warn"] = "raise",
+        async_save: bool = True,
+        overlap: bool = False,
+        zero_copy: bool = False,
+        on_busy: Literal["wait", "skip"] = "wait",
+        images: int = 1,
+        recycle_blocks: bool = False,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.
@@ -102,14 +122,10 @@ class ModelCheckpointCore(SavingMixin):
             MisconfigurationException: for a word that cannot be meant.
 
         """
-        words = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "dirpath", "verbose", "on_save_error", "clock", "__class__")
-        }
-        self._init_words(words)
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._init_words({name: value for name, value in given.items() if name not in _NOT_POLICY})
         self._init_dirpath(dirpath)
-        self._init_saving(on_save_error)
+        self._init_saving(on_save_error, {name: given[name] for name in _SAVE_MODE})
         self.verbose = bool(verbose)
         self._own_clock = clock
         self._init_state()
@@ -117,9 +133,6 @@ class ModelCheckpointCore(SavingMixin):
         self._last_time_checked: float | None = None
         self._told: set[str] = set()
         self._began = False
-
-    def _rank_zero_info(self, message: str) -> None:
-        log.info(message)
 
     # The hooks of the Trainer.
 
@@ -149,6 +162,7 @@ class ModelCheckpointCore(SavingMixin):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Start the clock, and find the checkpoints of this run that are already there."""
         self._last_time_checked = self._clock.monotonic()
+        self._interrupted = False
         if is_idle(trainer):
             return
         self._settle_dirpath(trainer)
@@ -171,6 +185,8 @@ class ModelCheckpointCore(SavingMixin):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Save if a number of steps or a time has gone by; otherwise cheap."""
+        if self._pending or not self._warmed:
+            self._look_after(trainer, pl_module)
         n = self._every_n_train_steps
         if n < 1 and self._train_time_interval is None:
             return
@@ -207,19 +223,28 @@ class ModelCheckpointCore(SavingMixin):
         self._handle(trainer, Event.TRAIN_END)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Count what an asynchronous ``CheckpointIO`` has written by now; say what it has not."""
+        """Wait for our own saves; count what another asynchronous ``CheckpointIO`` has written, and say what not."""
+        if self._spare:
+            self._as_run().store.remove(self._spare)
+            self._spare = ""
         if self._pending and not trainer.fast_dev_run:
-            self._settle_pending(trainer, self._as_run())
-            for plan, _ in self._pending:
-                self._rank_zero_warn(f"the checkpoint {self._path(plan.primary)} was never committed")
+            self._settle(trainer, wait=True)
+            for pending in self._pending:
+                self._rank_zero_warn(f"the checkpoint {self._path(pending.plan.primary)} was never committed")
         if not self._began and not is_idle(trainer):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
         self._began = False
-        self._pending = []
+        self._pending, self._saver = [], None
         self._watch = MetricWatch()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
-        """Save the interrupted state under a name of its own, if ``save_on_exception`` is on."""
+        """Save the interrupted state under a name of its own, if ``save_on_exception`` is on.
+
+        What was on its way is committed, whatever happened.
+        """
+        self._interrupted = True
+        if self._saver is not None:
+            self._saver.wait()
         if not self.save_on_exception or is_idle(trainer) or isinstance(exception, SaveError):
             return
         plan = self._handle(trainer, Event.EXCEPTION)
@@ -310,81 +335,3 @@ class ModelCheckpointCore(SavingMixin):
         """Rank 0 only."""
         for name in run.store.sweep(run.depth):
             self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")
-
-    def _time_asks(self) -> bool:
-        interval = self._train_time_interval
-        seconds = None if interval is None else interval.total_seconds()
-        return time_asks(seconds, self._ledger, self._elapsed())
-
-    def _elapsed(self) -> float | None:
-        started = self._last_time_checked
-        return None if started is None else self._clock.monotonic() - started
-
-    def _watch_metric(self, trainer: Any) -> None:
-        if self.monitor is not None:
-            self._watch.look(trainer.callback_metrics.get(self.monitor), trainer.global_step)
-
-    def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
-        """One event: decide on rank 0, carry out on all."""
-        if trainer.fast_dev_run or (is_idle(trainer) and not forced):
-            return None
-        self._settle_pending(trainer, self._as_run())
-        run = self._as_run()
-        try:
-            plan = self._agree(trainer, lambda: self._plan(trainer, run, event))
-        except (MissingMetricError, ConfigurationError) as error:
-            raise self._misconfiguration(str(error)) from None
-        self._ledger = replace(self._ledger, deferred=plan.after.deferred)
-        if self.verbose:
-            for message in plan.messages:
-                self._rank_zero_info(message)
-        if plan.names:
-            self._carry_out(trainer, run, plan)
-        return plan
-
-    def _plan(self, trainer: Any, run: Run, event: Event) -> Plan:
-        """Rank 0 only."""
-        self._share_sequence(trainer)
-        moment = self._moment(trainer, event)
-        plan = consider(run, self._ledger, moment)
-        if plan.verdict.time_due:
-            self._last_time_checked = self._clock.monotonic()
-        if plan.verdict.missing:
-            self._tell_once("missing", self._missing_text(run, moment))
-        if plan.verdict.stale:
-            self._tell_once(
-                "stale",
-                f"ModelCheckpoint(monitor={self.monitor!r}) saves at the end of epoch {moment.epoch}, but "
-                f"{self.monitor!r} was measured on an earlier state: the ranking follows the old value. "
-                "Validate before each save, or set save_on_train_epoch_end=False",
-            )
-        return plan
-
-    def _missing_text(self, run: Run, moment: Moment) -> str:
-        text = missing_message(run.settings, moment)
-        if moment.event is Event.STEP:
-            text += f" The save that is due at step {moment.step} waits until it is logged"
-        return text
-
-    def _tell_once(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            self._rank_zero_warn(message)
-
-    def _moment(self, trainer: Any, event: Event) -> Moment:
-        step = trainer.global_step
-        follows = event is Event.STEP and validation_follows(trainer)
-        at_epoch_end = saves_at_epoch_end(trainer, self._save_on_train_epoch_end)
-        automatic = trainer.lightning_module.automatic_optimization
-        return Moment(
-            event=event,
-            step=step,
-            epoch=trainer.current_epoch,
-            elapsed=self._elapsed(),
-            metrics=metrics_of(trainer),
-            fresh=self._watch.is_fresh(step),
-            validated=validation_ran(trainer),
-            validation_follows=follows,
-            epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,
-            saves_at_epoch_end=at_epoch_end,
-        )

@@ -9,17 +9,18 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from weakref import proxy
 
-from holdfast.errors import SaveError
+from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
 from holdfast.front.agreement import agree
-from holdfast.front.planning import Plan, Run, to_remove
+from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import is_ours, not_ours
-from holdfast.front.saving import Stamp, is_written, link, stamp
+from holdfast.front.save_mode import make_save_mode
+from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, stamp
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
@@ -42,25 +43,77 @@ class _Outcome:
     before: Stamp = None
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A save that is not committed yet: ours, which rank 0 follows, or another plugin's, whose file will appear."""
+
+    plan: Plan
+    before: Stamp
+    ours: bool
+    flight: Flight | None
+
+
 class SavingMixin(StateMixin):
     """Writes, commits, forgets, tells."""
+
+    _begun: Flight | None = None
 
     _new_checkpoint_io: Callable[[], CheckpointIOCore]
     _default_checkpoint_io: type
 
-    def _init_saving(self, on_save_error: str) -> None:
+    def _init_saving(self, on_save_error: str, mode: Mapping[str, Any]) -> None:
         if on_save_error not in ("raise", "warn"):
             msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
             raise self._misconfiguration(msg)
         self.on_save_error = on_save_error
-        self._pending: list[tuple[Plan, Stamp]] = []
+        try:
+            self._mode = make_save_mode(**mode)
+        except ConfigurationError as error:
+            raise self._misconfiguration(str(error)) from None
+        self._pending: list[_Pending] = []
+        self._saver: Saver | None = None  # rank 0 only, once something was saved
+        self.stats = SaveStats()
+        self._spare = ""
+        self._warmed = not self._mode.async_save
+        self._interrupted = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, "_saver": None, "_pending": []}
 
     def _rank_zero_warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=3)
 
+    def _rank_zero_info(self, message: str) -> None:
+        log.info(message)
+
     def _as_run(self) -> Run:
-        names = {name for plan, _ in self._pending for role, name in plan.names.items() if role != LAST}
-        return replace(super()._as_run(), waiting=frozenset(names))
+        given = [item for pending in self._pending for item in pending.plan.names.items()]
+        return replace(super()._as_run(), waiting=frozenset(name for role, name in given if role != LAST))
+
+    def _outlook(self, run: Run) -> Ledger:
+        """Return the ledger as it will be once our own saves that are on their way are committed."""
+        plans = [pending.plan for pending in self._pending if pending.ours]
+        return outlook(run, self._ledger, plans) if plans else self._ledger
+
+    def _expected_ledger(self) -> Ledger:
+        return self._outlook(self._as_run()) if self._pending else self._ledger
+
+    def _is_busy(self) -> bool:
+        """Rank 0 only: whether a save of ours would have to wait."""
+        return self._mode.async_save and self._saver is not None and self._saver.busy
+
+    def _look_after(self, trainer: Any, pl_module: Any) -> None:
+        """Between saves: let what is on its way go on, and take note of what has been committed."""
+        if not self._warmed:
+            self._warmed = True
+            io = self._own_io(trainer)
+            if io is not None and trainer.is_global_zero:
+                io.warm(pl_module, trainer.optimizers, self._mode.images)
+        if self._saver is not None:
+            self._saver.poll()
+        if self._pending and trainer.world_size == 1:
+            self._settle(trainer)
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
@@ -89,7 +142,8 @@ class SavingMixin(StateMixin):
             self._report(plan, outcome.error)
             return
         if outcome.primary == _PENDING:
-            self._pending.append((plan, outcome.before))
+            self._pending.append(_Pending(plan, outcome.before, self._is_behind(trainer), self._begun))
+            self._begun = None
             # Its place in the order of saves is taken, or the next save would count as equally old.
             self._ledger = replace(self._ledger, sequence=plan.after.sequence)
             return
@@ -97,9 +151,15 @@ class SavingMixin(StateMixin):
         if outcome.error is not None:
             self._report(plan, outcome.error)
 
+    def _is_behind(self, trainer: Any) -> bool:
+        """Tell, the same on every rank, whether our own thread writes, behind the training's back."""
+        return self._mode.async_save and self._own_io(trainer) is not None
+
     def _write(self, trainer: Any, run: Run, plan: Plan) -> _Outcome:
         before = stamp(run.store, plan.primary) if trainer.is_global_zero else None
         error = self._save_file(trainer, run, plan, plan.primary)
+        if self._is_behind(trainer):
+            return self._agree(trainer, lambda: _Outcome(error=error))
         outcome = self._agree(trainer, lambda: self._inspect(run, plan, error, before))
         if outcome.error is not None or outcome.primary == _PENDING or not plan.also:
             return outcome
@@ -112,7 +172,8 @@ class SavingMixin(StateMixin):
         """Have the Trainer write one file, on every rank; return rank 0's error."""
         path = run.store.path(name)
         io = self._own_io(trainer)
-        expected = io.expecting(path, plan.facts) if io is not None else contextlib.nullcontext()
+        behind = self._behind(trainer, run, plan) if self._is_behind(trainer) else None
+        expected = io.expecting(path, plan.facts, behind) if io is not None else contextlib.nullcontext()
         with expected as expectation:
             try:
                 trainer.save_checkpoint(path, self.save_weights_only)
@@ -121,7 +182,17 @@ class SavingMixin(StateMixin):
                     raise
                 msg = f"the checkpoint {path} was not saved: {error}. What was committed before is untouched"
                 return SaveError(msg, path=path, errno=error.errno)
-        return expectation.error if expectation is not None else None
+        if expectation is None:
+            return None
+        if expectation.saver is not None:
+            self._begun, self._saver = expectation.flight, expectation.saver
+        return expectation.error
+
+    def _behind(self, trainer: Any, run: Run, plan: Plan) -> Behind:
+        """Return how our own thread is to write the file."""
+        spare, self._spare = self._spare, ""
+        trained = (trainer.lightning_module, trainer.optimizers)
+        return Behind(run.store, plan.primary, plan.also, spare, self._mode, *trained, self.stats)
 
     def _inspect(self, run: Run, plan: Plan, error: SaveError | None, before: Stamp) -> _Outcome:
         """Rank 0 only: see what is there now, and give it its second name."""
@@ -144,10 +215,9 @@ class SavingMixin(StateMixin):
         return _Outcome(_COMMITTED, _COMMITTED if there else _PENDING, error)
 
     def _committed(self, trainer: Any, run: Run, plan: Plan, *, with_last: bool) -> None:
+        self.stats.committed += 1
         before = self._ledger
-        after = plan.after
-        if not with_last:
-            after = replace(after, last=before.last, last_step=before.last_step)
+        after = landed(plan, before, with_last=with_last)
         self._set_ledger(after)
         for decision in to_remove(run, after, before):
             log.debug("removing %s: %s", decision.name, decision.reason)
@@ -163,35 +233,73 @@ class SavingMixin(StateMixin):
                 self._rank_zero_warn(not_ours(run.store.path(name)))
                 self._ledger = self._ledger.without(name)
                 return
-            trainer.strategy.remove_checkpoint(run.store.path(name))
-            if "/" in name and trainer.is_global_zero:
-                run.store.remove(name)  # the folders that it leaves empty
+            if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
+                if trainer.is_global_zero:
+                    self._retire(run, name)
+            else:
+                trainer.strategy.remove_checkpoint(run.store.path(name))
+                if "/" in name and trainer.is_global_zero:
+                    run.store.remove(name)  # the folders that it leaves empty
         except OSError as error:
             self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
         self._ledger = self._ledger.without(name)
 
-    def _settle_pending(self, trainer: Any, run: Run) -> None:
-        """Count those files of an asynchronous ``CheckpointIO`` that have appeared by now."""
+    def _may_retire(self, trainer: Any) -> bool:
+        """Tell, the same on every rank, whether a file may be dropped without asking the ``CheckpointIO``."""
+        io = self._own_io(trainer)
+        plain = io is not None and type(io).remove_checkpoint is CheckpointIOCore.remove_checkpoint
+        return plain and self._is_behind(trainer)
+
+    def _retire(self, run: Run, name: str) -> None:
+        """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
+        retired = run.store.retire(name)
+        if self._mode.recycle_blocks and not self._spare:
+            self._spare = retired
+        elif retired and self._saver is not None:
+            problem = f"the old checkpoint {run.store.path(name)} could not be removed"
+            self._saver.tidy(partial(run.store.remove, retired), problem)
+
+    def _settle(self, trainer: Any, *, wait: bool = False) -> None:
+        """Take note of what is committed by now; with ``wait``, of all of our own that is on its way.
+
+        Files of another asynchronous ``CheckpointIO`` count once they have appeared.
+        """
         while self._pending:
-            plan, before = self._pending[0]
+            run, head = self._as_run(), self._pending[0]
             # A newer `last` of its own is on its way or there: this one must not take its name.
-            overtaken = any(LAST in later.names for later, _ in self._pending[1:])
-            due = plan.without_last() if overtaken else plan
-            outcome = self._agree(trainer, partial(self._inspect, run, due, None, before))
-            if outcome.primary == _PENDING:
+            overtaken = any(LAST in later.plan.names for later in self._pending[1:])
+            due = head.plan.without_last() if overtaken and not head.ours else head.plan
+            outcome = self._agree(trainer, partial(self._outcome, run, head, due, wait=wait))
+            if outcome.primary == _PENDING and outcome.error is None:
                 return
             self._pending.pop(0)
-            entries = {entry.name: entry for entry in plan.after.entries}
-            merged = replace(plan.after, entries=self._ledger.entries, sequence=self._ledger.sequence)
-            if plan.primary in entries:
-                merged = merged.with_entry(entries[plan.primary])
-            with_last = plan.names.get(LAST) == plan.primary or outcome.also == _COMMITTED
-            merged = replace(merged, sequence=max(plan.after.sequence, self._ledger.sequence))
-            self._committed(trainer, run, replace(plan, after=merged), with_last=with_last)
+            if outcome.primary == _COMMITTED:
+                with_last = head.plan.names.get(LAST) == head.plan.primary or outcome.also == _COMMITTED
+                self._committed(trainer, run, head.plan, with_last=with_last)
             if outcome.error is not None:
-                self._report(plan, outcome.error)
+                self._report(head.plan, outcome.error)
+
+    def _outcome(self, run: Run, head: _Pending, due: Plan, *, wait: bool) -> _Outcome:
+        """Rank 0 only: what became of the oldest save that is on its way."""
+        if not head.ours:
+            return self._inspect(run, due, None, head.before)
+        assert head.flight is not None  # noqa: S101 - rank 0 began it
+        if wait:
+            head.flight.wait()
+        if not head.flight.done:
+            return _Outcome()
+        flight = head.flight
+        also = _COMMITTED if flight.committed and head.plan.also and flight.link_error is None else _PENDING
+        return _Outcome(_COMMITTED if flight.committed else _PENDING, also, flight.error or flight.link_error)
+
+    def _skip(self, plan: Plan) -> None:
+        """Leave a save out, and say so."""
+        self.stats.skipped += 1
+        log.info("skipped the save of %s: an earlier one is still being written", self._path(plan.primary))
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        if self.on_save_error == "raise" and EXCEPTION not in plan.names:
+        # A state that changed too early is no fault of the disk, and the next save is made another way.
+        harmless = self.on_save_error == "warn" or isinstance(error, ChangedStateError)
+        if not (harmless or self._interrupted or EXCEPTION in plan.names):
             raise error
         self._rank_zero_warn(str(error))

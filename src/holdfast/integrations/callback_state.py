@@ -81,13 +81,17 @@ class StateMixin(NamesMixin, RankingAttributes):
         if elsewhere and not self.best_model_path:
             self.best_model_path = elsewhere
 
+    def _expected_ledger(self) -> Ledger:
+        """Return the ledger as it will be when a file that is written now is committed."""
+        return self._ledger
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with paths relative to the checkpoint directory.
 
-        While a checkpoint is being written this is the state after its commit: it is read only if
-        the commit succeeds.
+        While a checkpoint is being written this is the state after its commit, and after the commits
+        of those before it: it is read only if the commit succeeds.
         """
-        ledger = self._prospect or self._ledger
+        ledger = self._prospect or self._expected_ledger()
         now = standing(ledger, self._settings())
         return {
             "monitor": self.monitor,

@@ -8,12 +8,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.errors import SaveError
 from holdfast.front.opening import load
-from holdfast.front.saving import globals_of, plain_facts, remove_path, save_path, sweep
+from holdfast.front.saving import (
+    Behind,
+    Flight,
+    Saver,
+    begin,
+    globals_of,
+    lease,
+    plain_facts,
+    release,
+    remove_path,
+    save_path,
+    sweep,
+    warm,
+)
 from holdfast.records import Facts
 
 log = logging.getLogger("holdfast")
@@ -22,11 +35,14 @@ log = logging.getLogger("holdfast")
 class Expectation:
     """What a callback says of the file it is about to have written, and what became of it."""
 
-    def __init__(self, path: str, facts: Facts) -> None:
+    def __init__(self, path: str, facts: Facts, behind: Behind | None) -> None:
         """Wait for a save to this path."""
         self.path = path
         self.facts = facts
+        self.behind = behind
         self.error: SaveError | None = None
+        self.flight: Flight | None = None
+        self.saver: Saver | None = None
 
 
 class CheckpointIOCore:
@@ -46,18 +62,23 @@ class CheckpointIOCore:
         self._expected: Expectation | None = None
         self._trusted: tuple[object, ...] = ()
         self._swept: set[str] = set()
+        self._saver: Saver | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_expected": None, "_trusted": (), "_swept": set()}
+        return {**self.__dict__, "_expected": None, "_trusted": (), "_swept": set(), "_saver": None}
 
     @contextlib.contextmanager
-    def expecting(self, path: str, facts: Facts) -> Iterator[Expectation]:
+    def expecting(self, path: str, facts: Facts, behind: Behind | None = None) -> Iterator[Expectation]:
         """Save to this path with these facts, and keep an error instead of raising it.
+
+        With ``behind`` the save is only begun.
 
         The error is kept because the other ranks are already waiting at a barrier behind the save.
         """
-        self._expected = Expectation(path, facts)
+        self._expected = Expectation(path, facts, behind)
+        if behind is not None:
+            behind.house(self._open_saver(behind.mode.images))
         try:
             yield self._expected
         finally:
@@ -74,6 +95,9 @@ class CheckpointIOCore:
         storage_options: Any = None,
     ) -> None:
         """Commit a checkpoint: on return it survives a power cut.
+
+        But for those of a ``ModelCheckpoint`` with ``async_save``: on return the state is taken, and the
+        callback follows the rest.
 
         Raises:
             TypeError: if ``storage_options`` are given: an fsspec URL has its own configuration.
@@ -92,9 +116,22 @@ class CheckpointIOCore:
             save_path(path, checkpoint, plain_facts(checkpoint, reason="requested", kind="lightning"))
             return
         try:
-            save_path(path, checkpoint, expected.facts)
+            if expected.behind is None:
+                save_path(path, checkpoint, expected.facts)
+            else:
+                expected.saver = self._open_saver(expected.behind.mode.images)
+                expected.flight = begin(expected.saver, checkpoint, expected.facts, expected.behind)
         except SaveError as error:
             expected.error = error
+
+    def warm(self, model: object, optimizers: Iterable[object], images: int) -> None:
+        """Have the memory for saves behind the training's back ready before the first is due."""
+        warm(lambda: self._open_saver(images), model, optimizers)
+
+    def _open_saver(self, images: int) -> Saver:
+        if self._saver is None:
+            self._saver = lease(self, images)
+        return self._saver
 
     def _sweep_once(self, path: str | os.PathLike[str]) -> None:
         """Clear away, before the first save into a folder, what an interrupted save has left there."""
@@ -133,4 +170,7 @@ class CheckpointIOCore:
         log.debug("Removed checkpoint: %s", path)
 
     def teardown(self) -> None:
-        """Nothing is left open between saves."""
+        """Wait until what was begun is committed, and give the memory back."""
+        if self._saver is not None:
+            release(self, self._saver)
+            self._saver = None

@@ -2,5 +2,6 @@
 
 from holdfast.snapshot.capture import Snapshot, capture
 from holdfast.snapshot.rng import restore_rng, rng_state
+from holdfast.snapshot.stepped import stepped, stepped_tensors, weigh
 
-__all__ = ["Snapshot", "capture", "restore_rng", "rng_state"]
+__all__ = ["Snapshot", "capture", "restore_rng", "rng_state", "stepped", "stepped_tensors", "weigh"]

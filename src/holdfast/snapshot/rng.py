@@ -13,7 +13,7 @@ def rng_state() -> dict[str, Any]:
     """Return the states of Python's, torch's and, where it is loaded, NumPy's generators."""
     version, internal, gauss = random.getstate()
     state: dict[str, Any] = {
-        "python": [version, list(internal), gauss],
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],  # a list's pickle changes its length
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -21,7 +21,7 @@ def rng_state() -> dict[str, Any]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         name, keys, position, has_gauss, cached = numpy.random.get_state()
-        key_tensor = torch.tensor([int(key) for key in keys], dtype=torch.int64)
+        key_tensor = torch.from_numpy(keys.astype("int64"))
         state["numpy"] = [name, key_tensor, int(position), int(has_gauss), float(cached)]
     return state
 
@@ -30,7 +30,8 @@ def restore_rng(state: dict[str, Any]) -> list[str]:
     """Set the generators; return the names of those that could not be set here."""
     missed = []
     version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    numbers = internal.tolist() if isinstance(internal, torch.Tensor) else internal  # 0.1 had a list
+    random.setstate((version, tuple(numbers), gauss))
     torch.set_rng_state(state["torch"].cpu())
     if "numpy" in state:
         numpy = sys.modules.get("numpy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,9 @@ class Blob:
 
     name: str
     size: int
+
+
+Chunks = Iterable[bytes | memoryview]
 
 
 class Store(Protocol):
@@ -56,10 +59,21 @@ class Store(Protocol):
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
         ...
 
-    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a blob so that it appears whole, durable and at once, or not at all.
 
         Replaces a blob of the same name only at the moment of the commit. Returns the bytes written.
+        A chunk of writable memory has to stay as it is until ``put`` returns: it may be written from
+        where it lies. ``over`` is what ``retire`` has returned, whose space may be used. ``gate`` is
+        called when all bytes are written and none is committed; if it raises, nothing is.
+        """
+        ...
+
+    def retire(self, name: str) -> str:
+        """Take a blob's name away, and return the name under which its space is kept; "" where it is removed.
+
+        The blob is gone at once for every reader by name. What is returned is for ``put(..., over=...)``
+        or for ``remove``; what becomes neither is removed by a later ``sweep``.
         """
         ...
 

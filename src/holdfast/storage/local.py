@@ -13,12 +13,19 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.contract import Blob
+from holdfast.storage.blocks import BlockWriter
+from holdfast.storage.contract import Blob, Chunks
 from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned
 from holdfast.storage.paths import plain_path
+
+try:
+    import fcntl
+except ImportError:  # not on every system
+    fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY_PREFIX = ".holdfast-"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -81,23 +88,43 @@ class LocalStore:
         with open(self.path(name), "rb") as file:
             return os.pread(file.fileno(), length, offset)
 
-    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
         target = self.path(name)
         _make_folders(os.path.dirname(target))
-        with _temporary_beside(target) as (temporary, descriptor):
-            written = 0
-            for chunk in chunks:
-                _write_all(descriptor, memoryview(chunk).cast("B"))
-                written += len(memoryview(chunk).cast("B"))
+        with _temporary_beside(target, self.path(over) if over else "") as (temporary, descriptor):
+            with BlockWriter(descriptor, temporary) as writer:
+                for chunk in chunks:
+                    writer.feed(chunk)
+                written = writer.finish()
+            if gate is not None:
+                gate()
+            if over:
+                os.ftruncate(descriptor, written)
             length = os.fstat(descriptor).st_size
             if length != written:
                 msg = f"wrote {written} bytes but the file has {length}"
                 raise OSError(errno.EIO, msg, target)
-            os.fsync(descriptor)
+            _sync(descriptor)
             os.rename(temporary, target)
         _sync_folder(os.path.dirname(target))
         return written
+
+    def retire(self, name: str) -> str:
+        """Take a file's name away and keep its blocks: for the next ``put(..., over=...)``, or to be removed.
+
+        Only of a file that has no other name; any other is removed. Quick, as nothing waits for the
+        disk: after a power cut the file may have its name again.
+        """
+        path = self.path(name)
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                temporary = _temporary_name(path)
+                os.rename(path, temporary)
+                return os.path.relpath(temporary, self.root).replace(os.sep, "/")
+        self.remove(name)
+        return ""
 
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""
@@ -116,7 +143,7 @@ class LocalStore:
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
                     shutil.copyfileobj(origin, copy, 1 << 24)
-            os.fsync(descriptor)
+            _sync(descriptor)
             os.rename(temporary, self.path(target))
         return how
 
@@ -148,14 +175,16 @@ def _is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary_beside(target: str) -> Iterator[tuple[str, int]]:
-    """Open a locked temporary file in the target's folder; remove it if the body fails."""
-    while True:
+def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]:
+    """Open a locked temporary file in the target's folder, the spare one if it can be; remove it on an error."""
+    temporary, descriptor = spare, _open_spare(spare, target)
+    while descriptor is None:
         temporary = _temporary_name(target)
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        if lock_for_life(descriptor):
-            break
-        os.close(descriptor)  # a sweep took it between its making and its locking
+        made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        if lock_for_life(made):
+            descriptor = made
+        else:
+            os.close(made)  # a sweep took it between its making and its locking
     try:
         yield temporary, descriptor
     except BaseException:
@@ -166,12 +195,21 @@ def _temporary_beside(target: str) -> Iterator[tuple[str, int]]:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while len(data):
-        written = os.write(descriptor, data[: 1 << 30])
-        if not written:  # no error and no progress: trying for ever would hang
-            raise OSError(errno.EIO, "the system wrote none of the bytes it was given")
-        data = data[written:]
+def _open_spare(spare: str, target: str) -> int | None:
+    """Open and lock a retired file; None if it is gone, has another name, or lies on another filesystem."""
+    if not spare:
+        return None
+    try:
+        descriptor = os.open(spare, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
+    if alone and here and lock_for_life(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _temporary_name(target: str) -> str:
@@ -201,11 +239,11 @@ def _hard_link(origin: str, goal: str) -> str:
 
 def _reflink(origin: int, copy: int) -> bool:
     """Share the extents of two files where the filesystem can (btrfs, xfs)."""
+    if fcntl is None:
+        return False
     try:
-        import fcntl  # noqa: PLC0415 - not on every system
-
         fcntl.ioctl(copy, _FICLONE, origin)
-    except (ImportError, OSError):
+    except OSError:
         return False
     return True
 
@@ -220,6 +258,15 @@ def _make_folders(folder: str) -> None:
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
         _sync_folder(os.path.dirname(path))
+
+
+def _sync(descriptor: int) -> None:
+    """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, full)
 
 
 def _sync_folder(folder: str) -> None:

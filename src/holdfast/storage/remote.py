@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import fsspec.core
 
-from holdfast.storage.contract import Blob
+from holdfast.storage.contract import Blob, Chunks
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _TEMPORARY_PREFIX = ".holdfast-"
@@ -92,19 +92,25 @@ class RemoteStore:
                 raise
             return b""  # object stores call a range at the end, or of an empty blob, an error
 
-    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Upload, check the length, and only then let the blob appear."""
+        del over  # there is no writing over what is stored
         key = self._key(name)
         self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
         protocols = self.fs.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
         send = self._upload if names & _UPLOADS_ARE_ATOMIC else self._write_and_move
-        written = send(key, chunks)
+        written = send(key, _then(chunks, gate))
         self.fs.invalidate_cache()
         self._check_length(name, written)
         return written
 
-    def _upload(self, key: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def retire(self, name: str) -> str:
+        """Remove the blob: there are no blocks to keep."""
+        self.remove(name)
+        return ""
+
+    def _upload(self, key: str, chunks: Chunks) -> int:
         file = self.fs.open(key, "wb", autocommit=False)
         try:
             written = _write_all(file, chunks)
@@ -116,7 +122,7 @@ class RemoteStore:
             raise
         return written
 
-    def _write_and_move(self, key: str, chunks: Iterable[bytes | memoryview]) -> int:
+    def _write_and_move(self, key: str, chunks: Chunks) -> int:
         folder = key.rpartition("/")[0]
         temporary = f"{folder}/{_TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
         try:
@@ -167,11 +173,18 @@ class RemoteStore:
         return datetime.now(zone) - modified.replace(tzinfo=zone)
 
 
+def _then(chunks: Chunks, gate: Callable[[], None] | None) -> Chunks:
+    """Yield the chunks; behind the last one, before the blob is completed, open the gate."""
+    yield from chunks
+    if gate is not None:
+        gate()
+
+
 def _is_temporary(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_TEMPORARY_PREFIX)
 
 
-def _write_all(file: Any, chunks: Iterable[bytes | memoryview]) -> int:
+def _write_all(file: Any, chunks: Chunks) -> int:
     written = 0
     for chunk in chunks:
         view = memoryview(chunk).cast("B")

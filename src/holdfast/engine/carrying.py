@@ -1,0 +1,54 @@
+"""The thread of one save: write, commit, link."""
+
+from __future__ import annotations
+
+import threading
+
+from holdfast.engine.commit import finisher, save_errors
+from holdfast.engine.flight import Flight
+from holdfast.engine.order import Order
+from holdfast.errors import SaveError
+from holdfast.snapshot.image import HostImage
+
+
+def started(thread: threading.Thread) -> bool:
+    """Start a thread; tell whether that was possible."""
+    try:
+        thread.start()
+    except RuntimeError:  # out of threads, or the interpreter starts none any more
+        return False
+    return True
+
+
+def carry_out(flight: Flight, image: HostImage, order: Order, earlier: Flight | None) -> None:
+    """Copy what is left, write, commit, link: the thread of one save. Saves are committed in their order."""
+    store = order.store
+    try:
+        with save_errors(flight.path):
+            if flight.taken.later:
+                copier = threading.Thread(target=flight.copy_rest, args=(image,), name="holdfast-copy")
+                if not started(copier):
+                    copier.run()
+            if earlier is not None:
+                earlier.join()
+            finish = finisher(order.facts, flight.snapshot, flight.keep)
+            store.put(order.name, image.seal(flight.snapshot, flight.taken, finish), over=order.over, gate=flight.gate)
+        flight.committed = True
+    except SaveError as error:
+        flight.error = error
+    except BaseException as error:  # noqa: BLE001 - told on the training thread
+        msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}"
+        flight.error = SaveError(msg, path=flight.path)
+    else:
+        _link(flight, order)
+    finally:
+        flight.finish()
+
+
+def _link(flight: Flight, order: Order) -> None:
+    if order.also:
+        try:
+            with save_errors(order.store.path(order.also)):
+                order.store.link(order.name, order.also)
+        except SaveError as error:
+            flight.link_error = error

@@ -1,0 +1,176 @@
+"""One save between its decision and its commit.
+
+The training thread takes the state and goes on; a thread of the save's own copies what may be copied
+later, writes, and commits. They meet in two places: the *fence*, at which training waits until nothing
+reads its tensors any more, and the *gate*, at which the commit waits until the training thread has
+looked whether anything was changed behind the copy's back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from holdfast.engine.order import SaveStats
+from holdfast.errors import ChangedStateError, SaveError
+from holdfast.records import Manifest
+from holdfast.snapshot import Snapshot
+from holdfast.snapshot.image import HostImage, Taken
+
+_LOOK = 0.05  # seconds between looks whether the training thread still lives
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A tensor whose storage is read while training goes on, and its version when the state was taken."""
+
+    place: int
+    tensor: torch.Tensor
+    version: int
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether an operation has written to it since, by torch's own count."""
+        return self.tensor._version != self.version  # noqa: SLF001 - what autograd itself goes by
+
+
+@dataclass
+class Flight:
+    """What is known of one save. Up to ``abandon`` its methods are for the training thread.
+
+    Attributes:
+        path: what is being saved.
+        subject, stats: as the order has them.
+        error: why it was not committed.
+        link_error: why its second name could not be made.
+        manifest: what it says of itself.
+        committed: whether it is there, under its first name.
+        changed: names of tensors that were changed before they were copied.
+        unseen: names of tensors that were changed in a way that torch does not count (``.data``).
+        rehearsal: of a save that copied at once what could have been copied later: returns the places
+            of the storages that hold something else by now than what was saved.
+        fenced: whether an optimizer's step has come to the fence.
+
+    """
+
+    path: str
+    snapshot: Snapshot
+    taken: Taken
+    watched: list[Watched] = field(default_factory=list)
+    subject: int = 0
+    rehearsal: Callable[[], list[int]] | None = None
+    stats: SaveStats = field(default_factory=SaveStats)
+    error: SaveError | None = None
+    link_error: SaveError | None = None
+    manifest: Manifest | None = None
+    committed: bool = False
+    changed: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    fenced: bool = False
+
+    def __post_init__(self) -> None:
+        """Let a save through that is not watched."""
+        self._owner = threading.current_thread()
+        self._read = threading.Event()
+        self._looked = threading.Event()
+        self._done = threading.Event()
+        if not self.watched:
+            self._looked.set()
+
+    @property
+    def done(self) -> bool:
+        """Tell whether it is committed or has failed."""
+        return self._done.is_set()
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the fence is still up."""
+        return not self._looked.is_set()
+
+    def fence(self) -> None:
+        """Wait until the tensors may be changed: call before the optimizer's step."""
+        if self._looked.is_set():
+            return
+        self.fenced = True
+        if self.rehearsal is not None:
+            self.unseen = tuple(self._names(self.rehearsal()))
+        self._release()
+
+    def poll(self) -> None:
+        """Let the commit go on, if only this thread's look at the tensors is missing."""
+        if self._read.is_set() and not self._looked.is_set() and self.rehearsal is None:
+            self._look()
+
+    def wait(self) -> None:
+        """Wait until it is committed or has failed."""
+        if not self._looked.is_set():
+            self._release()
+        self._done.wait()
+
+    def _release(self) -> None:
+        self.taken.crossing.hold()
+        if self.taken.later or self.taken.resident:
+            self._read.wait()
+        self._look()
+
+    def abandon(self) -> None:
+        """In a forked child, where the save's thread is not: it is the parent's."""
+        self.error = SaveError(f"the save of {self.path} is that of the process which was forked", path=self.path)
+        self._read, self._looked, self._done = (threading.Event() for _ in range(3))
+        self._looked.set()
+        self.finish()
+
+    # What follows is for the thread of the save.
+
+    def keep(self, manifest: Manifest) -> None:
+        """Remember what is about to be committed."""
+        self.manifest = manifest
+
+    def copy_rest(self, image: HostImage) -> None:
+        """Make the copies that were left for later."""
+        with contextlib.suppress(Exception):  # told to the thread that writes, which fails by it
+            image.copy_rest(self.taken)
+        if not self.taken.resident:
+            self._read.set()
+
+    def gate(self) -> None:
+        """Wait for the training thread's look, or for its end.
+
+        Raises:
+            ChangedStateError: naming the tensors that were changed too early.
+
+        """
+        self._read.set()
+        if self.rehearsal is not None and not self.taken.resident:
+            return  # all of it was copied before training went on
+        while not self._looked.wait(_LOOK):
+            if not self._owner.is_alive():
+                self._look()
+        if self.changed:
+            raise ChangedStateError(self.path, self.changed)
+
+    def join(self) -> None:
+        """Wait until it is over, from another save's thread."""
+        self._done.wait()
+
+    def finish(self) -> None:
+        """Say that all is over, whatever became of it; let go of the tensors."""
+        self._read.set()
+        self._done.set()
+
+    def _look(self) -> None:
+        self.changed = tuple(self._names([item.place for item in self.watched if item.changed]))
+        self.watched.clear()
+        self._looked.set()
+
+    def _names(self, places: list[int]) -> list[str]:
+        """Return the names of the tensors that view these storages."""
+        if not places:
+            return []
+        wanted = {self.snapshot.storages[place].data_ptr() for place in places}
+        dense = [(name, tensor) for name, tensor in self.snapshot.named if tensor.layout is torch.strided]
+        return [name for name, tensor in dense if tensor.untyped_storage().data_ptr() in wanted]

@@ -1,0 +1,63 @@
+"""What is to be saved, and what saving has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from holdfast.records import Facts
+from holdfast.storage import Store
+
+
+@dataclass
+class SaveStats:
+    """What saving has cost so far.
+
+    Attributes:
+        saves: how many were begun behind the training's back.
+        committed: how many are on the disk, however they were saved.
+        stall_seconds: how long training stood still while the state was taken, once it was collected.
+        waited: how many had to wait for an earlier one.
+        wait_seconds: how long they did, and how long fences have held the optimizer back.
+        skipped: how many were left out because an earlier one was not finished.
+        given_up: how many were given up because the state changed before it was copied.
+
+    """
+
+    saves: int = 0
+    committed: int = 0
+    stall_seconds: float = 0.0
+    waited: int = 0
+    wait_seconds: float = 0.0
+    skipped: int = 0
+    given_up: int = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be saved.
+
+    Attributes:
+        store: where.
+        name: under which name.
+        state: what.
+        facts: what the file says of itself.
+        also: a second name, or "".
+        over: what ``store.retire`` returned, whose blocks may be used, or "".
+        stepped: storages, by address, that only an optimizer's step changes; empty: copy all at once.
+        subject: tells what is trained from other models of the same shape.
+        steady: whether the storages' places in the file are to stay, though the skeleton's length changes.
+        stats: where to count it.
+
+    """
+
+    store: Store
+    name: str
+    state: object
+    facts: Facts
+    also: str = ""
+    over: str = ""
+    stepped: Collection[int] = ()
+    subject: int = 0
+    steady: bool = False
+    stats: SaveStats = field(default_factory=SaveStats)

@@ -1,0 +1,228 @@
+"""Saves behind the training's back: one at a time, in memory that is used again and again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+
+from holdfast.engine.carrying import carry_out, started
+from holdfast.engine.commit import save_errors
+from holdfast.engine.fences import watch_optimizers
+from holdfast.engine.flight import Flight, Watched
+from holdfast.engine.order import Order, SaveStats
+from holdfast.engine.rehearsals import Rehearsals
+from holdfast.errors import ChangedStateError
+from holdfast.snapshot import Snapshot, capture
+from holdfast.snapshot.image import HostImage
+from holdfast.snapshot.template import Templates
+from holdfast.threads import Work
+
+_MUCH = 1 << 28  # bytes
+
+
+class Saver:
+    """Takes states and commits them from a thread. All methods are for the training thread.
+
+    Args:
+        images: how many states may be on their way at a time, each with host memory of its own size.
+
+    """
+
+    def __init__(self, images: int = 1) -> None:
+        """Allocate nothing and start nothing yet."""
+        self._images = [HostImage() for _ in range(images)]
+        self._flights: list[tuple[Flight, HostImage]] = []
+        self._templates = Templates()
+        self._rehearsals = Rehearsals()
+        self._warming: threading.Thread | None = None
+        self._hook: watch_optimizers | None = None
+        self._tidying: deque[tuple[Work, str]] = deque()
+        self.users: dict[int, Any] = {}  # of sharing.py
+        _living.add(self)
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a save would have to wait for an earlier one."""
+        self.poll()
+        return not self._free()
+
+    @property
+    def memory(self) -> int:
+        """The bytes of host memory that saving holds."""
+        return sum(image.size for image in self._images)
+
+    def allow(self, images: int) -> None:
+        """Let at least this many states be on their way at a time."""
+        self._images += [HostImage() for _ in range(images - len(self._images))]
+
+    def warm(self, size: int) -> None:
+        """Have the memory for a state of this size ready, from a thread, before it is first needed."""
+        if self._warming is None and not self._flights:
+            self._warming = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
+            self._warming.start()
+
+    def house(self, tensors: Iterable[torch.Tensor], stats: SaveStats) -> None:
+        """Have parameters and an optimizer's state live in the image, once it is known where: no copy is made of them.
+
+        Those that something else refers to stay where they are, and so do all if they turn out to
+        change outside the optimizer's step.
+        """
+        image = self._wait_for_image(stats)
+        if self._rehearsals.unsettled or self._rehearsals.blind:
+            image.move_out(tensors)
+        elif self._rehearsals.any and len(self._images) == 1:
+            image.move_in(tensors)
+
+    def submit(self, order: Order) -> Flight:
+        """Take the state; on return training may go on, and the rest happens behind it.
+
+        Raises:
+            SaveError: if the state cannot be taken.
+
+        """
+        image = self._wait_for_image(order.stats)
+        begun = time.perf_counter()
+        path = order.store.path(order.name)
+        with save_errors(path):
+            snapshot = capture(order.state, templates=self._templates, front=image.front if order.steady else None)
+            flight = self._take(path, snapshot, image, order)
+        earlier = self._flights[-1][0] if self._flights else None
+        self._flights.append((flight, image))
+        thread = threading.Thread(target=carry_out, args=(flight, image, order, earlier), name="holdfast-save")
+        # Of much, it writes behind the copy, as far as that has come; of little, it would only disturb the copy.
+        early = flight.taken.weight >= _MUCH and started(thread)
+        try:
+            with save_errors(path):
+                image.copy_now(flight.taken)
+        finally:
+            if not early and not started(thread):
+                thread.run()
+        order.stats.saves += 1
+        order.stats.stall_seconds += time.perf_counter() - begun
+        return flight
+
+    def tidy(self, call: Callable[[], None], problem: str) -> None:
+        """Do what may take its time, such as giving back the blocks of a large file, behind the training's back.
+
+        An ``OSError`` becomes a warning that begins with ``problem``, on the training thread.
+        """
+        work = Work(call)
+        if not started(threading.Thread(target=work.run, name="holdfast-tidy")):
+            work.run()
+        self._tidying.append((work, problem))
+
+    def _see_to_tidying(self, *, wait: bool = False) -> None:
+        while self._tidying and (wait or self._tidying[0][0].done):
+            work, problem = self._tidying.popleft()
+            try:
+                work.join()
+            except OSError as error:
+                warnings.warn(f"{problem}: {error}", stacklevel=3)
+
+    def fence(self) -> None:
+        """Wait until no save reads the tensors any more: the optimizer may change them."""
+        for flight, _ in self._flights:
+            if flight.open:
+                begun = time.perf_counter()
+                flight.fence()
+                flight.stats.wait_seconds += time.perf_counter() - begun
+        self.poll()
+
+    def poll(self) -> None:
+        """Give back the memory of saves that are over. Cheap."""
+        if self._tidying:
+            self._see_to_tidying()
+        for item in list(self._flights):
+            flight, _ = item
+            flight.poll()
+            if flight.done and not flight.open:
+                self._flights.remove(item)
+                self._rehearsals.learn(flight)
+                flight.stats.given_up += isinstance(flight.error, ChangedStateError)
+
+    def _end_rehearsals(self) -> None:
+        """Give up those that no optimizer step has ended: nothing is learned from them."""
+        for flight, _ in self._flights:
+            if flight.done:
+                flight.wait()
+        self.poll()
+
+    def wait(self) -> None:
+        """Wait until everything is committed or has failed."""
+        for flight, _ in list(self._flights):
+            flight.wait()
+        self.poll()
+        self._see_to_tidying(wait=True)
+
+    def close(self) -> None:
+        """Wait, and give the memory back. It can be used again."""
+        self.wait()
+        self._join_warming()
+        for image in self._images:
+            image.free()
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def forget(self) -> None:
+        """In a forked child: the threads are not here, and what they write is not ours."""
+        for flight, _ in self._flights:
+            flight.abandon()
+        self._flights.clear()
+        self._tidying.clear()
+        self._warming = None
+        self._images = [HostImage() for _ in self._images]
+
+    def _free(self) -> list[HostImage]:
+        taken = [image for flight, image in self._flights if not flight.done or flight.rehearsal is None]
+        return [image for image in self._images if image not in taken]
+
+    def _wait_for_image(self, stats: SaveStats) -> HostImage:
+        self._join_warming()
+        self._end_rehearsals()
+        if not self._free():
+            begun = time.perf_counter()
+            self._flights[0][0].wait()
+            self.poll()
+            stats.waited += 1
+            stats.wait_seconds += time.perf_counter() - begun
+        return self._free()[0]
+
+    def _join_warming(self) -> None:
+        if self._warming is not None:
+            self._warming.join()
+            self._warming = None
+
+    def _take(self, path: str, snapshot: Snapshot, image: HostImage, order: Order) -> Flight:
+        later = self._rehearsals.later(snapshot, order.stepped)
+        watched = [Watched(place, tensor, tensor._version) for place in later for tensor in snapshot.tensors[place]]  # noqa: SLF001
+        rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
+        taken = image.take(snapshot, () if rehearsing else later, homes=later)
+        if watched:
+            self._hook = self._hook or watch_optimizers(self.fence)
+        if not rehearsing:
+            return Flight(path, snapshot, taken, watched, stats=order.stats)
+        copies = [copy for copy in image.copies(snapshot) if copy.place in later]
+        rehearsal = partial(image.differing, copies)
+        return Flight(path, snapshot, taken, watched, order.subject, rehearsal, order.stats)
+
+
+_living: weakref.WeakSet[Saver] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for saver in list(_living):
+        saver.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

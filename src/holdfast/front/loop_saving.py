@@ -1,0 +1,257 @@
+"""The part of ``Checkpointer`` that carries a plan out: begins the save, and lands it once it is committed.
+
+Rank 0 decides and touches files; the others follow, so that all know the same at the same event.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
+from holdfast.engine.flight import Flight
+from holdfast.errors import ChangedStateError, SaveError
+from holdfast.front.agreement import agree, process_broadcast, process_rank
+from holdfast.front.attributes import RankingAttributes
+from holdfast.front.loop_state import Parts, collect
+from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
+from holdfast.front.reopening import is_ours, not_ours
+from holdfast.front.save_mode import SaveMode
+from holdfast.front.saving import link, warm
+from holdfast.front.standing import standing
+from holdfast.policy.ledger import Ledger
+from holdfast.records import EXCEPTION, LAST
+from holdfast.snapshot import stepped, stepped_tensors
+
+log = logging.getLogger("holdfast")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a save.
+
+    Attributes:
+        committed: whether the file is there.
+        linked: whether its second name is, if it was to have one.
+        error: what went wrong.
+
+    """
+
+    committed: bool
+    linked: bool
+    error: SaveError | None = None
+
+
+class LoopSaving(RankingAttributes):
+    """Writes, commits, forgets.
+
+    Attributes:
+        stats: what saving has cost so far; on rank 0.
+
+    """
+
+    stats: SaveStats
+    _run: Run
+    _ledger: Ledger
+    _parts: Parts
+    on_save_error: str
+
+    def _init_saving(self, mode: SaveMode) -> None:
+        self._mode = mode
+        self._alone = process_broadcast() is None
+        self._leads = process_rank() == 0
+        self.stats = SaveStats()
+        self._saver: Saver | None = None
+        self._waiting: deque[Plan] = deque()
+        self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
+        self._spare = ""
+        self._warmed = not mode.async_save
+        self._interrupted = False
+
+    def fence(self) -> None:
+        """Wait until no save reads the parameters any more. Torch's optimizers call it by themselves.
+
+        Only for loops with ``overlap`` or ``zero_copy`` whose optimizer is none of torch's: call it before
+        its step.
+        """
+        if self._saver is not None:
+            self._saver.fence()
+
+    def wait(self) -> None:
+        """Wait until every save that was begun is committed. Call it on all ranks.
+
+        Raises:
+            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+
+        """
+        self._settle(wait=True)
+
+    def _agree(self, decide: Callable[[], T]) -> T:
+        return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
+
+    def _path(self, name: str) -> str:
+        return self._run.store.path(name) if name else ""
+
+    def _outlook(self) -> Ledger:
+        """Return the ledger as it will be once all that is on its way is committed."""
+        return outlook(self._run, self._ledger, self._waiting) if self._waiting else self._ledger
+
+    def _planned_run(self) -> Run:
+        """Return the run with the names that are given away already."""
+        names = {name for plan in self._waiting for role, name in plan.names.items() if role != LAST}
+        return replace(self._run, waiting=frozenset(names)) if names else self._run
+
+    def _open_saver(self) -> Saver:
+        if self._saver is None:
+            self._saver = lease(self, self._mode.images)
+        return self._saver
+
+    def _close_saver(self) -> None:
+        if self._saver is not None:
+            release(self, self._saver)
+            self._saver = None
+        if self._spare:
+            self._run.store.remove(self._spare)
+            self._spare = ""
+
+    def _warm_up(self) -> None:
+        """Once the optimizer has a state: have the memory for the saves ready before the first is due."""
+        self._warmed = True
+        if self._leads:
+            warm(self._open_saver, self._parts.model, self._parts.optimizers)
+
+    def _look_after(self) -> None:
+        """Between saves: let what is on its way go on, and take note of what has been committed."""
+        if not self._warmed:
+            self._warm_up()
+        if self._saver is not None:
+            self._saver.poll()
+        if self._alone:
+            self._settle(wait=False)
+
+    def _carry_out(self, plan: Plan, loop: dict[str, int | str], *, final: bool) -> None:
+        """Write; commit; and only then forget."""
+        begun = self._agree(lambda: self._begin(plan, loop))
+        if begun is not None:
+            self._land(plan, begun)
+            return
+        self._waiting.append(plan)
+        # Its place in the order of saves is taken, or the next save would count as equally old.
+        self._ledger = replace(self._ledger, sequence=plan.after.sequence)
+        if final:
+            self._settle(wait=True)
+
+    def _begin(self, plan: Plan, loop: dict[str, int | str]) -> Outcome | None:
+        """Rank 0 only: save, or begin to; return what became of it if that is known."""
+        store = self._run.store
+        weights_only = self._run.settings.save_weights_only
+        if self._mode.zero_copy:
+            self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
+        state = collect(self._parts, weights_only=weights_only, loop=loop)
+        try:
+            if self._mode.async_save:
+                self._flights.append(self._open_saver().submit(self._order(plan, state)))
+                return None
+            write_checkpoint(store, plan.primary, state, plan.facts, over=self._take_spare())
+        except SaveError as error:
+            return Outcome(committed=False, linked=False, error=error)
+        try:
+            if plan.also:
+                link(store, plan.primary, plan.also)
+        except SaveError as error:
+            return Outcome(committed=True, linked=False, error=error)
+        return Outcome(committed=True, linked=True)
+
+    def _order(self, plan: Plan, state: object) -> Order:
+        return Order(
+            self._run.store,
+            plan.primary,
+            state,
+            plan.facts,
+            plan.also,
+            over=self._take_spare(),
+            stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else (),
+            subject=id(self._parts.model),
+            steady=self._mode.zero_copy,
+            stats=self.stats,
+        )
+
+    def _take_spare(self) -> str:
+        spare, self._spare = self._spare, ""
+        return spare
+
+    def _settle(self, *, wait: bool) -> None:
+        """Land what is committed by now; with ``wait``, all that is on its way."""
+        while self._waiting:
+            outcome = self._agree(partial(self._outcome, wait=wait))
+            if outcome is None:
+                return
+            self._land(self._waiting.popleft(), outcome)
+
+    def _outcome(self, *, wait: bool) -> Outcome | None:
+        """Rank 0 only: what became of the oldest save; None if it is still on its way."""
+        flight = self._flights[0]
+        if wait:
+            flight.wait()
+        if not flight.done:
+            return None
+        self._flights.popleft()
+        return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
+
+    def _land(self, plan: Plan, outcome: Outcome) -> None:
+        """Take note of a commit, and forget what retention drops."""
+        if outcome.committed:
+            self.stats.committed += 1
+            before = self._ledger
+            done = landed(plan, before, with_last=outcome.linked or not plan.also)
+            for decision in to_remove(self._run, done, before):
+                self._agree(partial(self._remove, decision.name, before))
+                done = done.without(decision.name)
+            self._ledger = done
+            self._adopt(standing(done, self._run.settings), self._path)
+        if outcome.error is not None:
+            self._report(plan, outcome.error)
+
+    def _report(self, plan: Plan, error: SaveError) -> None:
+        # A state that changed too early is no fault of the disk, and the next save is made another way.
+        harmless = self.on_save_error == "warn" or isinstance(error, ChangedStateError)
+        if not (harmless or self._interrupted or EXCEPTION in plan.names):
+            raise error
+        warnings.warn(str(error), stacklevel=2)
+
+    def _remove(self, name: str, ledger: Ledger) -> None:
+        """Rank 0 only."""
+        if not is_ours(self._run, ledger, name):
+            warnings.warn(not_ours(self._path(name)), stacklevel=2)
+            return
+        store = self._run.store
+        problem = f"the old checkpoint {self._path(name)} could not be removed"
+        try:
+            if not self._mode.async_save:
+                store.remove(name)
+                return
+            retired = store.retire(name)
+        except OSError as error:
+            warnings.warn(f"{problem}: {error}", stacklevel=2)
+            return
+        if self._mode.recycle_blocks and not self._spare:
+            self._spare = retired
+        elif retired:
+            self._open_saver().tidy(partial(store.remove, retired), problem)
+
+    def _skip(self, plan: Plan) -> None:
+        """Leave a save out, and say so."""
+        self.stats.skipped += 1
+        log.info("skipped the save of %s: an earlier one is still being written", self._path(plan.primary))
+
+    def _abandon(self) -> None:
+        """After an exception: let what was begun be committed, but raise nothing over the exception."""
+        for flight in self._flights:
+            flight.wait()

@@ -1,0 +1,122 @@
+"""The part of ``ModelCheckpoint`` that decides: from an event of the Trainer to a plan, and to its carrying out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from holdfast.clock import Clock
+from holdfast.errors import ConfigurationError, MissingMetricError
+from holdfast.front.planning import Plan, Run, consider, missing_message
+from holdfast.front.save_mode import FINAL
+from holdfast.front.words import Event, Moment, time_asks
+from holdfast.integrations.callback_saving import SavingMixin
+from holdfast.integrations.freshness import MetricWatch
+from holdfast.integrations.trainer_facts import (
+    is_idle,
+    metrics_of,
+    saves_at_epoch_end,
+    validation_follows,
+    validation_ran,
+)
+
+
+class DecidingMixin(SavingMixin):
+    """Decides on rank 0, carries out on all."""
+
+    verbose: bool
+    _watch: MetricWatch
+    _told: set[str]
+    _last_time_checked: float | None
+    _clock: Clock
+
+    def _time_asks(self) -> bool:
+        interval = self._train_time_interval
+        seconds = None if interval is None else interval.total_seconds()
+        return time_asks(seconds, self._ledger, self._elapsed())
+
+    def _elapsed(self) -> float | None:
+        started = self._last_time_checked
+        return None if started is None else self._clock.monotonic() - started
+
+    def _watch_metric(self, trainer: Any) -> None:
+        if self.monitor is not None:
+            self._watch.look(trainer.callback_metrics.get(self.monitor), trainer.global_step)
+
+    def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
+        """One event: decide on rank 0, carry out on all."""
+        if trainer.fast_dev_run or (is_idle(trainer) and not forced):
+            return None
+        final = event in FINAL
+        self._settle(trainer, wait=final)
+        plan, busy = self._decide(trainer, event)
+        if plan.names and busy:
+            if self._mode.on_busy == "skip" and not final:
+                self._skip(plan)
+                return plan
+            self._settle(trainer, wait=True)
+            plan, _ = self._decide(trainer, event)
+        if plan.verdict.time_due:
+            self._last_time_checked = self._clock.monotonic()
+        self._ledger = replace(self._ledger, deferred=plan.after.deferred)
+        if self.verbose:
+            for message in plan.messages:
+                self._rank_zero_info(message)
+        if plan.names:
+            self._carry_out(trainer, self._as_run(), plan)
+            if final:
+                self._settle(trainer, wait=True)
+        return plan
+
+    def _decide(self, trainer: Any, event: Event) -> tuple[Plan, bool]:
+        """Return the plan, the same on every rank, and whether a save would have to wait."""
+        run = self._as_run()
+        try:
+            return self._agree(trainer, lambda: (self._plan(trainer, run, event), self._is_busy()))
+        except (MissingMetricError, ConfigurationError) as error:
+            raise self._misconfiguration(str(error)) from None
+
+    def _plan(self, trainer: Any, run: Run, event: Event) -> Plan:
+        """Rank 0 only."""
+        self._share_sequence(trainer)
+        moment = self._moment(trainer, event)
+        plan = consider(run, self._outlook(run), moment)
+        if plan.verdict.missing:
+            self._tell_once("missing", self._missing_text(run, moment))
+        if plan.verdict.stale:
+            self._tell_once(
+                "stale",
+                f"ModelCheckpoint(monitor={self.monitor!r}) saves at the end of epoch {moment.epoch}, but "
+                f"{self.monitor!r} was measured on an earlier state: the ranking follows the old value. "
+                "Validate before each save, or set save_on_train_epoch_end=False",
+            )
+        return plan
+
+    def _missing_text(self, run: Run, moment: Moment) -> str:
+        text = missing_message(run.settings, moment)
+        if moment.event is Event.STEP:
+            text += f" The save that is due at step {moment.step} waits until it is logged"
+        return text
+
+    def _tell_once(self, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._rank_zero_warn(message)
+
+    def _moment(self, trainer: Any, event: Event) -> Moment:
+        step = trainer.global_step
+        follows = event is Event.STEP and validation_follows(trainer)
+        at_epoch_end = saves_at_epoch_end(trainer, self._save_on_train_epoch_end)
+        automatic = trainer.lightning_module.automatic_optimization
+        return Moment(
+            event=event,
+            step=step,
+            epoch=trainer.current_epoch,
+            elapsed=self._elapsed(),
+            metrics=metrics_of(trainer),
+            fresh=self._watch.is_fresh(step),
+            validated=validation_ran(trainer),
+            validation_follows=follows,
+            epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,
+            saves_at_epoch_end=at_epoch_end,
+        )

@@ -1,0 +1,40 @@
+"""The names of the tensors in a state: the keys and places on the way to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+_LEAVES = frozenset({int, float, str, bool, bytes, complex, type(None)})
+
+
+def named_tensors(state: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors in mappings, lists and tuples, with their names, such as ``state_dict.head.weight``."""
+    return _walk(state, "", set())
+
+
+def _walk(value: object, path: str, above: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Go down; ``above`` holds the containers on the way, against cycles."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+        return
+    items = _items(value)
+    if items is None or id(value) in above:
+        return
+    above.add(id(value))
+    prefix = f"{path}." if path else ""
+    for key, item in items:
+        if type(item) is torch.Tensor:
+            yield f"{prefix}{key}", item
+        elif type(item) not in _LEAVES:
+            yield from _walk(item, f"{prefix}{key}", above)
+    above.remove(id(value))
+
+
+def _items(value: object) -> Iterator[tuple[object, object]] | None:
+    if isinstance(value, Mapping):
+        return iter(value.items())
+    if isinstance(value, (list, tuple)):
+        return iter(enumerate(value))
+    return None

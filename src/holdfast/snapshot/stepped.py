@@ -1,0 +1,49 @@
+"""Which memory of a state only an optimizer's step changes, and how large the state is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+_OWN = (torch.Tensor, torch.nn.Parameter)  # subclasses may have no storage, or several
+_SMALL = 1 << 16  # bytes below which a copy is over before it is worth watching
+
+
+def stepped(model: object, optimizers: Iterable[object]) -> frozenset[int]:
+    """Return the addresses of the large storages of a model's parameters and of optimizers' states."""
+    return frozenset(
+        tensor.untyped_storage().data_ptr()
+        for tensor in stepped_tensors(model, optimizers)
+        if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() >= _SMALL
+    )
+
+
+def stepped_tensors(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:
+    """Return those of a model's parameters and of the tensors in optimizers' states that are of torch's own classes."""
+    tensors = (*_parameters(model), *(item for optimizer in optimizers for item in _moments(optimizer)))
+    return [tensor for tensor in tensors if type(tensor) in _OWN]
+
+
+def weigh(model: object, optimizers: Iterable[object]) -> int:
+    """Return about how many bytes the state of a model and its optimizers has."""
+    tensors = stepped_tensors(model, optimizers)
+    buffers = getattr(model, "buffers", None)
+    tensors += list(buffers()) if callable(buffers) else []
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _parameters(model: object) -> Iterator[torch.Tensor]:
+    parameters = getattr(model, "parameters", None)
+    for item in parameters() if callable(parameters) else ():
+        if isinstance(item, torch.Tensor):
+            yield item
+
+
+def _moments(optimizer: object) -> Iterator[torch.Tensor]:
+    state: Any = getattr(optimizer, "state", None)
+    for values in list(state.values()) if isinstance(state, dict) else ():
+        for value in values.values() if isinstance(values, dict) else ():
+            if isinstance(value, torch.Tensor):
+                yield value

@@ -1,0 +1,85 @@
+"""A few threads that carry out work in the order it comes.
+
+Not ``concurrent.futures``: its pools take no more work once the interpreter has begun to shut down, and
+that is when the last checkpoint may still be on its way.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+
+class Work:
+    """One call that a thread makes."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        """Make the call when asked."""
+        self._call = call
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Make the call, and keep what it raises for the one who waits."""
+        try:
+            self._call()
+        except BaseException as error:  # noqa: BLE001 - raised again by join, on the thread that asked
+            self._error = error
+        finally:
+            self._done.set()
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the call is over."""
+        return self._done.is_set()
+
+    def join(self) -> None:
+        """Wait until the call is over; raise what it raised."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Threads:
+    """Threads that live until ``stop``. They are started with the work, as many as it needs."""
+
+    def __init__(self, count: int, name: str) -> None:
+        """Start none yet."""
+        self._count = count
+        self._name = name
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+
+    def run(self, call: Callable[[], None]) -> Work:
+        """Have a thread make the call; where no thread can be started any more, make it here."""
+        work = Work(call)
+        if len(self._threads) < self._count and not self._start():
+            work.run()
+        else:
+            self._queue.put(work)
+        return work
+
+    def stop(self) -> None:
+        """Begin nothing more, and wait for what has begun."""
+        self._stopped = True
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self) -> bool:
+        """Start one more thread; tell whether there is any."""
+        thread = threading.Thread(target=self._serve, name=self._name)
+        try:
+            thread.start()
+        except RuntimeError:  # out of threads, or the interpreter starts none any more
+            return bool(self._threads)
+        self._threads.append(thread)
+        return True
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            if not self._stopped:
+                work.run()
