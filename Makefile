@@ -34,8 +34,8 @@ crash: $(READY)  ## real processes, really killed
 docs: $(READY)  ## run the code in the documentation
 	$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(READY)  ## save and load, against the peers, as ratios
-	$(BIN)/python benchmarks/save.py
+bench: $(READY)  ## what it costs, beside the peers and the machine's limits: BENCH=--quick to see that it runs
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
