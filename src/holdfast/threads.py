@@ -6,6 +6,9 @@ that is when the last checkpoint may still be on its way.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -42,12 +45,17 @@ class Work:
 
 
 class Threads:
-    """Threads that live until ``stop``. They are started with the work, as many as it needs."""
+    """Threads that live until ``stop``. They are started with the work, as many as it needs.
 
-    def __init__(self, count: int, name: str) -> None:
+    With ``apart`` they run on other processors than the one that this thread runs on just then: for work
+    of a few milliseconds of which this thread does its part.
+    """
+
+    def __init__(self, count: int, name: str, *, apart: bool = False) -> None:
         """Start none yet."""
         self._count = count
         self._name = name
+        self._apart = apart
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -77,9 +85,28 @@ class Threads:
         except RuntimeError:  # out of threads, or the interpreter starts none any more
             return bool(self._threads)
         self._threads.append(thread)
+        if self._apart and thread.native_id is not None:
+            _send_away(thread.native_id)
         return True
 
     def _serve(self) -> None:
         while (work := self._queue.get()) is not None:
             if not self._stopped:
                 work.run()
+
+
+def _send_away(thread: int) -> None:
+    """Keep a thread off the processor that this one runs on.
+
+    Linux often wakes a thread where the one runs that wakes it, and moves neither for some milliseconds:
+    half of a copy of 100 MB would be made by one of two.
+    """
+    if _processor is None or not hasattr(os, "sched_setaffinity"):
+        return
+    with contextlib.suppress(OSError):  # not permitted, or the thread is over: then it runs where it runs
+        others = os.sched_getaffinity(0) - {_processor()}
+        if others:
+            os.sched_setaffinity(thread, others)
+
+
+_processor = getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None

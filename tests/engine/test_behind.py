@@ -129,9 +129,6 @@ def test_a_busy_disk_is_waited_for_and_that_is_counted(disk, tmp_path):
     ckpt.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the front door waits by itself before it asks the saver, which counts the waits"
-)
 def test_waits_for_a_busy_disk_are_counted(disk, tmp_path):
     """A save that had to wait for the one before is counted as one that waited, with the time it took."""
     ckpt = checkpointer(tmp_path, save_top_k=-1)
@@ -254,7 +251,6 @@ def test_an_error_leaves_the_old_ones_alone(disk, tmp_path):
     ckpt.close()
 
 
-@pytest.mark.xfail(strict=True, reason="close() raises the earlier error before it makes the final save")
 def test_an_earlier_error_does_not_cost_the_final_state(disk, tmp_path):
     """When the last save before ``close`` has failed, ``close`` still brings ``last`` up, and then raises."""
     ckpt = checkpointer(tmp_path, every_n_train_steps=2, save_last=True)
@@ -267,7 +263,6 @@ def test_an_earlier_error_does_not_cost_the_final_state(disk, tmp_path):
     assert step_of(tmp_path / "last.ckpt") == 2
 
 
-@pytest.mark.xfail(strict=True, reason="close() raises the first error and lands nothing of what comes after it")
 def test_an_earlier_error_does_not_hide_the_next_save(disk, tmp_path):
     """Of two saves on their way the first fails: the second is committed, ranked and named after ``close``."""
     ckpt = checkpointer(tmp_path, images=2)
@@ -321,7 +316,6 @@ def test_recycled_blocks_are_not_left_behind(disk, tmp_path):
     verify(tmp_path / "step=7.ckpt")
 
 
-@pytest.mark.xfail(strict=True, reason="the blocks are handed to a save that does not come about, and then forgotten")
 def test_recycled_blocks_survive_a_state_that_cannot_be_taken(tmp_path):
     """With ``recycle_blocks``, a state that cannot be pickled does not leave a dropped file's blocks behind."""
 
@@ -568,7 +562,6 @@ print("committed")
 """
 
 
-@pytest.mark.xfail(strict=True, reason="without a thread, the training thread waits at the gate for its own look")
 def test_without_threads_an_overlapped_save_does_not_hang(tmp_path):
     """Where the system starts no more threads, an overlapped save is made at once, and committed."""
     import subprocess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 
@@ -16,9 +17,6 @@ from tests.support.states import same
 
 MODES = {"overlap": {"overlap": True}, "zero copy": {"zero_copy": True}}
 MOMENTS = pytest.mark.parametrize("moment", ["before", "halfway"])
-LEFT_IN = pytest.mark.xfail(
-    strict=True, reason="a tensor that lives in the image and is known to change is neither moved out nor watched"
-)
 
 
 def run(kind, folder, steps=STEPS, **words):
@@ -79,23 +77,12 @@ WELL_BEHAVED = {
 }
 
 
-SOMETIMES = pytest.mark.xfail(strict=False, reason="as above, where the tensors get into the image in time")
+def in_each_mode(kinds):
+    """Each kind in each mode."""
+    return pytest.mark.parametrize(("kind", "mode"), itertools.product(kinds, MODES))
 
 
-def in_each_mode(kinds, left_in=None):
-    """Each kind in each mode; those that are ``left_in`` are a known defect of the second."""
-    left_in = left_in or {}
-    return pytest.mark.parametrize(
-        ("kind", "mode"),
-        [
-            pytest.param(kind, mode, marks=left_in[kind] if mode == "zero copy" and kind in left_in else [])
-            for kind in kinds
-            for mode in MODES
-        ],
-    )
-
-
-@in_each_mode(WELL_BEHAVED, left_in={"Averages": SOMETIMES, "Clips": LEFT_IN})
+@in_each_mode(WELL_BEHAVED)
 def test_every_state_is_saved_whole(kind, mode, slow_copies, tmp_path):
     """With each optimizer and each way to step, every save is committed, and holds the state of its moment."""
     oracles, messages, stats = run(WELL_BEHAVED[kind], tmp_path, **MODES[mode])
@@ -125,7 +112,6 @@ def test_an_optimizer_that_passes_no_fence_costs_nothing(kind, mode, slow_copies
 
 @in_each_mode(
     [loops.OwnThenTorch, loops.OwnByDataThenTorch, loops.AveragesSometimes, loops.ClipsData, loops.ReloadsModel],
-    left_in={loops.OwnThenTorch: LEFT_IN, loops.AveragesSometimes: LEFT_IN},
 )
 @MOMENTS
 def test_what_changes_between_save_and_step_is_never_torn(kind, mode, moment, slow_copies, tmp_path):

@@ -430,7 +430,6 @@ print("whole" if same else "torn" if flight.committed else "given up")
 """
 
 
-@pytest.mark.xfail(strict=True, reason="that a storage was given other memory amid the copy is not looked at")
 def test_memory_that_is_taken_away_amid_the_copy(tmp_path):
     """``share_memory()``, which replaces the memory of parameters in place, costs the save, or nothing."""
     done = run_script(SHARED, tmp_path, timeout=60)

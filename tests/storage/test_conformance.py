@@ -27,14 +27,7 @@ class _Opened(StoreSuite):
         return sorted(os.path.relpath(path, store.root) for path in found)
 
 
-class _Files(_Opened):
-    @pytest.mark.xfail(strict=True, reason="`over` is taken for a retired file whatever its name is")
-    def test_over_what_was_never_retired(self, store):
-        """A blob that has its name still is not written over, even if a caller mistakes it for a retired one."""
-        super().test_over_what_was_never_retired(store)
-
-
-class TestLocal(_Files):
+class TestLocal(_Opened):
     """Files of this machine."""
 
     @pytest.fixture
@@ -42,7 +35,7 @@ class TestLocal(_Files):
         return open_store(os.path.abspath(f"new/folder-{secrets.token_hex(4)}"))
 
 
-class TestLocalFileUrl(_Files):
+class TestLocalFileUrl(_Opened):
     """The same through a ``file://`` URL."""
 
     @pytest.fixture

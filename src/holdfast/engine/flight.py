@@ -26,16 +26,23 @@ _LOOK = 0.05  # seconds between looks whether the training thread still lives
 
 @dataclass(frozen=True)
 class Watched:
-    """A tensor whose storage is read while training goes on, and its version when the state was taken."""
+    """A tensor whose storage is read while training goes on; its version and address when the state was taken."""
 
     place: int
     tensor: torch.Tensor
     version: int
+    address: int
+
+    @classmethod
+    def of(cls, place: int, tensor: torch.Tensor) -> Watched:
+        """Return the tensor as it is now."""
+        return cls(place, tensor, tensor._version, tensor.untyped_storage().data_ptr())  # noqa: SLF001
 
     @property
     def changed(self) -> bool:
-        """Tell whether an operation has written to it since, by torch's own count."""
-        return self.tensor._version != self.version  # noqa: SLF001 - what autograd itself goes by
+        """Tell whether an operation has written to it since, by torch's own count, or its memory is another."""
+        written = self.tensor._version != self.version  # noqa: SLF001 - what autograd itself goes by
+        return written or self.tensor.untyped_storage().data_ptr() != self.address
 
 
 @dataclass
@@ -50,6 +57,7 @@ class Flight:
         manifest: what it says of itself.
         committed: whether it is there, under its first name.
         changed: names of tensors that were changed before they were copied.
+        strays: where their storages lie.
         unseen: names of tensors that were changed in a way that torch does not count (``.data``).
         rehearsal: of a save that copied at once what could have been copied later: returns the places
             of the storages that hold something else by now than what was saved.
@@ -69,6 +77,7 @@ class Flight:
     manifest: Manifest | None = None
     committed: bool = False
     changed: tuple[str, ...] = ()
+    strays: tuple[int, ...] = ()
     unseen: tuple[str, ...] = ()
     fenced: bool = False
 
@@ -147,6 +156,8 @@ class Flight:
         self._read.set()
         if self.rehearsal is not None and not self.taken.resident:
             return  # all of it was copied before training went on
+        if threading.current_thread() is self._owner:  # the system starts no more threads
+            self._look()
         while not self._looked.wait(_LOOK):
             if not self._owner.is_alive():
                 self._look()
@@ -163,7 +174,9 @@ class Flight:
         self._done.set()
 
     def _look(self) -> None:
-        self.changed = tuple(self._names([item.place for item in self.watched if item.changed]))
+        places = [item.place for item in self.watched if item.changed]
+        self.changed = tuple(self._names(places))
+        self.strays = tuple(self.snapshot.storages[place].data_ptr() for place in places)
         self.watched.clear()
         self._looked.set()
 

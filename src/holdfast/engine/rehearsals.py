@@ -23,14 +23,12 @@ class Rehearsals:
 
     Attributes:
         blind: whether something changes tensors in a way that cannot be seen.
-        unsettled: whether tensors that live in the image have turned out to change too early.
 
     """
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self.blind = False
-        self.unsettled = False
         self._changing: set[str] = set()
         self._held_for: object = None
         self._since = 0
@@ -68,12 +66,10 @@ class Rehearsals:
             self._held_for, self._since = (flight.subject, flight.snapshot.shape), 0
             if flight.changed:
                 log.info("copied at once, as they change outside the optimizer's step: %s", ", ".join(flight.changed))
-        elif flight.changed:
-            self.unsettled = self.unsettled or bool(flight.taken.resident)
         self._changing.update(flight.changed)
         unseen = [name for name in flight.unseen if name not in flight.changed]
         if unseen:
-            self.blind = self.unsettled = True
+            self.blind = True
             warnings.warn(
                 f"{unseen[0]} was changed between a save and the next optimizer step in a way that torch does not "
                 "count (through `.data`, most likely): from now on every save copies the whole state at once",

@@ -26,8 +26,6 @@ from holdfast.snapshot.image import HostImage
 from holdfast.snapshot.template import Templates
 from holdfast.threads import Work
 
-_MUCH = 1 << 28  # bytes
-
 
 class Saver:
     """Takes states and commits them from a thread. All methods are for the training thread.
@@ -73,13 +71,11 @@ class Saver:
     def house(self, tensors: Iterable[torch.Tensor], stats: SaveStats) -> None:
         """Have parameters and an optimizer's state live in the image, once it is known where: no copy is made of them.
 
-        Those that something else refers to stay where they are, and so do all if they turn out to
-        change outside the optimizer's step.
+        Those that something else refers to stay where they are, and so do those that turn out to change
+        outside the optimizer's step.
         """
         image = self._wait_for_image(stats)
-        if self._rehearsals.unsettled or self._rehearsals.blind:
-            image.move_out(tensors)
-        elif self._rehearsals.any and len(self._images) == 1:
+        if self._rehearsals.any and not self._rehearsals.blind and len(self._images) == 1:
             image.move_in(tensors)
 
     def submit(self, order: Order) -> Flight:
@@ -98,13 +94,11 @@ class Saver:
         earlier = self._flights[-1][0] if self._flights else None
         self._flights.append((flight, image))
         thread = threading.Thread(target=carry_out, args=(flight, image, order, earlier), name="holdfast-save")
-        # Of much, it writes behind the copy, as far as that has come; of little, it would only disturb the copy.
-        early = flight.taken.weight >= _MUCH and started(thread)
         try:
             with save_errors(path):
                 image.copy_now(flight.taken)
-        finally:
-            if not early and not started(thread):
+        finally:  # not before: writing behind the copy would slow it by a fifth, and save less than that
+            if not started(thread):
                 thread.run()
         order.stats.saves += 1
         order.stats.stall_seconds += time.perf_counter() - begun
@@ -142,11 +136,12 @@ class Saver:
         if self._tidying:
             self._see_to_tidying()
         for item in list(self._flights):
-            flight, _ = item
+            flight, image = item
             flight.poll()
             if flight.done and not flight.open:
                 self._flights.remove(item)
                 self._rehearsals.learn(flight)
+                image.keep_out(flight.strays)
                 flight.stats.given_up += isinstance(flight.error, ChangedStateError)
 
     def _end_rehearsals(self) -> None:
@@ -204,7 +199,7 @@ class Saver:
 
     def _take(self, path: str, snapshot: Snapshot, image: HostImage, order: Order) -> Flight:
         later = self._rehearsals.later(snapshot, order.stepped)
-        watched = [Watched(place, tensor, tensor._version) for place in later for tensor in snapshot.tensors[place]]  # noqa: SLF001
+        watched = [Watched.of(place, tensor) for place in later for tensor in snapshot.tensors[place]]
         rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
         taken = image.take(snapshot, () if rehearsing else later, homes=later)
         if watched:

@@ -252,8 +252,10 @@ class Checkpointer(LoopSaving):
             return
         self._closed = True
         try:
-            self._handle(Event.TRAIN_END)
-            self._settle(wait=True)
+            try:
+                self._settle(wait=True)
+            finally:  # an earlier save's failure does not cost the final state
+                self._handle(Event.TRAIN_END)
         finally:
             self._close_saver()
             close_beside(self)
@@ -346,7 +348,7 @@ class Checkpointer(LoopSaving):
             if self._mode.on_busy == "skip" and not final:
                 self._skip(plan)
                 return
-            self._settle(wait=True)
+            self._wait_for_room()
             plan = self._agree(lambda: self._plan(event))
         if plan.verdict.time_due:
             self._time_checked = self._run.clock.monotonic()

@@ -6,6 +6,7 @@ Rank 0 decides and touches files; the others follow, so that all know the same a
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from holdfast.front.loop_state import Parts, collect
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import is_ours, not_ours
 from holdfast.front.save_mode import SaveMode
-from holdfast.front.saving import link, warm
+from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
 from holdfast.records import EXCEPTION, LAST
@@ -155,12 +156,14 @@ class LoopSaving(RankingAttributes):
         if self._mode.zero_copy:
             self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
         state = collect(self._parts, weights_only=weights_only, loop=loop)
+        spare = self._take_spare()
         try:
             if self._mode.async_save:
-                self._flights.append(self._open_saver().submit(self._order(plan, state)))
+                self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
                 return None
-            write_checkpoint(store, plan.primary, state, plan.facts, over=self._take_spare())
+            write_checkpoint(store, plan.primary, state, plan.facts, over=spare)
         except SaveError as error:
+            self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)
         try:
             if plan.also:
@@ -169,31 +172,43 @@ class LoopSaving(RankingAttributes):
             return Outcome(committed=True, linked=False, error=error)
         return Outcome(committed=True, linked=True)
 
-    def _order(self, plan: Plan, state: object) -> Order:
+    def _order(self, plan: Plan, state: object, spare: str) -> Order:
         return Order(
             self._run.store,
             plan.primary,
             state,
             plan.facts,
             plan.also,
-            over=self._take_spare(),
+            over=spare,
             stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else (),
             subject=id(self._parts.model),
             steady=self._mode.zero_copy,
             stats=self.stats,
         )
 
+    def _wait_for_room(self) -> None:
+        """Wait for the saves before this one, and count that."""
+        begun = time.perf_counter()
+        self._settle(wait=True)
+        self.stats.waited += 1
+        self.stats.wait_seconds += time.perf_counter() - begun
+
     def _take_spare(self) -> str:
         spare, self._spare = self._spare, ""
         return spare
 
     def _settle(self, *, wait: bool) -> None:
-        """Land what is committed by now; with ``wait``, all that is on its way."""
+        """Land what is committed by now; with ``wait``, all that is on its way; then raise the first error."""
+        errors = []
         while self._waiting:
             outcome = self._agree(partial(self._outcome, wait=wait))
             if outcome is None:
-                return
-            self._land(self._waiting.popleft(), outcome)
+                break
+            try:
+                self._land(self._waiting.popleft(), outcome)
+            except SaveError as error:
+                errors.append(error)
+        raise_first(errors)
 
     def _outcome(self, *, wait: bool) -> Outcome | None:
         """Rank 0 only: what became of the oldest save; None if it is still on its way."""

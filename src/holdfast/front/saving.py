@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from holdfast.engine import Order, Saver, SaveStats, lease, release, write_check
 from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
 from holdfast.engine.globals import globals_of
+from holdfast.errors import SaveError
 from holdfast.front.provenance import git_commit, versions
 from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
@@ -30,6 +32,7 @@ __all__ = [
     "lease",
     "link",
     "plain_facts",
+    "raise_first",
     "release",
     "remove_path",
     "save_path",
@@ -78,6 +81,14 @@ def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
     steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else ()
     names = (behind.store, behind.name, state, facts, behind.also, behind.over)
     return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats))
+
+
+def raise_first(errors: Sequence[SaveError]) -> None:
+    """Raise the first of them, if there is any; warn of the others."""
+    for error in errors[1:]:
+        warnings.warn(str(error), stacklevel=3)
+    if errors:
+        raise errors[0]
 
 
 def warm(lease_saver: Callable[[], Saver], model: object, optimizers: Iterable[object]) -> None:

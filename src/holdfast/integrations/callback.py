@@ -220,7 +220,10 @@ class ModelCheckpointCore(DecidingMixin):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Bring ``last`` up to the final state, if ``save_last`` is on."""
-        self._handle(trainer, Event.TRAIN_END)
+        try:
+            self._settle(trainer, wait=True)
+        finally:  # an earlier save's failure does not cost the final state
+            self._handle(trainer, Event.TRAIN_END)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Wait for our own saves; count what another asynchronous ``CheckpointIO`` has written, and say what not."""

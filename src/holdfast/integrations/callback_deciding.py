@@ -54,7 +54,7 @@ class DecidingMixin(SavingMixin):
             if self._mode.on_busy == "skip" and not final:
                 self._skip(plan)
                 return plan
-            self._settle(trainer, wait=True)
+            self._wait_for_room(trainer)
             plan, _ = self._decide(trainer, event)
         if plan.verdict.time_due:
             self._last_time_checked = self._clock.monotonic()

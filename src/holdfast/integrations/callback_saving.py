@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from holdfast.front.agreement import agree
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import is_ours, not_ours
 from holdfast.front.save_mode import make_save_mode
-from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, stamp
+from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, raise_first, stamp
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
@@ -184,6 +185,8 @@ class SavingMixin(StateMixin):
                 return SaveError(msg, path=path, errno=error.errno)
         if expectation is None:
             return None
+        if behind is not None and expectation.error is not None and run.store.exists(behind.over):
+            self._spare = behind.over  # nothing was written over it
         if expectation.saver is not None:
             self._begun, self._saver = expectation.flight, expectation.saver
         return expectation.error
@@ -262,8 +265,10 @@ class SavingMixin(StateMixin):
     def _settle(self, trainer: Any, *, wait: bool = False) -> None:
         """Take note of what is committed by now; with ``wait``, of all of our own that is on its way.
 
-        Files of another asynchronous ``CheckpointIO`` count once they have appeared.
+        Files of another asynchronous ``CheckpointIO`` count once they have appeared. The first error is raised
+        at the end.
         """
+        errors = []
         while self._pending:
             run, head = self._as_run(), self._pending[0]
             # A newer `last` of its own is on its way or there: this one must not take its name.
@@ -271,13 +276,27 @@ class SavingMixin(StateMixin):
             due = head.plan.without_last() if overtaken and not head.ours else head.plan
             outcome = self._agree(trainer, partial(self._outcome, run, head, due, wait=wait))
             if outcome.primary == _PENDING and outcome.error is None:
-                return
+                break
             self._pending.pop(0)
-            if outcome.primary == _COMMITTED:
-                with_last = head.plan.names.get(LAST) == head.plan.primary or outcome.also == _COMMITTED
-                self._committed(trainer, run, head.plan, with_last=with_last)
-            if outcome.error is not None:
-                self._report(head.plan, outcome.error)
+            try:
+                self._settle_one(trainer, run, head.plan, outcome)
+            except SaveError as error:
+                errors.append(error)
+        raise_first(errors)
+
+    def _settle_one(self, trainer: Any, run: Run, plan: Plan, outcome: _Outcome) -> None:
+        if outcome.primary == _COMMITTED:
+            with_last = plan.names.get(LAST) == plan.primary or outcome.also == _COMMITTED
+            self._committed(trainer, run, plan, with_last=with_last)
+        if outcome.error is not None:
+            self._report(plan, outcome.error)
+
+    def _wait_for_room(self, trainer: Any) -> None:
+        """Wait for the saves before this one, and count that."""
+        begun = time.perf_counter()
+        self._settle(trainer, wait=True)
+        self.stats.waited += 1
+        self.stats.wait_seconds += time.perf_counter() - begun
 
     def _outcome(self, run: Run, head: _Pending, due: Plan, *, wait: bool) -> _Outcome:
         """Rank 0 only: what became of the oldest save that is on its way."""

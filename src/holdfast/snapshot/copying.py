@@ -119,7 +119,7 @@ def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threa
             if complete:
                 progress.arrived(share.place, _combined(shares, digests, number) if share.digest else None)
 
-    helpers = Threads(threads - 1, "holdfast-copy")
+    helpers = Threads(threads - 1, "holdfast-copy", apart=True)
     many = sum(share.size for share in shares) >= _MANY
     works = [helpers.run(work) for _ in range(threads - 1 if many else 0)]
     try:

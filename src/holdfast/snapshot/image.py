@@ -21,7 +21,7 @@ from holdfast.snapshot.capture import Snapshot
 from holdfast.snapshot.copying import Copy, Target, copy_all
 from holdfast.snapshot.devices import Crossing, unpin
 from holdfast.snapshot.progress import Progress
-from holdfast.snapshot.residence import Home, move_in, move_out
+from holdfast.snapshot.residence import Home, move_in
 
 _DIGESTED_AT_ONCE = 0.4  # of the bytes: a tenth of the copy's time would be too much for all of them
 _HOST = torch.device("cpu")
@@ -46,11 +46,6 @@ class Taken:
     later: list[Copy] = field(default_factory=list)
     resident: set[int] = field(default_factory=set)
     progress: Progress = field(default_factory=Progress)
-
-    @property
-    def weight(self) -> int:
-        """The bytes to copy before training goes on."""
-        return sum(copy.size for copy in self.now)
 
 
 class HostImage:
@@ -93,16 +88,14 @@ class HostImage:
 
         """
         plan = self._fit(snapshot.sizes)
-        if self._tenants and any(
-            copy.offset in self._tenants and not self._is_home(copy) for copy in self.copies(snapshot)
-        ):
-            self._grow(plan.end + _TAIL)  # others live here, of another model of the same shape
+        homes = frozenset(homes)
+        if self._tenants and not all(self._is_welcome(copy, homes) for copy in self.copies(snapshot)):
+            self._grow(plan.end + _TAIL)  # the tenants keep the old memory, as if it were their own
             plan.frame(memoryview(self._memory))  # type: ignore[arg-type]
             self._plan = plan
         self._put(plan.offsets, [part.data for part in snapshot.leaders])
         self._put(plan.offsets[-1:], [snapshot.trailer.data])
         taken = Taken(Crossing(self._whole))
-        homes = frozenset(homes)
         self._homes = {}
         for copy in self.copies(snapshot):
             place, source, offset, size = copy
@@ -134,8 +127,11 @@ class HostImage:
             taken.progress.fail(error)  # or the thread that writes would wait for ever
             raise
 
-    def _is_home(self, copy: Copy) -> bool:
-        return copy.on_host and copy.source.data_ptr() == self._base + copy.offset
+    def _is_welcome(self, copy: Copy, homes: frozenset[int]) -> bool:
+        """Tell whether a storage may live, or be copied, where the plan has it."""
+        if copy.on_host and copy.source.data_ptr() == self._base + copy.offset:
+            return copy.place in homes  # one that is not to stay would change while it is written
+        return copy.offset not in self._tenants  # that of another model of the same shape lives there
 
     def _take_from_device(self, copy: Copy, taken: Taken, *, later: bool) -> None:
         if copy.source.device.type == "meta":
@@ -178,11 +174,10 @@ class HostImage:
             self._tenants |= move_in(tensors, self._memory, self._homes)
             self._homes = {}
 
-    def move_out(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give the tensors that live in the image memory of their own again."""
-        if self._tenants:
-            move_out(tensors, range(self._base, self._base + self.size))
-            self._tenants = set()
+    def keep_out(self, addresses: Iterable[int]) -> None:
+        """Let ``move_in`` leave out the storages at these addresses."""
+        for address in addresses:
+            self._homes.pop(address, None)
 
     def free(self) -> None:
         """Give the memory back; the part that tensors live in stays until they are gone."""

@@ -38,16 +38,6 @@ def move_in(tensors: Iterable[torch.Tensor], memory: mmap.mmap, homes: Mapping[i
     return taken
 
 
-def move_out(tensors: Iterable[torch.Tensor], addresses: range) -> None:
-    """Move those tensors that lie at these addresses to memory of their own."""
-    groups: dict[int, list[torch.Tensor]] = {}
-    for tensor in tensors:
-        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in addresses:
-            groups.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
-    for group in groups.values():
-        _move(group, torch.empty(group[0].untyped_storage().nbytes(), dtype=torch.uint8))
-
-
 def _move(tensors: list[torch.Tensor], home: torch.Tensor) -> None:
     """Move the tensors of one storage to other memory; move them back if something else is left behind."""
     old = StorageWeakRef(tensors[0].untyped_storage())  # type: ignore[no-untyped-call]

@@ -92,14 +92,15 @@ class LocalStore:
         """Write a file durably: on return it survives a power cut."""
         target = self.path(name)
         _make_folders(os.path.dirname(target))
-        with _temporary_beside(target, self.path(over) if over else "") as (temporary, descriptor):
+        spare = self.path(over) if _is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
+        with _temporary_beside(target, spare) as (temporary, descriptor):
             with BlockWriter(descriptor, temporary) as writer:
                 for chunk in chunks:
                     writer.feed(chunk)
                 written = writer.finish()
             if gate is not None:
                 gate()
-            if over:
+            if spare:
                 os.ftruncate(descriptor, written)
             length = os.fstat(descriptor).st_size
             if length != written:
