@@ -144,11 +144,8 @@ def test_what_is_on_its_way_survives_an_exception(disk, tmp_path, error, on_exce
 
 
 @pytest.mark.parametrize("on_exception", [False, True])
-def test_after_an_exception_the_attributes_name_what_is_there(disk, tmp_path, on_exception, request):
+def test_after_an_exception_the_attributes_name_what_is_there(disk, tmp_path, on_exception):
     """What was committed after an exception is what the attributes name and what the loggers have heard of."""
-    if not on_exception:
-        reason = "on_exception waits for the commit, but takes note of it only if it saves the interrupted state"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     cb = ModelCheckpoint(tmp_path / "d", monitor="train_loss", every_n_train_steps=2, save_on_exception=on_exception)
     logger = Told(str(tmp_path / "logs"))
 

@@ -154,10 +154,6 @@ def test_writing_over_beside_a_sweeping_process(tmp_path, started):
     assert len(store.blobs()) == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a retired name is written over before its removal is durable: after a power cut the old name is torn",
-)
 @pytest.mark.parametrize("folder", ["", "deep/"])
 def test_a_file_is_not_written_over_while_its_old_name_could_come_back(store, monkeypatch, folder):
     """Before the first byte goes over a retired file, the folder in which it lost its name is synced."""

@@ -26,6 +26,8 @@ _UTF8_NAME = 0x0800
 _SIZES_FOLLOW = 0x0008
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_DESCRIPTOR = struct.Struct("<4sIII")
+_WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 _END64 = struct.Struct("<4sQHHIIQQQQ")
 _LOCATOR = struct.Struct("<4sIQI")
 _END = struct.Struct("<4sHHHHIIH")
@@ -56,7 +58,8 @@ class Placed:
     @property
     def end_offset(self) -> int:
         """Where the next local header, or the central directory, begins."""
-        return self.data_offset + self.record.size + len(self.descriptor)
+        size = self.record.size
+        return self.data_offset + size + (_descriptor_of(size, self.header_offset).size if size else 0)
 
 
 def place(records: Sequence[Record]) -> list[Placed]:
@@ -104,8 +107,11 @@ def data_descriptor(record: Record, offset: int) -> bytes:
     """Return what follows a record's data: CRC-32 and sizes, nothing for an empty one."""
     if not record.size:
         return b""
-    form = "<4sIQQ" if _zip64(record.size, offset) else "<4sIII"
-    return struct.pack(form, b"PK\x07\x08", record.crc32, record.size, record.size)
+    return _descriptor_of(record.size, offset).pack(b"PK\x07\x08", record.crc32, record.size, record.size)
+
+
+def _descriptor_of(size: int, offset: int) -> struct.Struct:
+    return _WIDE_DESCRIPTOR if size >= _MAX32 or offset >= _MAX32 else _DESCRIPTOR
 
 
 def central_directory(placed: Sequence[Placed]) -> bytes:

@@ -11,7 +11,7 @@ from holdfast.format.manifest import MANIFEST_NAME
 from holdfast.records import Record
 
 BLOCK = 1 << 20  # bytes handed on at a time: still in the processor's cache when they are copied
-
+_FEW = 1 << 16  # bytes that are copied quicker than they are handed on by themselves
 
 SLACK_NAME = "holdfast/slack"
 _PAGE = 4096
@@ -42,6 +42,11 @@ def stream(parts: Iterable[Part], finish: Finish, after: Sequence[Placed] = ()) 
     def one(name: str, data: bytes | memoryview) -> Iterator[bytes | memoryview]:
         view = memoryview(data).cast("B")
         offset = placed[-1].end_offset if placed else 0
+        if len(view) < _FEW:
+            item = Placed(Record(name, len(view), crc32(view)), offset)
+            placed.append(item)
+            yield b"".join((item.header, view, item.descriptor))
+            return
         yield local_header(name, len(view), offset)
         crc = 0
         for at in range(0, len(view), BLOCK):

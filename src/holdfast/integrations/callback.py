@@ -248,6 +248,8 @@ class ModelCheckpointCore(DecidingMixin):
         self._interrupted = True
         if self._saver is not None:
             self._saver.wait()
+        if self._pending and trainer.world_size == 1:  # other ranks may not have come here
+            self._settle(trainer, wait=True)
         if not self.save_on_exception or is_idle(trainer) or isinstance(exception, SaveError):
             return
         plan = self._handle(trainer, Event.EXCEPTION)

@@ -21,7 +21,6 @@ from holdfast.threads import Threads, Work
 
 BLOCK = 1 << 24  # bytes of one write from memory that is aligned already
 _BOUNCE = 1 << 22  # bytes of one of the aligned buffers: their memory is small and stays warm
-_SMALL = 1 << 20  # bytes below which a file is written with ordinary calls
 _WRITERS = 2  # one keeps the disk of a small machine busy; two, while one of them waits for a processor
 _SPARE: collections.deque[mmap.mmap] = collections.deque(maxlen=_WRITERS + 1)
 
@@ -80,7 +79,7 @@ class BlockWriter:
         bounce, filled = self._bounce, self._filled
         start = self._offset
         if bounce is not None:
-            direct = 0 if not start and filled < _SMALL else filled // PAGE * PAGE
+            direct = filled // PAGE * PAGE if start else 0  # ordinary calls are quicker than threads for a small file
             self._bounce = None
             if direct:
                 self._submit(memoryview(bounce)[:direct], None)

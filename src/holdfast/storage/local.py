@@ -115,7 +115,7 @@ class LocalStore:
         """Take a file's name away and keep its blocks: for the next ``put(..., over=...)``, or to be removed.
 
         Only of a file that has no other name; any other is removed. Quick, as nothing waits for the
-        disk: after a power cut the file may have its name again.
+        disk: after a power cut the file may have its name again, until it is written over.
         """
         path = self.path(name)
         with contextlib.suppress(FileNotFoundError):
@@ -208,6 +208,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
     if alone and here and lock_for_life(descriptor):
+        _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
     os.close(descriptor)
     return None
