@@ -291,7 +291,7 @@ def test_no_threads_to_be_had(store, monkeypatch, rests):
 
 @pytest.mark.parametrize("recycled", [False, True])
 def test_the_order_of_a_large_durable_write(store, monkeypatch, recycled):
-    """The retired name is gone; all blocks; the gate; the file's fsync; the rename; the folder's fsync: in this order."""
+    """A retired name goes; all blocks; the gate; the file's fsync; the rename; the folder's fsync: in this order."""
     store.put("old.ckpt", [aligned(DATA)])
     over = store.retire("old.ckpt") if recycled else ""
     calls = []
