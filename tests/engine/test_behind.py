@@ -390,24 +390,24 @@ model = torch.nn.Linear(600, 600)
 optimizer = torch.optim.Adam(model.parameters())
 words = {"every_n_train_steps": 1, "images": int(sys.argv[2])}
 with Checkpointer(sys.argv[1], model=model, optimizer=optimizer, **words) as ckpt:
-    for number in range(60):
+    seen = []
+    for _ in range(120):
         model(torch.rand(1, 600)).sum().backward()
         optimizer.step()
         ckpt.step()
-        if number == 9:
-            before = resident()
-    ckpt.wait()
-    print(resident() - before)
+        ckpt.wait()
+        seen.append(resident())
+    print(min(seen[-30:]) - min(seen[10:40]))  # gradients and the like come and go
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system does not tell")
 @pytest.mark.parametrize("images", [1, 2])
 def test_the_process_does_not_grow(tmp_path, images):
-    """The memory of a process after fifty more saves is larger by less than one state."""
+    """The memory of a process after a hundred more saves is larger by less than half a state."""
     done = run_script(RESIDENT, tmp_path, images)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 4000  # KiB, of a state of 4300
+    assert int(done.stdout) < 2000  # KiB, of a state of 4300
 
 
 @pytest.mark.parametrize("overlap", [False, True])

@@ -169,7 +169,8 @@ def test_verification_reads_no_more_than_a_piece_at_a_time(tmp_path, monkeypatch
     from holdfast.storage import direct_read
 
     path = save(tmp_path / "x.ckpt", {"x": torch.ones(50_000)})
-    monkeypatch.setattr(direct_read, "PIECE", direct_read.PAGE)
+    for name in ("PIECE", "CACHED_PIECE"):
+        monkeypatch.setattr(direct_read, name, direct_read.PAGE)
     lengths, memories = [], []
     real, fresh = direct_read.FileReader.read_into, direct_read.page_memory
 

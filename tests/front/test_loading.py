@@ -174,8 +174,10 @@ def test_the_newest_is_loaded_and_read_once(tmp_path, monkeypatch):
     """One pass over the newest file finds it, checks it and loads it; the others are not opened."""
     paths = three(tmp_path)
     opened = []
-    real = opening.load
-    monkeypatch.setattr(opening, "load", lambda path, **words: opened.append(path) or real(path, **words))
+    real = opening.load_into
+    monkeypatch.setattr(
+        opening, "load_into", lambda path, into, **words: opened.append(path) or real(path, into, **words)
+    )
     monkeypatch.setattr(opening, "verify", None)
     found, state = opening.load_newest(opening.checkpoints(tmp_path))
     assert (found.path, state["x"][0].item(), opened) == (paths[2], 3.0, [paths[2]])

@@ -9,15 +9,29 @@ its pages back when it goes, small ones are copied out.
 from __future__ import annotations
 
 import mmap
+import threading
 import weakref
 from dataclasses import dataclass, field
 
 import torch
 
+from holdfast.engine.into import Homes, Into, homes_of, scatter
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format.layout import Placed
 from holdfast.format.reading import Account, Inspection
-from holdfast.storage.direct_read import PAGE, PIECE, FileReader, in_threads, page_memory, whole_pages
+from holdfast.memory import address_of
+from holdfast.storage.direct_read import (
+    CACHED_PIECE,
+    CACHED_THREADS,
+    PAGE,
+    PIECE,
+    THREADS,
+    FileReader,
+    in_threads,
+    page_memory,
+    pour,
+    whole_pages,
+)
 
 TENSORS = "data/"  # where the names of the records of tensors begin; the others hold plain bytes
 
@@ -27,14 +41,29 @@ _DROP = getattr(mmap, "MADV_DONTNEED", None)
 
 @dataclass(frozen=True)
 class Contents:
-    """The records of a file, by name: those of tensors as flat tensors of ``uint8``, the others as bytes."""
+    """The records of a file, by name: those of tensors as flat tensors of ``uint8``, the others as bytes.
+
+    Attributes:
+        tensors: those of tensors.
+        others: the others.
+        homes: those whose memory is that of living tensors.
+
+    """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     others: dict[str, bytes] = field(default_factory=dict)
+    homes: Homes = field(default_factory=Homes)
 
 
-def fill(path: str, descriptor: int, account: Account, *, verify: bool) -> Contents:
-    """Read all records of an open file into memory of the file's size.
+def fill(path: str, descriptor: int, account: Account, *, verify: bool, into: Into | None = None) -> Contents:
+    """Read all records of an open file, into memory of the file's size but for those that go over living tensors.
+
+    Args:
+        path: for messages.
+        descriptor: the open file.
+        account: what it says of itself.
+        verify: whether to check every byte.
+        into: tensors that may be written over.
 
     Raises:
         DamagedCheckpointError: if a byte is not as it was written (only with ``verify``), or if the
@@ -43,31 +72,67 @@ def fill(path: str, descriptor: int, account: Account, *, verify: bool) -> Conte
 
     """
     inspection = Inspection(path, account) if verify else None
-    image = page_memory(account.end)
-    view = memoryview(image)
+    own = threading.local()
 
-    def work(start: int) -> None:
-        stop = min(start + PIECE, account.end)
-        end = start + reader.read_into(view[start : whole_pages(stop)], start)
+    def read(memory: memoryview, start: int, stop: int) -> None:
+        end = start + reader.read_into(memory[: whole_pages(stop - start)], start)
         if end < stop:
             raise DamagedCheckpointError(path, "the file", f"it ended after {end} bytes")
         if inspection is not None:
-            inspection.take(start, view[start:stop])
+            inspection.take(start, memory[: stop - start])
+
+    def work(start: int) -> None:
+        stop = min(start + piece, account.end)
+        parts = list(homes.among(start, stop))
+        if all(home is None for *_, home in parts):
+            read(view[start:], start, stop)
+            return
+        if not hasattr(own, "memory"):
+            own.memory = memoryview(page_memory(piece))
+        read(own.memory, start, stop)
+        scatter(parts, start, address_of(own.memory), address)
 
     with FileReader(descriptor) as reader:
-        in_threads(work, range(0, account.end, PIECE))
+        cached = reader.has(0, account.end)
+        homes = homes_of(account, into) if _may_touch(into, path, descriptor, account, cached=cached) else Homes()
+        elsewhere = [(begin, end) for begin, end, home in homes.among(0, account.end) if home is None]
+        image = page_memory(account.end, elsewhere)
+        view, address = memoryview(image), address_of(memoryview(image))
+        piece = CACHED_PIECE if cached and homes.storages else PIECE
+        if into is not None and homes.storages:
+            into.touched = True
+        in_threads(work, range(0, account.end, piece), CACHED_THREADS if cached else THREADS)
     if inspection is not None:
         inspection.finish()
-    return _contents(image, account)
+    return _contents(image, account, homes)
 
 
-def _contents(image: mmap.mmap, account: Account) -> Contents:
-    contents = Contents()
+def _may_touch(into: Into | None, path: str, descriptor: int, account: Account, *, cached: bool) -> bool:
+    """Tell whether living tensors may be written over; where that asks for a whole file, see that it is.
+
+    Raises:
+        DamagedCheckpointError: if it is not.
+
+    """
+    if into is None or not into.careful:
+        return into is not None
+    if not cached:
+        return False  # it would be read from the disk twice
+    inspection = Inspection(path, account)
+    pour(descriptor, account.end, inspection.take)
+    inspection.finish()
+    return True
+
+
+def _contents(image: mmap.mmap, account: Account, homes: Homes) -> Contents:
+    contents = Contents(homes=homes)
     kept = 0  # where the memory ends that has an owner or was given back
     for item in account.placed:
         name, begin, end = item.record.name, item.data_offset, item.data_offset + item.record.size
         if not name.startswith(TENSORS):
             contents.others[name] = image[begin:end]
+        elif name in homes.storages:
+            contents.tensors[name] = torch.empty(0, dtype=torch.uint8).set_(homes.storages[name])
         elif item.record.size < _LARGE:
             contents.tensors[name] = _copied(image, item)
         else:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ import torch
 
 from holdfast.engine.filling import fill
 from holdfast.engine.globals import HARMLESS, needed_globals
+from holdfast.engine.into import Into, part_misfits
 from holdfast.engine.unpickling import MapLocation, suits, unpickle
 from holdfast.errors import (
     CheckpointNotFoundError,
@@ -29,6 +31,16 @@ from holdfast.storage import Store, open_store, split_path
 
 _BLOCK = 1 << 24
 _TAR_MAGIC_OFFSET = 257
+
+
+@dataclass(frozen=True)
+class _How:
+    """What ``load`` was asked for, and what it may write over."""
+
+    map_location: MapLocation
+    weights_only: bool = True
+    verify: bool = True
+    into: Into | None = None
 
 
 def load(  # noqa: PLR0913 - torch.load's words, and what is checked
@@ -68,7 +80,8 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     check = not mmap if verify is None else verify
     permitted = torch.serialization.safe_globals([*HARMLESS, *allow]) if weights_only else nullcontext()
     with _opened(os.fspath(path)) as (source, file), permitted:
-        build = None if mmap else _from_memory(source, file, map_location, weights_only=weights_only, verify=check)
+        how = _How(map_location, weights_only=weights_only, verify=check)
+        build = None if mmap else _from_memory(source, file, how)
         if build is None:
             if check:
                 _verify(source, file)
@@ -78,6 +91,23 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
             name = _mappable(source, file) if mmap else file
             build = partial(torch.load, name, map_location=map_location, weights_only=weights_only, mmap=mmap)
         return _built(build, source.path, file, weights_only=weights_only)
+
+
+def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] = ()) -> Any:
+    """Load as ``load`` does, over living tensors where that can be: those of the state are then the same memory.
+
+    They hold the values before whoever takes the state has taken it; ``into`` knows whether any was touched.
+
+    Raises:
+        LoadError: as ``load``.
+
+    """
+    permitted = torch.serialization.safe_globals([*HARMLESS, *allow])
+    with _opened(os.fspath(path)) as (source, file), permitted:
+        build = _from_memory(source, file, _How("cpu", into=into))
+        if build is not None:
+            return _built(build, source.path, file, weights_only=True)
+    return load(path, allow=allow)
 
 
 def verify(path: str | os.PathLike[str]) -> Manifest | None:
@@ -94,23 +124,28 @@ def verify(path: str | os.PathLike[str]) -> Manifest | None:
         return _verify(source, file)
 
 
-def _from_memory(
-    source: FileSource, file: BinaryIO, map_location: MapLocation, *, weights_only: bool, verify: bool
-) -> Callable[[], Any] | None:
+def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], Any] | None:
     """Read and check all records; return what builds the state from them. None if ``torch.load`` has to read."""
     try:
         account = reading.read_account(source)
     except DamagedCheckpointError:
-        if verify:
+        if how.verify:
             raise
         return None
     if account is None:
         return None
     placed = list(account.placed)
-    if not suits([item.record.name for item in placed], map_location, weights_only=weights_only):
+    if not suits([item.record.name for item in placed], how.map_location, weights_only=how.weights_only):
         return None
-    contents = fill(source.path, file.fileno(), account, verify=verify)
-    return partial(unpickle, contents, placed, map_location, weights_only=weights_only)
+    contents = fill(source.path, file.fileno(), account, verify=how.verify, into=how.into)
+
+    def build() -> Any:
+        state = unpickle(contents, placed, how.map_location, weights_only=how.weights_only)
+        if how.into is not None:
+            part_misfits(state, contents.homes, how.into)
+        return state
+
+    return build
 
 
 def _glance(source: FileSource) -> None:

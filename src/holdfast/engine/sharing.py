@@ -33,6 +33,12 @@ def release(user: object, saver: Saver) -> None:
         _retire(saver)
 
 
+def quiesce() -> None:
+    """Wait until nothing that saves in this process reads any tensor."""
+    for saver in _shared:
+        saver.wait()
+
+
 def _forget(saver: Saver, user: int) -> None:
     """On any thread: what is on its way goes on; the next one who saves begins afresh."""
     saver.users.pop(user, None)

@@ -10,16 +10,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+import torch
 from typing_extensions import Self, Unpack
 
 from holdfast.catalog import Found, scan
 from holdfast.clock import Clock, SystemClock
+from holdfast.engine import quiesce
 from holdfast.engine.globals import globals_of
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.loop_saving import LoopSaving
-from holdfast.front.loop_state import Parts, Stateful, collect, restore
+from holdfast.front.loop_state import Parts, Stateful, collect, living, restore
 from holdfast.front.loop_words import identity_of, known, number
-from holdfast.front.opening import load, load_newest
+from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.planning import Plan, Run, consider, missing_message, names_of
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.save_mode import FINAL, make_save_mode
@@ -220,13 +222,15 @@ class Checkpointer(LoopSaving):
 
         """
         self._settle(wait=True)
+        quiesce()  # other checkpointers' saves, too, may be reading what is written over
         live = collect(self._parts, weights_only=False, loop={})
+        over = living(self._parts, live)
         allowed = [*self.allow, *globals_of([live])]
         read: dict[str, Any] = {}  # by rank 0, while it looked for the newest that is whole
-        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._read_newest(allowed, read))
+        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._read_newest(over, allowed, read))
         if chosen is None:
             return Start(reason=f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}")
-        state = read.pop(chosen) if chosen in read else load(chosen, allow=allowed)
+        state = read.pop(chosen) if chosen in read else load_into(chosen, Into(over), allow=allowed)
         missed = restore(self._parts, state, chosen)
         if missed:
             warnings.warn(f"resumed from {chosen} without {', '.join(missed)}", stacklevel=2)
@@ -289,10 +293,10 @@ class Checkpointer(LoopSaving):
         finally:
             self._close_saver()
 
-    def _read_newest(self, allowed: list[Any], read: dict[str, Any]) -> str | None:
+    def _read_newest(self, over: dict[str, torch.Tensor], allowed: list[Any], read: dict[str, Any]) -> str | None:
         """Rank 0 only: return the newest checkpoint that is whole, its state left in ``read``."""
         found = scan(self._run.store, extension=self._run.settings.style.extension, depth=self._run.depth)
-        newest = load_newest(found, allow=allowed)
+        newest = load_newest(found, over, allow=allowed)
         if newest is None:
             return None
         item, state = newest

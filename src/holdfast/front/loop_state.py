@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from holdfast.errors import ConfigurationError, LoadError
-from holdfast.snapshot import restore_rng, rng_state
+from holdfast.snapshot import named_tensors, restore_rng, rng_state
 
 
 @runtime_checkable
@@ -81,6 +83,19 @@ def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int | str]) 
     state["stateful"] = {name: item.state_dict() for name, item in parts.others.items()}
     state["rng"] = rng_state()
     return state
+
+
+def living(parts: Parts, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return, by name, those tensors of a collected state that a load may write over.
+
+    That is what ``load_state_dict`` itself would overwrite, or replace: of torch's own modules and optimizers.
+    """
+    prefixes = []
+    if isinstance(parts.model, torch.nn.Module):
+        prefixes.append("state_dict.")
+    if all(isinstance(item, torch.optim.Optimizer) for item in parts.optimizers):
+        prefixes.append("optimizer_states.")
+    return {name: tensor for name, tensor in named_tensors(state) if name.startswith(tuple(prefixes))}
 
 
 def restore(parts: Parts, state: Mapping[str, Any], path: str) -> list[str]:

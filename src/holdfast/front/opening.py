@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
-from holdfast.engine import load, verify
+from holdfast.engine import Into, load, load_into, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.policy.naming import depth, name_pattern
@@ -17,11 +19,13 @@ from holdfast.records import LAST
 from holdfast.storage import is_local, open_store, split_path
 
 __all__ = [
+    "Into",
     "checkpoints",
     "exists",
     "find_last",
     "is_filled",
     "load",
+    "load_into",
     "load_newest",
     "make_folder",
     "newest",
@@ -53,29 +57,41 @@ def newest_of(found: Iterable[Found]) -> Found | None:
 
 
 def load_newest(
-    found: Iterable[Found], *, map_location: Any = "cpu", allow: Sequence[Any] = ()
+    found: Iterable[Found], living: Mapping[str, torch.Tensor] | None = None, *, allow: Sequence[Any] = ()
 ) -> tuple[Found, Any] | None:
     """Load the newest that is whole and has a full state; None if there is none.
 
-    Each candidate is read once: its bytes are checked in the memory in which its tensors then stay.
     Damaged ones, and such as can no longer be read, are passed over with a warning that names them.
 
     Args:
         found: the candidates, in any order.
-        map_location: where the tensors go, as for ``torch.load``.
+        living: tensors, by their names in the state, that may be written over: the state's are then the
+            same memory. Only while there is an older candidate to fall back on are they written over with
+            what is not known to be whole.
         allow: further classes and functions that the safe loader may use.
 
     Raises:
         UnsafeCheckpointError: if the newest whole one needs classes that are not allowed: an older
             one in its place would be a step back that nobody asked for.
-        LoadError: if the newest whole one cannot be loaded for another reason.
+        LoadError: if the newest whole one cannot be loaded for another reason; or if none is whole and a
+            damaged one has been written over living tensors.
 
     """
-    for item in _resumable(found, stacklevel=4):
+    items = list(_resumable(found, stacklevel=4))
+    spoilt = ""
+    for item, older in zip(items, range(len(items) - 1, -1, -1), strict=True):
+        into = Into(living or {}, careful=not older)
         try:
-            return item, load(item.path, map_location=map_location, allow=allow)
-        except (DamagedCheckpointError, OSError) as error:  # noqa: PERF203 - one bad file must not hide the others
+            return item, load_into(item.path, into, allow=allow)
+        except (DamagedCheckpointError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=3)
+            spoilt = item.path if into.touched else spoilt
+    if spoilt:
+        msg = (
+            f"no checkpoint is whole, and the model holds what was read of {spoilt} before its damage was found. "
+            "Move the damaged files away, and build model and optimizer anew"
+        )
+        raise LoadError(msg)
     return None
 
 

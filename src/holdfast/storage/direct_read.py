@@ -26,7 +26,9 @@ from typing_extensions import Self
 
 PAGE = max(4096, mmap.PAGESIZE)  # direct reads begin and end at multiples of it, in the file and in memory
 PIECE = 1 << 23  # bytes of one read: enough for the disk, and the digest finds the end still in the cache
+CACHED_PIECE = 1 << 20  # bytes of one read that stay in a core's cache on their way from the page cache to elsewhere
 THREADS = 6  # reads under way: more than cores, for most of them wait for the disk
+CACHED_THREADS = min(THREADS, os.cpu_count() or 1)  # what waits for no disk is only in its own way
 
 _HUGE = 1 << 21
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -61,6 +63,10 @@ class FileReader:
             self._cache.close()
         if self._direct is not None:
             os.close(self._direct)
+
+    def has(self, offset: int, length: int) -> bool:
+        """Tell whether the page cache holds all of a range, as far as that can be known."""
+        return self._cache is not None and self._cache.has(offset, length)
 
     def read_into(self, memory: memoryview, offset: int) -> int:
         """Fill page-aligned memory from a multiple of ``PAGE``; return the bytes read.
@@ -110,23 +116,26 @@ class FileReader:
         return read
 
 
-def page_memory(size: int) -> mmap.mmap:
+def page_memory(size: int, huge: Iterable[tuple[int, int]] | None = None) -> mmap.mmap:
     """Return fresh memory of at least this size, at the beginning of a page, in whole pages.
 
     It belongs to this process alone and goes back to the system with its last user. In huge pages
-    where it is large: the first touch of small ones costs more than the reading.
+    where it is large, or in the ranges that are given, those of them that are large: the first touch of
+    small ones costs more than the reading; the first touch of huge ones more than a little in each.
     """
     whole = max(PAGE, whole_pages(size))
     if not hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, whole)
     memory = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if whole >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
+    for begin, end in [(0, whole)] if huge is None else huge:
+        first, last = whole_pages(begin), end // PAGE * PAGE
+        if last - first >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                memory.madvise(mmap.MADV_HUGEPAGE, first, last - first)
     return memory
 
 
-def in_threads(work: Callable[[T], None], items: Iterable[T]) -> None:
+def in_threads(work: Callable[[T], None], items: Iterable[T], threads: int = THREADS) -> None:
     """Do the work for each item, in order of their beginning; stop at the first error and raise it."""
     rest, lock, failed = iter(items), threading.Lock(), threading.Event()
 
@@ -147,8 +156,8 @@ def in_threads(work: Callable[[T], None], items: Iterable[T]) -> None:
     if len(first) < 2:  # noqa: PLR2004 - nothing to do side by side
         run()
         return
-    with ThreadPoolExecutor(THREADS, "holdfast-read") as pool:
-        done = [pool.submit(run) for _ in range(THREADS)]
+    with ThreadPoolExecutor(threads, "holdfast-read") as pool:
+        done = [pool.submit(run) for _ in range(threads)]
     for future in done:
         future.result()
 
@@ -159,16 +168,19 @@ def pour(descriptor: int, end: int, take: Callable[[int, memoryview], None]) -> 
     Takes ``THREADS`` pieces of memory, however large the file is; ``take`` may not keep what it is given.
     """
     own = threading.local()
+    piece, threads = PIECE, THREADS
 
     def work(offset: int) -> None:
         if not hasattr(own, "memory"):
-            own.memory = memoryview(page_memory(min(PIECE, end)))
-        length = min(PIECE, end - offset)
+            own.memory = memoryview(page_memory(min(piece, end)))
+        length = min(piece, end - offset)
         read = reader.read_into(own.memory[: whole_pages(length)], offset)
         take(offset, own.memory[: min(read, length)])
 
     with FileReader(descriptor) as reader:
-        in_threads(work, range(0, end, PIECE))
+        if reader.has(0, end):
+            piece, threads = CACHED_PIECE, CACHED_THREADS
+        in_threads(work, range(0, end, piece), threads)
 
 
 def whole_pages(size: int) -> int:
