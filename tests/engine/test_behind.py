@@ -391,13 +391,16 @@ optimizer = torch.optim.Adam(model.parameters())
 words = {"every_n_train_steps": 1, "images": int(sys.argv[2])}
 with Checkpointer(sys.argv[1], model=model, optimizer=optimizer, **words) as ckpt:
     seen = []
+    model(torch.rand(1, 600)).sum().backward()
+    optimizer.step()
     for _ in range(120):
-        model(torch.rand(1, 600)).sum().backward()
-        optimizer.step()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
         ckpt.step()
         ckpt.wait()
         seen.append(resident())
-    print(min(seen[-30:]) - min(seen[10:40]))  # gradients and the like come and go
+    print(min(seen[-30:]) - min(seen[10:40]))
 """
 
 

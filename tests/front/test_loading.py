@@ -231,3 +231,12 @@ def test_importing_holdfast_is_cheap():
     code = "import sys, holdfast; print(sorted({'torch', 'fsspec', 'lightning', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_the_user_allowed_stays_allowed(tmp_path):
+    """A load that allows a class leaves the process's own list of safe classes as it was."""
+    path = save(tmp_path / "x.ckpt", {"mine": Mine(7)})
+    with torch.serialization.safe_globals([Mine]):
+        assert holdfast.load(path, allow=[Mine])["mine"].value == 7
+        assert Mine in torch.serialization.get_safe_globals()
+    assert Mine not in torch.serialization.get_safe_globals()

@@ -98,7 +98,8 @@ def states(*, leaves=None):
 
 def tied(value):
     """The same object three times, and for a tensor a view of its storage."""
-    view = value.reshape(-1)[:1] if type(value) is torch.Tensor and value.layout is torch.strided else value
+    dense = type(value) is torch.Tensor and value.layout is torch.strided and not value.is_nested
+    view = value.reshape(-1)[:1] if dense else value
     return {"one": value, "same": value, "view": view}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from holdfast.engine.commit import finisher, save_errors
@@ -20,9 +21,11 @@ def started(thread: threading.Thread) -> bool:
     return True
 
 
-def carry_out(flight: Flight, image: HostImage, order: Order, earlier: Flight | None) -> None:
+def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
     """Copy what is left, write, commit, link: the thread of one save. Saves are committed in their order."""
-    store = order.store
+    if not flight.claim():
+        return
+    store, earlier = order.store, flight.earlier
     try:
         with save_errors(flight.path):
             if flight.taken.later:
@@ -42,6 +45,9 @@ def carry_out(flight: Flight, image: HostImage, order: Order, earlier: Flight | 
     else:
         _link(flight, order)
     finally:
+        if order.over and not flight.committed:
+            with contextlib.suppress(OSError):  # a sweep removes it
+                store.remove(order.over)
         flight.finish()
 
 

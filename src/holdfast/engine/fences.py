@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,10 @@ class watch_optimizers:  # noqa: N801 - used like a function
     """
 
     def __init__(self, fence: Callable[[], None]) -> None:
-        """Register torch's hook."""
-        self._fence = fence
+        """Register torch's hook. It does not keep alive whose method ``fence`` is, and goes with it."""
+        self._fence = weakref.WeakMethod(fence)
         self._handle = register_optimizer_step_pre_hook(self._before)
+        weakref.finalize(fence.__self__, self._handle.remove).atexit = False  # type: ignore[attr-defined]
 
     def remove(self) -> None:
         """Remove the hook."""
@@ -33,13 +35,18 @@ class watch_optimizers:  # noqa: N801 - used like a function
             return (args[0], self._fenced(args[1]), *args[2:]), kwargs
         if ours and callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._fenced(kwargs["closure"])}
-        self._fence()
+        self._call()
         return None
+
+    def _call(self) -> None:
+        fence = self._fence()
+        if fence is not None:
+            fence()
 
     def _fenced(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def closure_and_fence() -> Any:
             result = closure()
-            self._fence()
+            self._call()
             return result
 
         return closure_and_fence

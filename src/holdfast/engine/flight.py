@@ -26,23 +26,27 @@ _LOOK = 0.05  # seconds between looks whether the training thread still lives
 
 @dataclass(frozen=True)
 class Watched:
-    """A tensor whose storage is read while training goes on; its version and address when the state was taken."""
+    """A tensor whose storage is read while training goes on; its version and address when the state was taken.
+
+    ``address`` is None for a tensor of the model or an optimizer itself, which may be given another storage.
+    """
 
     place: int
     tensor: torch.Tensor
     version: int
-    address: int
+    address: int | None
 
     @classmethod
-    def of(cls, place: int, tensor: torch.Tensor) -> Watched:
-        """Return the tensor as it is now."""
-        return cls(place, tensor, tensor._version, tensor.untyped_storage().data_ptr())  # noqa: SLF001
+    def of(cls, place: int, tensor: torch.Tensor, *, ours: bool = True) -> Watched:
+        """Return the tensor as it is now; ``ours``: it is the state's."""
+        return cls(place, tensor, tensor._version, tensor.untyped_storage().data_ptr() if ours else None)  # noqa: SLF001
 
     @property
     def changed(self) -> bool:
         """Tell whether an operation has written to it since, by torch's own count, or its memory is another."""
-        written = self.tensor._version != self.version  # noqa: SLF001 - what autograd itself goes by
-        return written or self.tensor.untyped_storage().data_ptr() != self.address
+        if self.tensor._version != self.version:  # noqa: SLF001 - what autograd itself goes by
+            return True
+        return self.address is not None and self.tensor.untyped_storage().data_ptr() != self.address
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Flight:
         rehearsal: of a save that copied at once what could have been copied later: returns the places
             of the storages that hold something else by now than what was saved.
         fenced: whether an optimizer's step has come to the fence.
+        earlier: the save that has to be committed before it, until it is.
 
     """
 
@@ -80,6 +85,7 @@ class Flight:
     strays: tuple[int, ...] = ()
     unseen: tuple[str, ...] = ()
     fenced: bool = False
+    earlier: Flight | None = None
 
     def __post_init__(self) -> None:
         """Let a save through that is not watched."""
@@ -87,6 +93,7 @@ class Flight:
         self._read = threading.Event()
         self._looked = threading.Event()
         self._done = threading.Event()
+        self._claim = threading.Lock()
         if not self.watched:
             self._looked.set()
 
@@ -100,6 +107,11 @@ class Flight:
         """Tell whether the fence is still up."""
         return not self._looked.is_set()
 
+    @property
+    def is_mine(self) -> bool:
+        """Tell whether this is the thread that asked for it."""
+        return threading.current_thread() is self._owner
+
     def fence(self) -> None:
         """Wait until the tensors may be changed: call before the optimizer's step."""
         if self._looked.is_set():
@@ -107,20 +119,25 @@ class Flight:
         self.fenced = True
         if self.rehearsal is not None:
             self.unseen = tuple(self._names(self.rehearsal()))
-        self._release()
+        self.let_go()
 
     def poll(self) -> None:
         """Let the commit go on, if only this thread's look at the tensors is missing."""
         if self._read.is_set() and not self._looked.is_set() and self.rehearsal is None:
+            self.taken.crossing.hold()
             self._look()
 
     def wait(self) -> None:
         """Wait until it is committed or has failed."""
-        if not self._looked.is_set():
-            self._release()
+        flight: Flight | None = self
+        while flight is not None:  # those before it wait for this thread's look, and it waits for them
+            if flight.open:
+                flight.let_go()
+            flight = flight.earlier
         self._done.wait()
 
-    def _release(self) -> None:
+    def let_go(self) -> None:
+        """Wait until nothing reads the tensors, and have the commit go on."""
         self.taken.crossing.hold()
         if self.taken.later or self.taken.resident:
             self._read.wait()
@@ -132,6 +149,19 @@ class Flight:
         self._read, self._looked, self._done = (threading.Event() for _ in range(3))
         self._looked.set()
         self.finish()
+
+    def drop(self, error: BaseException) -> bool:
+        """Give the save up, unless its thread has begun; tell whether it was given up."""
+        if not self.claim():
+            return False
+        self.error = SaveError(f"the save of {self.path} was interrupted: {type(error).__name__}", path=self.path)
+        self._look()
+        self.finish()
+        return True
+
+    def claim(self) -> bool:
+        """Tell whether the caller is the first who wants to carry it out, or to give it up."""
+        return self._claim.acquire(blocking=False)
 
     # What follows is for the thread of the save.
 
@@ -156,7 +186,7 @@ class Flight:
         self._read.set()
         if self.rehearsal is not None and not self.taken.resident:
             return  # all of it was copied before training went on
-        if threading.current_thread() is self._owner:  # the system starts no more threads
+        if self.is_mine:  # the system starts no more threads
             self._look()
         while not self._looked.wait(_LOOK):
             if not self._owner.is_alive():
@@ -170,6 +200,7 @@ class Flight:
 
     def finish(self) -> None:
         """Say that all is over, whatever became of it; let go of the tensors."""
+        self.earlier = None
         self._read.set()
         self._done.set()
 
@@ -184,6 +215,7 @@ class Flight:
         """Return the names of the tensors that view these storages."""
         if not places:
             return []
-        wanted = {self.snapshot.storages[place].data_ptr() for place in places}
+        wanted = {self.snapshot.storages[place]._cdata for place in places}  # noqa: SLF001
         dense = [(name, tensor) for name, tensor in self.snapshot.named if tensor.layout is torch.strided]
-        return [name for name, tensor in dense if tensor.untyped_storage().data_ptr() in wanted]
+        names = [name for name, tensor in dense if tensor.untyped_storage()._cdata in wanted]  # noqa: SLF001
+        return names or [f"the storage data/{place}" for place in places]

@@ -8,14 +8,16 @@ code of the file's choosing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import io
 import pathlib
 import pickle
 import pickletools
 import sys
+import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import torch
@@ -25,6 +27,8 @@ def _empty_bytes() -> bytes:
     """Stand in for ``bytes``, which a pickle calls to build an empty one; with a number it takes memory."""
     return b""
 
+
+_ONE_AT_A_TIME = threading.RLock()
 
 # No class that iterates over, or allocates by, a number that the file names.
 HARMLESS: tuple[Any, ...] = (
@@ -47,6 +51,18 @@ HARMLESS: tuple[Any, ...] = (
     complex,
     slice,
 )
+
+
+@contextlib.contextmanager
+def permitting(allow: Sequence[Any]) -> Iterator[None]:
+    """Let torch's safe loader use the plain values and these classes; one at a time, as its list is the process's.
+
+    What the user has added to the list stays there: torch's own context manager would take it away.
+    """
+    with _ONE_AT_A_TIME:
+        known = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([item for item in (*HARMLESS, *allow) if item not in known]):
+            yield
 
 
 def needed_globals(file: BinaryIO) -> list[str]:

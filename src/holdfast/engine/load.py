@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from holdfast.engine.filling import fill
-from holdfast.engine.globals import HARMLESS, needed_globals
+from holdfast.engine.globals import needed_globals, permitting
 from holdfast.engine.into import Into, part_misfits
 from holdfast.engine.unpickling import MapLocation, suits, unpickle
 from holdfast.errors import (
@@ -78,8 +78,8 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
 
     """
     check = not mmap if verify is None else verify
-    permitted = torch.serialization.safe_globals([*HARMLESS, *allow]) if weights_only else nullcontext()
-    with _opened(os.fspath(path)) as (source, file), permitted:
+    permitted = permitting(allow) if weights_only else nullcontext()
+    with _opened(os.fspath(path)) as (source, file):
         how = _How(map_location, weights_only=weights_only, verify=check)
         build = None if mmap else _from_memory(source, file, how)
         if build is None:
@@ -90,7 +90,8 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
             file.seek(0)
             name = _mappable(source, file) if mmap else file
             build = partial(torch.load, name, map_location=map_location, weights_only=weights_only, mmap=mmap)
-        return _built(build, source.path, file, weights_only=weights_only)
+        with permitted:
+            return _built(build, source.path, file, weights_only=weights_only)
 
 
 def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] = ()) -> Any:
@@ -102,11 +103,11 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
         LoadError: as ``load``.
 
     """
-    permitted = torch.serialization.safe_globals([*HARMLESS, *allow])
-    with _opened(os.fspath(path)) as (source, file), permitted:
+    with _opened(os.fspath(path)) as (source, file):
         build = _from_memory(source, file, _How("cpu", into=into))
         if build is not None:
-            return _built(build, source.path, file, weights_only=True)
+            with permitting(allow):
+                return _built(build, source.path, file, weights_only=True)
     return load(path, allow=allow)
 
 

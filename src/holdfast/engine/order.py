@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from holdfast.records import Facts
 from holdfast.storage import Store
@@ -44,7 +46,8 @@ class Order:
         facts: what the file says of itself.
         also: a second name, or "".
         over: what ``store.retire`` returned, whose blocks may be used, or "".
-        stepped: storages, by address, that only an optimizer's step changes; empty: copy all at once.
+        stepped: what only an optimizer's step changes: the tensors on each storage, by its address; empty:
+            copy all at once.
         subject: tells what is trained from other models of the same shape.
         steady: whether the storages' places in the file are to stay, though the skeleton's length changes.
         stats: where to count it.
@@ -57,7 +60,7 @@ class Order:
     facts: Facts
     also: str = ""
     over: str = ""
-    stepped: Collection[int] = ()
+    stepped: Mapping[int, Sequence[torch.Tensor]] = field(default_factory=dict)
     subject: int = 0
     steady: bool = False
     stats: SaveStats = field(default_factory=SaveStats)

@@ -20,8 +20,9 @@ from holdfast.engine.fences import watch_optimizers
 from holdfast.engine.flight import Flight, Watched
 from holdfast.engine.order import Order, SaveStats
 from holdfast.engine.rehearsals import Rehearsals
-from holdfast.errors import ChangedStateError
+from holdfast.errors import ChangedStateError, SaveError
 from holdfast.snapshot import Snapshot, capture
+from holdfast.snapshot.copying import Copy
 from holdfast.snapshot.image import HostImage
 from holdfast.snapshot.template import Templates
 from holdfast.threads import Work
@@ -44,6 +45,7 @@ class Saver:
         self._warming: threading.Thread | None = None
         self._hook: watch_optimizers | None = None
         self._tidying: deque[tuple[Work, str]] = deque()
+        self._taking = False
         self.users: dict[int, Any] = {}  # of sharing.py
         _living.add(self)
 
@@ -65,8 +67,8 @@ class Saver:
     def warm(self, size: int) -> None:
         """Have the memory for a state of this size ready, from a thread, before it is first needed."""
         if self._warming is None and not self._flights:
-            self._warming = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
-            self._warming.start()
+            thread = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
+            self._warming = thread if started(thread) else None
 
     def house(self, tensors: Iterable[torch.Tensor], stats: SaveStats) -> None:
         """Have parameters and an optimizer's state live in the image, once it is known where: no copy is made of them.
@@ -85,21 +87,38 @@ class Saver:
             SaveError: if the state cannot be taken.
 
         """
+        path = order.store.path(order.name)
+        if self._taking:
+            msg = (
+                f"{path} was not saved: it was asked for in the middle of another save, by a signal handler most "
+                "likely. Set a flag there, and save at the next step"
+            )
+            raise SaveError(msg, path=path)
+        self._taking = True
+        try:
+            return self._submit(order, path)
+        finally:
+            self._taking = False
+
+    def _submit(self, order: Order, path: str) -> Flight:
         image = self._wait_for_image(order.stats)
         begun = time.perf_counter()
-        path = order.store.path(order.name)
         with save_errors(path):
             snapshot = capture(order.state, templates=self._templates, front=image.front if order.steady else None)
             flight = self._take(path, snapshot, image, order)
-        earlier = self._flights[-1][0] if self._flights else None
-        self._flights.append((flight, image))
-        thread = threading.Thread(target=carry_out, args=(flight, image, order, earlier), name="holdfast-save")
+        flight.earlier = self._flights[-1][0] if self._flights else None
+        thread = threading.Thread(target=carry_out, args=(flight, image, order), name="holdfast-save")
         try:
-            with save_errors(path):
-                image.copy_now(flight.taken)
-        finally:  # not before: writing behind the copy would slow it by a fifth, and save less than that
-            if not started(thread):
-                thread.run()
+            self._flights.append((flight, image))
+            try:
+                with save_errors(path):
+                    image.copy_now(flight.taken)
+            finally:  # not before: writing behind the copy would slow it by a fifth, and save less than that
+                if not started(thread):
+                    thread.run()
+        except BaseException as error:
+            flight.drop(error)  # if a signal came before the thread did
+            raise
         order.stats.saves += 1
         order.stats.stall_seconds += time.perf_counter() - begun
         return flight
@@ -124,8 +143,8 @@ class Saver:
 
     def fence(self) -> None:
         """Wait until no save reads the tensors any more: the optimizer may change them."""
-        for flight, _ in self._flights:
-            if flight.open:
+        for flight, _ in list(self._flights):
+            if flight.open and flight.is_mine:
                 begun = time.perf_counter()
                 flight.fence()
                 flight.stats.wait_seconds += time.perf_counter() - begun
@@ -200,15 +219,26 @@ class Saver:
     def _take(self, path: str, snapshot: Snapshot, image: HostImage, order: Order) -> Flight:
         later = self._rehearsals.later(snapshot, order.stepped)
         watched = [Watched.of(place, tensor) for place in later for tensor in snapshot.tensors[place]]
+        watched += [  # what is trained has a count of its own where the state has its ``.data``
+            Watched.of(place, tensor, ours=False)
+            for place in later
+            for tensor in order.stepped[snapshot.storages[place].data_ptr()]
+        ]
         rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
         taken = image.take(snapshot, () if rehearsing else later, homes=later)
         if watched:
             self._hook = self._hook or watch_optimizers(self.fence)
         if not rehearsing:
             return Flight(path, snapshot, taken, watched, stats=order.stats)
-        copies = [copy for copy in image.copies(snapshot) if copy.place in later]
-        rehearsal = partial(image.differing, copies)
+        copies = [copy for copy in image.copies(snapshot) if copy.place in later and copy.place not in taken.resident]
+        rehearsal = partial(_differing, image, copies, snapshot, image.digests(snapshot, taken.resident))
         return Flight(path, snapshot, taken, watched, order.subject, rehearsal, order.stats)
+
+
+def _differing(image: HostImage, copies: list[Copy], snapshot: Snapshot, before: dict[int, int]) -> list[int]:
+    """Return the places of the storages that have changed: of those that live in the image, by their digests."""
+    now = image.digests(snapshot, before)
+    return [*image.differing(copies), *(place for place, digest in before.items() if now[place] != digest)]
 
 
 _living: weakref.WeakSet[Saver] = weakref.WeakSet()

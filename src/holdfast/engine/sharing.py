@@ -1,22 +1,24 @@
-"""One saver for all that save in a process: its memory is bounded for all of them together."""
+"""One saver for all that save from a thread: its memory is bounded for all of them together."""
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 from holdfast.engine.saver import Saver
 
-_shared: list[Saver] = []
+_shared: dict[int, Saver] = {}  # by the thread that trains
 
 
 def lease(user: object, images: int = 1) -> Saver:
-    """Return the process's saver, which all that save share: its memory is bounded for all of them together.
+    """Return this thread's saver, which all that save from it share: its memory is bounded for all of them together.
 
     A user that is gone without ``release`` counts no more.
     """
-    if not _shared:
-        _shared.append(Saver())
-    saver = _shared[0]
+    thread = threading.get_ident()
+    if thread not in _shared:
+        _shared[thread] = Saver()
+    saver = _shared[thread]
     saver.users[id(user)] = weakref.finalize(user, _forget, saver, id(user))
     saver.allow(images)
     return saver
@@ -34,8 +36,9 @@ def release(user: object, saver: Saver) -> None:
 
 
 def quiesce() -> None:
-    """Wait until nothing that saves in this process reads any tensor."""
-    for saver in _shared:
+    """Wait until nothing that saves from this thread reads any tensor."""
+    saver = _shared.get(threading.get_ident())
+    if saver is not None:
         saver.wait()
 
 
@@ -47,5 +50,6 @@ def _forget(saver: Saver, user: int) -> None:
 
 
 def _retire(saver: Saver) -> None:
-    if saver in _shared:
-        _shared.remove(saver)
+    for thread, known in list(_shared.items()):
+        if known is saver:
+            del _shared[thread]

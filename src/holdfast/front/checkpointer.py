@@ -168,7 +168,14 @@ class Checkpointer(LoopSaving):
         if metrics is not None:
             self._learn(metrics)
         if self._waiting or not self._warmed:
-            self._look_after()
+            try:
+                self._look_after()
+            finally:  # an earlier save's failure does not cost the one that is due
+                self._save_at_step()
+        else:
+            self._save_at_step()
+
+    def _save_at_step(self) -> None:
         settings = self._run.settings
         # A save that waits for its metric may get it with any step.
         if not (could_be_due(settings, Event.STEP, self._step) or self._ledger.deferred):
@@ -198,9 +205,11 @@ class Checkpointer(LoopSaving):
         """
         self._validated = self._validated or metrics is not None
         self._learn(metrics or {})
-        self._handle(Event.EPOCH_END, next_epoch=self._epoch + 1)
-        self._epoch += 1
-        self._batches = 0
+        try:
+            self._handle(Event.EPOCH_END, next_epoch=self._epoch + 1)
+        finally:
+            self._epoch += 1
+            self._batches = 0
 
     def save_checkpoint(self) -> None:
         """Save now, by the policy: ranked if its score admits it, and ``last``.
@@ -346,7 +355,12 @@ class Checkpointer(LoopSaving):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
-        self._settle(wait=final)
+        try:
+            self._settle(wait=final)
+        finally:  # an earlier save's failure does not cost this one
+            self._carry_out_at(event, next_epoch, final=final)
+
+    def _carry_out_at(self, event: Event, next_epoch: int | None, *, final: bool) -> None:
         plan, busy = self._agree(lambda: (self._plan(event), self._is_busy()))
         if plan.names and busy:
             if self._mode.on_busy == "skip" and not final:
@@ -363,8 +377,9 @@ class Checkpointer(LoopSaving):
             self._carry_out(plan, self._loop(plan, self._epoch if next_epoch is None else next_epoch), final=final)
 
     def _is_busy(self) -> bool:
-        """Rank 0 only: whether a save would have to wait."""
-        return self._saver is not None and self._saver.busy
+        """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""
+        ours = self._mode.on_busy == "wait" or any(not flight.done for flight in self._flights)
+        return ours and self._saver is not None and self._saver.busy
 
     def _loop(self, plan: Plan, next_epoch: int) -> dict[str, int | str]:
         """Return where the loop stands, for the state."""

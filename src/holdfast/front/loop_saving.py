@@ -9,7 +9,7 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -25,6 +25,7 @@ from holdfast.front.reopening import is_ours, not_ours
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
+from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
 from holdfast.records import EXCEPTION, LAST
 from holdfast.snapshot import stepped, stepped_tensors
@@ -107,7 +108,12 @@ class LoopSaving(RankingAttributes):
     def _planned_run(self) -> Run:
         """Return the run with the names that are given away already."""
         names = {name for plan in self._waiting for role, name in plan.names.items() if role != LAST}
-        return replace(self._run, waiting=frozenset(names)) if names else self._run
+        given = names_of_others(self, self._run.store)
+        return replace(self._run, waiting=frozenset(names), given=given) if names or given else self._run
+
+    def paths_under_way(self) -> Iterable[str]:
+        """Return the paths of the saves that are not known to be committed."""
+        return [self._path(name) for plan in self._waiting for name in plan.names.values()]
 
     def _open_saver(self) -> Saver:
         if self._saver is None:
@@ -144,6 +150,7 @@ class LoopSaving(RankingAttributes):
             self._land(plan, begun)
             return
         self._waiting.append(plan)
+        announce(self)
         # Its place in the order of saves is taken, or the next save would count as equally old.
         self._ledger = replace(self._ledger, sequence=plan.after.sequence)
         if final:
@@ -180,7 +187,7 @@ class LoopSaving(RankingAttributes):
             plan.facts,
             plan.also,
             over=spare,
-            stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else (),
+            stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else {},
             subject=id(self._parts.model),
             steady=self._mode.zero_copy,
             stats=self.stats,

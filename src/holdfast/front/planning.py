@@ -40,6 +40,7 @@ class Run:
             their names (but ``last`` moves on, and so does a name without a version counter).
         clock: where the time comes from.
         waiting: names given to saves that a background writer has not written yet.
+        given: those that others have given to theirs.
 
     """
 
@@ -53,6 +54,7 @@ class Run:
     protected: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=SystemClock)
     waiting: frozenset[str] = frozenset()
+    given: frozenset[str] = frozenset()
 
     @property
     def depth(self) -> int:
@@ -223,7 +225,7 @@ def _free_name(  # noqa: PLR0913 - each is one thing that a name depends on
             prefix=prefix,
         )
         check_inside(name, f"the template {template!r}")
-        free = name not in (*taken, *run.waiting) and (name == reusable or not run.store.exists(name))
+        free = name not in (*taken, *run.waiting, *run.given) and (name == reusable or not run.store.exists(name))
         if free or not counted:
             return name
         version = settings.style.starting_version if version is None else version + 1

@@ -78,7 +78,7 @@ def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
         SaveError: if the state cannot be taken.
 
     """
-    steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else ()
+    steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else {}
     names = (behind.store, behind.name, state, facts, behind.also, behind.over)
     return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats))
 

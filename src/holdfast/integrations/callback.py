@@ -186,7 +186,14 @@ class ModelCheckpointCore(DecidingMixin):
     ) -> None:
         """Save if a number of steps or a time has gone by; otherwise cheap."""
         if self._pending or not self._warmed:
-            self._look_after(trainer, pl_module)
+            try:
+                self._look_after(trainer, pl_module)
+            finally:  # an earlier save's failure does not cost the one that is due
+                self._save_at_batch(trainer, pl_module)
+        else:
+            self._save_at_batch(trainer, pl_module)
+
+    def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
         n = self._every_n_train_steps
         if n < 1 and self._train_time_interval is None:
             return

@@ -48,7 +48,13 @@ class DecidingMixin(SavingMixin):
         if trainer.fast_dev_run or (is_idle(trainer) and not forced):
             return None
         final = event in FINAL
-        self._settle(trainer, wait=final)
+        try:
+            self._settle(trainer, wait=final)
+        finally:  # an earlier save's failure does not cost this one
+            plan = self._carry_out_at(trainer, event, final=final)
+        return plan
+
+    def _carry_out_at(self, trainer: Any, event: Event, *, final: bool) -> Plan:
         plan, busy = self._decide(trainer, event)
         if plan.names and busy:
             if self._mode.on_busy == "skip" and not final:

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import is_ours, not_ours
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, raise_first, stamp
+from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
@@ -90,7 +91,12 @@ class SavingMixin(StateMixin):
 
     def _as_run(self) -> Run:
         given = [item for pending in self._pending for item in pending.plan.names.items()]
-        return replace(super()._as_run(), waiting=frozenset(name for role, name in given if role != LAST))
+        run, waiting = super()._as_run(), frozenset(name for role, name in given if role != LAST)
+        return replace(run, waiting=waiting, given=names_of_others(self, run.store))
+
+    def paths_under_way(self) -> Iterable[str]:
+        """Return the paths of our own saves that are not known to be committed."""
+        return [self._path(name) for pending in self._pending for name in pending.plan.names.values()]
 
     def _outlook(self, run: Run) -> Ledger:
         """Return the ledger as it will be once our own saves that are on their way are committed."""
@@ -102,7 +108,9 @@ class SavingMixin(StateMixin):
 
     def _is_busy(self) -> bool:
         """Rank 0 only: whether a save of ours would have to wait."""
-        return self._mode.async_save and self._saver is not None and self._saver.busy
+        flights = [pending.flight for pending in self._pending if pending.flight is not None]
+        ours = self._mode.on_busy == "wait" or any(not flight.done for flight in flights)
+        return self._mode.async_save and ours and self._saver is not None and self._saver.busy
 
     def _look_after(self, trainer: Any, pl_module: Any) -> None:
         """Between saves: let what is on its way go on, and take note of what has been committed."""
@@ -143,6 +151,7 @@ class SavingMixin(StateMixin):
             self._report(plan, outcome.error)
             return
         if outcome.primary == _PENDING:
+            announce(self)
             self._pending.append(_Pending(plan, outcome.before, self._is_behind(trainer), self._begun))
             self._begun = None
             # Its place in the order of saves is taken, or the next save would count as equally old.

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from holdfast.format.digest import crc32
 from holdfast.format.image import Plan
 from holdfast.format.writing import SLACK_NAME, Finish
 from holdfast.memory import address_of, allocate, keep_from_children, show_to_children, touch
@@ -59,6 +60,7 @@ class HostImage:
         self._plan: Plan | None = None
         self._homes: dict[int, Home] = {}
         self._tenants: set[int] = set()  # where tensors live
+        self._outsiders: set[int] = set()  # addresses of those that cannot
 
     @property
     def front(self) -> int:
@@ -106,7 +108,7 @@ class HostImage:
             if address == self._base + offset:
                 taken.resident.add(place)
                 continue
-            if place in homes:
+            if place in homes and address not in self._outsiders:
                 self._homes[address] = Home(offset, size)
             (taken.later if place in later else taken.now).append(copy)
         taken.progress.expect(copy.place for copy in (*taken.now, *taken.later))
@@ -138,6 +140,12 @@ class HostImage:
             ctypes.memset(self._base + copy.offset, 0, copy.size)
         else:
             taken.crossing.begin(_bytes_of(copy.source), copy.offset, later=later)
+
+    def digests(self, snapshot: Snapshot, places: Collection[int]) -> dict[int, int]:
+        """Return the digests of the storages at these places, as they are in the image now."""
+        image = memoryview(self._memory)  # type: ignore[arg-type]
+        copies = [copy for copy in self.copies(snapshot) if copy.place in places]
+        return {copy.place: crc32(image[copy.offset : copy.offset + copy.size]) for copy in copies}
 
     def differing(self, copies: list[Copy]) -> list[int]:
         """Return the places of those storages of the host that hold something else than the image does."""
@@ -171,7 +179,9 @@ class HostImage:
         """Have the tensors of the last state live at their places in the image, where nothing else refers to them."""
         if self._homes and self._memory is not None:
             show_to_children(self._memory)
-            self._tenants |= move_in(tensors, self._memory, self._homes)
+            moved = move_in(tensors, self._memory, self._homes)
+            self._tenants |= moved.tenants
+            self._outsiders |= moved.outsiders
             self._homes = {}
 
     def keep_out(self, addresses: Iterable[int]) -> None:

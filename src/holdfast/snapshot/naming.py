@@ -15,21 +15,20 @@ def named_tensors(state: object) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _walk(value: object, path: str, above: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Go down; ``above`` holds the containers on the way, against cycles."""
+    """Go down; ``above`` holds the containers that were met, against cycles and what is shared many times over."""
     if isinstance(value, torch.Tensor):
         yield path, value
         return
     items = _items(value)
     if items is None or id(value) in above:
         return
-    above.add(id(value))
+    above.add(id(value))  # and it stays: of what is reached in several ways, only the first has names
     prefix = f"{path}." if path else ""
     for key, item in items:
         if type(item) is torch.Tensor:
             yield f"{prefix}{key}", item
         elif type(item) not in _LEAVES:
             yield from _walk(item, f"{prefix}{key}", above)
-    above.remove(id(value))
 
 
 def _items(value: object) -> Iterator[tuple[object, object]] | None:

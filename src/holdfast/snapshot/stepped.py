@@ -11,13 +11,17 @@ _OWN = (torch.Tensor, torch.nn.Parameter)  # subclasses may have no storage, or 
 _SMALL = 1 << 16  # bytes below which a copy is over before it is worth watching
 
 
-def stepped(model: object, optimizers: Iterable[object]) -> frozenset[int]:
-    """Return the addresses of the large storages of a model's parameters and of optimizers' states."""
-    return frozenset(
-        tensor.untyped_storage().data_ptr()
-        for tensor in stepped_tensors(model, optimizers)
-        if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() >= _SMALL
-    )
+def stepped(model: object, optimizers: Iterable[object]) -> dict[int, list[torch.Tensor]]:
+    """Return a model's parameters and the tensors of optimizers' states, by the addresses of their large storages."""
+    found: dict[int, list[torch.Tensor]] = {}
+    uncounted = set()
+    for tensor in stepped_tensors(model, optimizers):
+        if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() >= _SMALL:
+            address = tensor.untyped_storage().data_ptr()
+            found.setdefault(address, []).append(tensor)
+            if tensor.is_inference():
+                uncounted.add(address)
+    return {address: tensors for address, tensors in found.items() if address not in uncounted}
 
 
 def stepped_tensors(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:

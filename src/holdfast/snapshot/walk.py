@@ -11,6 +11,8 @@ import torch
 from holdfast.snapshot.plain import is_plain
 
 _CONSTANT = frozenset({str, bool, type(None)})
+_NUMBERS = frozenset({int, float})
+_KEYS = _NUMBERS | {str}
 
 
 class UnknownStateError(Exception):
@@ -61,7 +63,9 @@ class Walk:
         if self._again(value):
             return
         if kind is dict or kind is OrderedDict:
-            self.trace.append((kind, *value))
+            if not _KEYS.issuperset(map(type, value)):  # a bool is a number to Python, and none to a pickle
+                raise UnknownStateError
+            self.trace.append((kind, *value, *map(type, value)))
             for item in value.values():
                 self._look(item)
             attributes = value.__dict__ if kind is OrderedDict else None
@@ -114,7 +118,7 @@ def numbers_in_order(value: Any, seen: set[int]) -> Iterator[bool]:
                 yield from numbers_in_order(item, seen)
         else:
             for key, item in value.items():
-                yield from [False] * isinstance(key, (int, float))
+                yield from [False] * (type(key) in _NUMBERS)
                 yield from numbers_in_order(item, seen)
             if getattr(value, "__dict__", None):
                 yield from numbers_in_order(value.__dict__, seen)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import Blob, Chunks
-from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned
+from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 
 try:
@@ -179,6 +179,8 @@ def _is_temporary(name: str) -> bool:
 def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]:
     """Open a locked temporary file in the target's folder, the spare one if it can be; remove it on an error."""
     temporary, descriptor = spare, _open_spare(spare, target)
+    if spare and descriptor is None:
+        remove_abandoned(spare)
     while descriptor is None:
         temporary = _temporary_name(target)
         made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -193,6 +195,7 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
             os.unlink(temporary)
         raise
     finally:
+        unlock(descriptor)
         os.close(descriptor)
 
 
@@ -210,6 +213,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     if alone and here and lock_for_life(descriptor):
         _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
+    unlock(descriptor)
     os.close(descriptor)
     return None
 
@@ -236,6 +240,8 @@ def _hard_link(origin: str, goal: str) -> str:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+        finally:
+            unlock(held.fileno())
     return "hard link"
 
 

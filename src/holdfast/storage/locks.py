@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import time
 
 try:
     import fcntl
@@ -15,8 +17,11 @@ except ImportError:  # no flock on this system: nothing is ever taken for abando
     fcntl = None  # type: ignore[assignment]
 
 
+_LOOKS, _LOOK = 200, 0.005  # how often, and every how many seconds, to look whether a sweep is over
+
+
 def lock_for_life(descriptor: int) -> bool:
-    """Lock an open file until it is closed; False if a sweep has removed it, or is about to."""
+    """Lock an open file until it is unlocked; False if a sweep has removed it, or is about to."""
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,11 +32,29 @@ def lock_for_life(descriptor: int) -> bool:
     return os.fstat(descriptor).st_nlink > 0
 
 
-def keep_from_sweeps(descriptor: int) -> None:
-    """Hold an open file, under all of its names, until it is closed; waits while a sweep looks at it."""
+def unlock(descriptor: int) -> None:
+    """Give the lock up, before the file is closed: a process forked meanwhile has it open, too, and would keep it."""
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # no locks here: nothing is swept either
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):  # no locks here
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def keep_from_sweeps(descriptor: int) -> None:
+    """Hold an open file, under all of its names, until it is unlocked; waits a moment while a sweep looks at it."""
+    for _ in range(_LOOKS):
+        if _shared(descriptor):
+            return
+        time.sleep(_LOOK)
+
+
+def _shared(descriptor: int) -> bool:
+    """Try to lock a file that others may lock in the same way; True also where there are no locks, and no sweeps."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
+    return True
 
 
 def remove_abandoned(path: str) -> bool:
@@ -39,10 +62,12 @@ def remove_abandoned(path: str) -> bool:
     if fcntl is None:
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
     except OSError:
         return False
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)
     except OSError:
@@ -50,4 +75,5 @@ def remove_abandoned(path: str) -> bool:
     else:
         return True
     finally:
+        unlock(descriptor)
         os.close(descriptor)
