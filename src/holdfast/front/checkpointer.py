@@ -170,10 +170,10 @@ class Checkpointer(LoopSaving):
         if self._waiting or not self._warmed:
             try:
                 self._look_after()
-            finally:  # an earlier save's failure does not cost the one that is due
+            except SaveError:  # an earlier save's failure does not cost the one that is due
                 self._save_at_step()
-        else:
-            self._save_at_step()
+                raise
+        self._save_at_step()
 
     def _save_at_step(self) -> None:
         settings = self._run.settings
@@ -265,10 +265,7 @@ class Checkpointer(LoopSaving):
             return
         self._closed = True
         try:
-            try:
-                self._settle(wait=True)
-            finally:  # an earlier save's failure does not cost the final state
-                self._handle(Event.TRAIN_END)
+            self._handle(Event.TRAIN_END)
         finally:
             self._close_saver()
             close_beside(self)
@@ -357,8 +354,10 @@ class Checkpointer(LoopSaving):
         final = event in FINAL
         try:
             self._settle(wait=final)
-        finally:  # an earlier save's failure does not cost this one
+        except SaveError:  # an earlier save's failure does not cost this one
             self._carry_out_at(event, next_epoch, final=final)
+            raise
+        self._carry_out_at(event, next_epoch, final=final)
 
     def _carry_out_at(self, event: Event, next_epoch: int | None, *, final: bool) -> None:
         plan, busy = self._agree(lambda: (self._plan(event), self._is_busy()))

@@ -124,6 +124,8 @@ class LoopSaving(RankingAttributes):
         if self._saver is not None:
             release(self, self._saver)
             self._saver = None
+        self._waiting.clear()  # what an exception has left is over
+        self._flights.clear()
         if self._spare:
             self._run.store.remove(self._spare)
             self._spare = ""

@@ -188,10 +188,10 @@ class ModelCheckpointCore(DecidingMixin):
         if self._pending or not self._warmed:
             try:
                 self._look_after(trainer, pl_module)
-            finally:  # an earlier save's failure does not cost the one that is due
+            except SaveError:  # an earlier save's failure does not cost the one that is due
                 self._save_at_batch(trainer, pl_module)
-        else:
-            self._save_at_batch(trainer, pl_module)
+                raise
+        self._save_at_batch(trainer, pl_module)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
         n = self._every_n_train_steps
@@ -227,10 +227,7 @@ class ModelCheckpointCore(DecidingMixin):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Bring ``last`` up to the final state, if ``save_last`` is on."""
-        try:
-            self._settle(trainer, wait=True)
-        finally:  # an earlier save's failure does not cost the final state
-            self._handle(trainer, Event.TRAIN_END)
+        self._handle(trainer, Event.TRAIN_END)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Wait for our own saves; count what another asynchronous ``CheckpointIO`` has written, and say what not."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.clock import Clock
-from holdfast.errors import ConfigurationError, MissingMetricError
+from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
 from holdfast.front.words import Event, Moment, time_asks
@@ -50,9 +50,10 @@ class DecidingMixin(SavingMixin):
         final = event in FINAL
         try:
             self._settle(trainer, wait=final)
-        finally:  # an earlier save's failure does not cost this one
-            plan = self._carry_out_at(trainer, event, final=final)
-        return plan
+        except SaveError:  # an earlier save's failure does not cost this one
+            self._carry_out_at(trainer, event, final=final)
+            raise
+        return self._carry_out_at(trainer, event, final=final)
 
     def _carry_out_at(self, trainer: Any, event: Event, *, final: bool) -> Plan:
         plan, busy = self._decide(trainer, event)
