@@ -3,7 +3,8 @@
 What is verified and what is loaded are therefore the same bytes: there is no second reading during
 which the file could change. The memory is one image of the file, so that it comes in huge pages (the
 first touch of small ones takes longer than the reading); large tensors are parts of it and each gives
-its pages back when it goes, small ones are copied out.
+its pages back when it goes, small ones are copied out. What goes over living tensors passes through a
+small buffer, and is checked there.
 """
 
 from __future__ import annotations

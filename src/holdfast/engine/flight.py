@@ -150,14 +150,13 @@ class Flight:
         self._looked.set()
         self.finish()
 
-    def drop(self, error: BaseException) -> bool:
-        """Give the save up, unless its thread has begun; tell whether it was given up."""
+    def drop(self, error: BaseException) -> None:
+        """Give the save up, unless its thread has begun."""
         if not self.claim():
-            return False
+            return
         self.error = SaveError(f"the save of {self.path} was interrupted: {type(error).__name__}", path=self.path)
         self._look()
         self.finish()
-        return True
 
     def claim(self) -> bool:
         """Tell whether the caller is the first who wants to carry it out, or to give it up."""
