@@ -49,6 +49,39 @@ class LimitMemory(Saver):
             buffer.close()
 
 
+class LimitBehind(Saver):
+    """The same bytes from memory to memory, then from a thread to the disk, durably; one at a time."""
+
+    def __init__(self, training: Training, folder: str, *, retain: bool = False) -> None:
+        super().__init__(training, folder, retain=retain)
+        self._buffers = Buffer(training.nbytes), Buffer(training.nbytes)
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def save(self) -> None:
+        """Wait for the write before, copy, hand over."""
+        self.wait()
+        source, target = self._buffers
+        target.tensor.copy_(source.tensor)
+        self._pending = self._pool.submit(self._write, self.next_path())
+
+    def _write(self, path: str) -> None:
+        write(self._buffers[1], path)
+        self.retire()
+
+    def wait(self) -> None:
+        """Wait for the thread."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def close(self) -> None:
+        """End the thread, free the buffers."""
+        self._pool.shutdown()
+        for buffer in self._buffers:
+            buffer.close()
+
+
 class TorchSave(Saver):
     """``torch.save`` into a file."""
 
@@ -121,6 +154,7 @@ def copied(value: Any) -> Any:
 
 LIMIT_DISK = Variant("limit: disk", LimitDisk)
 LIMIT_MEMORY = Variant("limit: memcpy", LimitMemory, durable="no")
+LIMIT_BEHIND = Variant("limit: memcpy, then disk in a thread", LimitBehind)
 TORCH_SAVE = Variant("torch.save + fsync", TorchSave)
 TORCH_SAVE_ONLY = Variant("torch.save", TorchSaveOnly, durable="no")
 TORCH_SAVE_THREAD = Variant("deepcopy, torch.save + fsync in a thread", TorchSaveThread)

@@ -165,4 +165,6 @@ def calibrate(training: Training, work: Callable[[], None], seconds: float) -> f
     training.set_batch(5)
     each = max((timed() - one) / 4, 1e-6)
     training.set_batch(max(1, round(1 + (seconds - one) / each)))
+    if len(training.batch) > 1:  # two points are not quite a line: from close by, once more
+        training.set_batch(max(1, round(len(training.batch) * seconds / timed())))
     return timed()

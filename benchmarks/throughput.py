@@ -13,6 +13,7 @@ from benchmarks.states import SMALL, TINY, Training, calibrate
 
 STEP_SECONDS = 0.17
 VARIANTS = (
+    peers.LIMIT_BEHIND,
     *(variant for variant in ours.ASYNCHRONOUS if variant is not ours.RECYCLED),
     peers.TORCH_SAVE,
     peers.TORCH_SAVE_ONLY,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from holdfast import verify
 from holdfast.engine import Order, Saver
 from holdfast.records import Facts
+from holdfast.snapshot import copying
 from holdfast.storage import open_store
 from tests.support.files import content, records, torch_bytes
 from tests.support.properties import examples
@@ -169,8 +170,9 @@ def test_a_changed_shape_is_laid_out_anew(saver, tmp_path, first, second):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2, torch.complex64])
-def test_large_tensors_are_copied_by_several_threads(saver, tmp_path, dtype):
+def test_large_tensors_are_copied_by_several_threads(saver, tmp_path, monkeypatch, dtype):
     """A large tensor, with views of it and small ones around it, has the right bytes and the right digest."""
+    monkeypatch.setattr(copying, "_MANY", 1 << 23)
     count = BIG // torch.empty(0, dtype=dtype).element_size() + 3
     whole = torch.randint(0, 256, (count * torch.empty(0, dtype=dtype).element_size(),), dtype=torch.uint8).view(dtype)
     state = collections.OrderedDict(

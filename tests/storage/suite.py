@@ -160,6 +160,16 @@ class StoreSuite:
             store.link("none.ckpt", "b.ckpt")
         assert store.read("b.ckpt", 0, 9) == b"old"
 
+    def test_a_stamp_tells_of_another_writing(self, store):
+        """A stamp, where a store has them, stays until the blob is written anew, also with as many bytes."""
+        store.put("a.ckpt", [b"first"])
+        before = store.stamp("a.ckpt")
+        store.link("a.ckpt", "b.ckpt")
+        assert store.stamp("a.ckpt") == before
+        store.put("a.ckpt", [b"other"])
+        assert before is None or store.stamp("a.ckpt") != before
+        assert store.stamp("none.ckpt") is None
+
     def test_remove(self, store):
         """A removed blob is gone; removing it again, or from a folder that never was, is no error."""
         store.put("a/x.ckpt", [b"1"])

@@ -36,7 +36,7 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
                 earlier.join()
             finish = finisher(order.facts, flight.snapshot, flight.keep)
             store.put(order.name, image.seal(flight.snapshot, flight.taken, finish), over=order.over, gate=flight.gate)
-        flight.committed = True
+        flight.committed, flight.stamp = True, store.stamp(order.name)
     except SaveError as error:
         flight.error = error
     except BaseException as error:  # noqa: BLE001 - told on the training thread

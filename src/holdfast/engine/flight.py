@@ -60,6 +60,7 @@ class Flight:
         link_error: why its second name could not be made.
         manifest: what it says of itself.
         committed: whether it is there, under its first name.
+        stamp: the store's stamp of it, right after its commit.
         changed: names of tensors that were changed before they were copied.
         strays: where their storages lie.
         unseen: names of tensors that were changed in a way that torch does not count (``.data``).
@@ -81,6 +82,7 @@ class Flight:
     link_error: SaveError | None = None
     manifest: Manifest | None = None
     committed: bool = False
+    stamp: tuple[int, ...] | None = None
     changed: tuple[str, ...] = ()
     strays: tuple[int, ...] = ()
     unseen: tuple[str, ...] = ()

@@ -41,6 +41,8 @@ _FORMS: Mapping[str, Any] = {
 }
 _POLICY: Mapping[str, Any] = {"monitor": _TEXT_OR_NONE, "mode": str, "save_top_k": int}
 
+_newest: tuple[tuple[TensorInfo, ...] | None, bytes] = (None, b"")
+
 
 class ManifestError(ValueError):
     """The bytes are no manifest, or not the one that was written."""
@@ -52,9 +54,18 @@ def encode(manifest: Manifest) -> bytes:
     lines = (
         {"holdfast": manifest.format, **facts},
         [[record.name, record.size, f"{record.crc32:08x}"] for record in manifest.records],
-        [[tensor.name, tensor.dtype, list(tensor.shape), tensor.record] for tensor in manifest.tensors],
     )
-    return b"".join(_line(line) for line in lines)
+    return b"".join((*map(_line, lines), _tensor_line(manifest.tensors)))
+
+
+def _tensor_line(tensors: tuple[TensorInfo, ...]) -> bytes:
+    """Return the third line; that of the tensors asked for before is known still, as most saves ask for the same."""
+    global _newest  # noqa: PLW0603 - one assignment, whole for every thread
+    known, line = _newest
+    if known is not tensors:
+        line = _line([[item.name, item.dtype, list(item.shape), item.record] for item in tensors])
+        _newest = (tensors, line)
+    return line
 
 
 def decode(data: bytes) -> Manifest:

@@ -21,7 +21,7 @@ from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
-from holdfast.front.reopening import is_ours, not_ours
+from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
@@ -73,6 +73,7 @@ class LoopSaving(RankingAttributes):
         self._saver: Saver | None = None
         self._waiting: deque[Plan] = deque()
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
+        self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = not mode.async_save
         self._interrupted = False
@@ -226,7 +227,7 @@ class LoopSaving(RankingAttributes):
             flight.wait()
         if not flight.done:
             return None
-        self._flights.popleft()
+        note_stamps(self._stamps, self._waiting[0], self._flights.popleft())
         return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
 
     def _land(self, plan: Plan, outcome: Outcome) -> None:
@@ -252,7 +253,7 @@ class LoopSaving(RankingAttributes):
 
     def _remove(self, name: str, ledger: Ledger) -> None:
         """Rank 0 only."""
-        if not is_ours(self._run, ledger, name):
+        if not is_ours(self._run, ledger, name, self._stamps):
             warnings.warn(not_ours(self._path(name)), stacklevel=2)
             return
         store = self._run.store

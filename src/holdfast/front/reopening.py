@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from holdfast.catalog import Found, look, scan
-from holdfast.front.planning import Run
+from holdfast.engine.flight import Flight
+from holdfast.front.planning import Plan, Run
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import LAST, RANKED, Facts
 
@@ -67,12 +68,25 @@ def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
     )
 
 
-def is_ours(run: Run, ledger: Ledger, name: str) -> bool:
+Stamps = dict[str, tuple[int, ...]]
+
+
+def note_stamps(stamps: Stamps, plan: Plan, flight: Flight) -> None:
+    """Take note of what a file that this process has committed is like."""
+    for name in plan.names.values():
+        stamps.pop(name, None)
+        if flight.stamp is not None:
+            stamps[name] = flight.stamp
+
+
+def is_ours(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> bool:
     """Tell, just before a file is removed, whether it still is the one that this run committed.
 
     It may have been written over since by its user or by another run. One that cannot be read is not known
-    to be ours.
+    to be ours. A file that is as it was when this process committed it need not be read: its ``stamps``.
     """
+    if name in stamps and run.store.stamp(name) == stamps.pop(name):
+        return True
     path = run.store.path(name)
     if not run.store.exists(name) or (run.store.is_local and os.path.isdir(path)):
         return True  # gone already; or shards, which say nothing of themselves yet

@@ -36,7 +36,6 @@ __all__ = [
     "release",
     "remove_path",
     "save_path",
-    "stamp",
     "sweep",
     "warm",
 ]
@@ -133,22 +132,11 @@ def remove_path(path: str | os.PathLike[str]) -> None:
 Stamp = tuple[int, ...] | None
 
 
-def stamp(store: Store, name: str) -> Stamp:
-    """Return something that changes when a local file is written anew; None where there is none."""
-    if not store.is_local:
-        return None
-    try:
-        status = os.stat(store.path(name))
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
-
-
 def is_written(store: Store, name: str, before: Stamp) -> bool:
     """Tell whether a file has been written since its stamp was taken; of a remote one, whether it is there."""
     if not store.is_local:
         return store.exists(name)
-    return stamp(store, name) not in (None, before)
+    return store.stamp(name) not in (None, before)
 
 
 def sweep(folder: str) -> list[str]:

@@ -19,9 +19,9 @@ from weakref import proxy
 from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
 from holdfast.front.agreement import agree
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
-from holdfast.front.reopening import is_ours, not_ours
+from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import make_save_mode
-from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, raise_first, stamp
+from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
@@ -75,13 +75,14 @@ class SavingMixin(StateMixin):
         self._pending: list[_Pending] = []
         self._saver: Saver | None = None  # rank 0 only, once something was saved
         self.stats = SaveStats()
+        self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = not self._mode.async_save
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_saver": None, "_pending": []}
+        return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}}
 
     def _rank_zero_warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=3)
@@ -166,7 +167,7 @@ class SavingMixin(StateMixin):
         return self._mode.async_save and self._own_io(trainer) is not None
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> _Outcome:
-        before = stamp(run.store, plan.primary) if trainer.is_global_zero else None
+        before = run.store.stamp(plan.primary) if trainer.is_global_zero else None
         error = self._save_file(trainer, run, plan, plan.primary)
         if self._is_behind(trainer):
             return self._agree(trainer, lambda: _Outcome(error=error))
@@ -241,7 +242,7 @@ class SavingMixin(StateMixin):
 
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
         try:
-            if not self._agree(trainer, lambda: is_ours(run, before, name)):
+            if not self._agree(trainer, lambda: is_ours(run, before, name, self._stamps)):
                 self._rank_zero_warn(not_ours(run.store.path(name)))
                 self._ledger = self._ledger.without(name)
                 return
@@ -317,6 +318,7 @@ class SavingMixin(StateMixin):
         if not head.flight.done:
             return _Outcome()
         flight = head.flight
+        note_stamps(self._stamps, head.plan, flight)
         also = _COMMITTED if flight.committed and head.plan.also and flight.link_error is None else _PENDING
         return _Outcome(_COMMITTED if flight.committed else _PENDING, also, flight.error or flight.link_error)
 

@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ class Snapshot:
             another way as well is not among them.
         named: the tensors that can be reached by names.
         trailer: the record after the storages.
+        known: where ``infos`` is kept for all states of this shape.
 
     """
 
@@ -52,6 +53,7 @@ class Snapshot:
     tensors: Mapping[int, list[torch.Tensor]]
     named: list[tuple[str, torch.Tensor]]
     trailer: Part
+    known: list[tuple[TensorInfo, ...]] = field(default_factory=list)
 
     def parts(self) -> Iterator[Part]:
         """Yield the records; the data of CPU tensors are views, not copies."""
@@ -73,9 +75,11 @@ class Snapshot:
         return self.sizes[len(self.leaders) : -1]
 
     def infos(self) -> tuple[TensorInfo, ...]:
-        """Return what the manifest says of the tensors."""
-        records = {_identity(storage): f"data/{place}" for place, storage in enumerate(self.storages)}
-        return tuple(_info(name, tensor, records) for name, tensor in self.named)
+        """Return what the manifest says of the tensors: the same object for all states of one template."""
+        if not self.known:
+            records = {_identity(storage): f"data/{place}" for place, storage in enumerate(self.storages)}
+            self.known.append(tuple(_info(name, tensor, records) for name, tensor in self.named))
+        return self.known[0]
 
 
 def capture(state: object, *, templates: Templates | None = None, front: int | None = None) -> Snapshot:
@@ -100,7 +104,7 @@ def capture(state: object, *, templates: Templates | None = None, front: int | N
         for place, tensor in zip(walk.places, walk.tensors, strict=True):
             tensors.setdefault(place, []).append(tensor)
         named = [(name, walk.tensors[number]) for name, number in template.names]
-        return Snapshot(_leaders(skeleton, front), tuple(walk.storages), tensors, named, _TRAILER)
+        return Snapshot(_leaders(skeleton, front), tuple(walk.storages), tensors, named, _TRAILER, template.infos)
     file = io.BytesIO()
     pickler = _Pickler(file)
     pickler.dump(state)

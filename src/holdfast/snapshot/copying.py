@@ -1,8 +1,8 @@
 """From tensors of the host to their places in the image, with the digests on the way.
 
-A digest costs a tenth of the copy while the bytes are in the processor's cache, and half of it later on,
-from memory. While training stands still only a part is taken on the way, so that it stands still no longer
-than for the copy; the rest is taken by the thread that writes.
+Each piece is digested right after it is copied, while it is in the processor's cache: with two threads that
+costs less than a tenth of the copy, as memory and not the processor is what they wait for. Later on, from
+memory, it would cost half of the copy, on a processor that training needs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.threads import Threads
 
 _PIECE = 1 << 18  # bytes that stay in a core's cache from the copy to the digest
 _SHARE = 1 << 22  # bytes that a thread takes on at a time
-_MANY = 1 << 23  # bytes from which more threads than one are worth their start
+_MANY = 1 << 28  # bytes from which more threads are worth their start: right after a step, torch's own still spin
 _THREADS = min(4, os.cpu_count() or 1)  # memory has no more to give than a few cores can take
 
 
@@ -66,7 +66,6 @@ class _Share(NamedTuple):
     source: int
     offset: int
     size: int
-    digest: bool
 
 
 def copy_all(
@@ -74,32 +73,27 @@ def copy_all(
     target: Target,
     progress: Progress,
     *,
-    threads: int = _THREADS,
-    digested: float = 1.0,
+    beside: bool = False,
 ) -> None:
-    """Copy storages of the host into the image; tell of each when it is there.
+    """Copy storages of the host into the image; tell of each when it is there, with its digest.
 
-    ``digested`` is the part of the bytes whose digests are taken on the way.
+    ``beside`` the training: on one thread, as training needs the others, and in few calls, as it waits for this
+    thread to let go of the GIL after each.
     """
     image, base = target
+    threads, piece = (1, _SHARE) if beside else (_THREADS, _PIECE)
     shares: list[_Share] = []
-    seen, taken = 0, 0
     for place, source, offset, size in copies:
         address = source.data_ptr()
         if size <= _PIECE:
             ctypes.memmove(base + offset, address, size)
             progress.arrived(place, crc32(image[offset : offset + size]))
             continue
-        seen += size
-        digest = taken + size <= digested * seen
-        taken += size if digest else 0
-        shares += [
-            _Share(place, address + at, offset + at, min(_SHARE, size - at), digest) for at in range(0, size, _SHARE)
-        ]
-    _copy_shares(shares, target, progress, threads)
+        shares += [_Share(place, address + at, offset + at, min(_SHARE, size - at)) for at in range(0, size, _SHARE)]
+    _copy_shares(shares, target, progress, threads, piece)
 
 
-def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threads: int) -> None:
+def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threads: int, piece: int) -> None:
     """Copy, on several threads if it is much."""
     digests = [0] * len(shares)
     left = collections.Counter(share.place for share in shares)
@@ -112,12 +106,12 @@ def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threa
             if number is None:
                 return
             share = shares[number]
-            digests[number] = _copy(share, target)
+            digests[number] = _copy(share, target, piece)
             with taking:
                 left[share.place] -= 1
                 complete = not left[share.place]
             if complete:
-                progress.arrived(share.place, _combined(shares, digests, number) if share.digest else None)
+                progress.arrived(share.place, _combined(shares, digests, number))
 
     helpers = Threads(threads - 1, "holdfast-copy", apart=True)
     many = sum(share.size for share in shares) >= _MANY
@@ -130,15 +124,15 @@ def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threa
         helpers.stop()
 
 
-def _copy(share: _Share, target: Target) -> int:
-    """Copy, without holding the GIL; return the digest, if it is to be taken."""
+def _copy(share: _Share, target: Target, piece: int) -> int:
+    """Copy, without holding the GIL; return the digest of what was copied.
+
+    It is taken of the copy, not of the source: of what will be written, whatever happens to the source meanwhile.
+    """
     image, base = target
-    if not share.digest:
-        ctypes.memmove(base + share.offset, share.source, share.size)
-        return 0
     crc = 0
-    for at in range(0, share.size, _PIECE):
-        begin, length = share.offset + at, min(_PIECE, share.size - at)
+    for at in range(0, share.size, piece):
+        begin, length = share.offset + at, min(piece, share.size - at)
         ctypes.memmove(base + begin, share.source + at, length)
         crc = crc32(image[begin : begin + length], crc)
     return crc

@@ -10,7 +10,6 @@ import ctypes
 import mmap
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -24,7 +23,6 @@ from holdfast.snapshot.devices import Crossing, unpin
 from holdfast.snapshot.progress import Progress
 from holdfast.snapshot.residence import Home, move_in
 
-_DIGESTED_AT_ONCE = 0.4  # of the bytes: a tenth of the copy's time would be too much for all of them
 _HOST = torch.device("cpu")
 _TAIL = 1 << 16  # bytes left behind the data, so that a state that grows a little needs no new image
 
@@ -116,15 +114,15 @@ class HostImage:
 
     def copy_now(self, taken: Taken) -> None:
         """Make the copies for which training stands still."""
-        self._copy(taken.now, taken, digested=_DIGESTED_AT_ONCE)
+        self._copy(taken.now, taken)
 
     def copy_rest(self, taken: Taken) -> None:
-        """Make the copies that were left for later; on one thread, as training needs the others."""
-        self._copy(taken.later, taken, threads=1)
+        """Make the copies that were left for later, beside the training."""
+        self._copy(taken.later, taken, beside=True)
 
-    def _copy(self, copies: list[Copy], taken: Taken, **how: Any) -> None:
+    def _copy(self, copies: list[Copy], taken: Taken, *, beside: bool = False) -> None:
         try:
-            copy_all(copies, Target(memoryview(self._memory), self._base), taken.progress, **how)  # type: ignore[arg-type]
+            copy_all(copies, Target(memoryview(self._memory), self._base), taken.progress, beside=beside)  # type: ignore[arg-type]
         except BaseException as error:
             taken.progress.fail(error)  # or the thread that writes would wait for ever
             raise

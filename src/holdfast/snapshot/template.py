@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from holdfast.records import TensorInfo
 from holdfast.snapshot.walk import Walk, numbers_in_order
 
 _KEPT = 4  # states of different shape that take turns
@@ -36,6 +37,8 @@ class Template:
         numbers: the numbers in it.
         slots: where each of them stands: offset and length, the opcode included.
         names: of each name of a tensor, the tensor's place in the look.
+        infos: what the manifest says of the tensors, once it was asked for: their kinds, shapes and places are
+            in the trace.
 
     """
 
@@ -44,6 +47,7 @@ class Template:
     numbers: list[int | float]
     slots: list[tuple[int, int]]
     names: list[tuple[str, int]]
+    infos: list[tuple[TensorInfo, ...]] = field(default_factory=list, compare=False)
 
     def fill(self, numbers: list[int | float]) -> bytes | None:
         """Return the skeleton with these numbers; None if one of them needs more bytes, or fewer."""

@@ -55,6 +55,10 @@ class Store(Protocol):
         """Return the bytes of a blob."""
         ...
 
+    def stamp(self, name: str) -> tuple[int, ...] | None:
+        """Return something that is another when the blob is written anew; None where that cannot be told."""
+        ...
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
         ...

@@ -83,6 +83,14 @@ class LocalStore:
         """Return the file's bytes."""
         return os.stat(self.path(name)).st_size
 
+    def stamp(self, name: str) -> tuple[int, ...] | None:
+        """Return the file's number, its time of writing and its bytes; None if it is not there."""
+        try:
+            status = os.stat(self.path(name))
+        except OSError:
+            return None
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read from the file."""
         with open(self.path(name), "rb") as file:
@@ -149,11 +157,15 @@ class LocalStore:
         return how
 
     def remove(self, name: str) -> None:
-        """Remove a file, and the folders below the root that it leaves empty; make the removal durable."""
+        """Remove a file, and the folders below the root that it leaves empty; make the removal durable.
+
+        Nothing waits for the disk where the file is only a temporary: a sweep would remove it as well.
+        """
         path = self.path(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-            _sync_folder(os.path.dirname(path))
+            if not _is_temporary(os.path.basename(path)):
+                _sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
             try:

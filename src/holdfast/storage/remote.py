@@ -81,6 +81,10 @@ class RemoteStore:
         """Ask the remote side."""
         return int(self.fs.info(self._key(name))["size"])
 
+    def stamp(self, name: str) -> tuple[int, ...] | None:  # noqa: ARG002 - the contract's
+        """Return None: not every remote filesystem can tell."""
+        return None
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read one range."""
         if length <= 0:
