@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 FORMAT_VERSION = 1
 
@@ -13,8 +13,7 @@ LAST = "last"
 EXCEPTION = "exception"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record of a checkpoint file: its name without the archive's prefix, bytes, CRC-32."""
 
     name: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from holdfast.records import Record
 
@@ -26,6 +26,8 @@ _UTF8_NAME = 0x0800
 _SIZES_FOLLOW = 0x0008
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_CRC_AT, _CRC_SIZE = 16, 4  # of a central entry
+_SHORT = 32  # characters of a record's name; those of torch's are shorter
 _DESCRIPTOR = struct.Struct("<4sIII")
 _WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 _END64 = struct.Struct("<4sQHHIIQQQQ")
@@ -127,12 +129,20 @@ def central_directory(placed: Sequence[Placed]) -> bytes:
 
 
 def _central_entry(item: Placed) -> bytes:
-    label = full_name(item.record.name)
-    size, offset = item.record.size, item.header_offset
-    extra = _zip64(size, offset)
-    fields = (b"PK\x01\x02", 0, 0, _flags(size), 0, 0, 0, item.record.crc32)
+    name = item.record.name
+    around = _around_crc if len(name) <= _SHORT else _around_crc.__wrapped__  # a stranger's names are not kept
+    before, behind = around(name, item.record.size, item.header_offset)
+    return before + item.record.crc32.to_bytes(_CRC_SIZE, "little") + behind
+
+
+@lru_cache(maxsize=1 << 13)
+def _around_crc(name: str, size: int, offset: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the checksum in a central entry: the same from save to save."""
+    label, extra = full_name(name), _zip64(size, offset)
+    fields = (b"PK\x01\x02", 0, 0, _flags(size), 0, 0, 0, 0)
     sizes = (min(size, _MAX32), min(size, _MAX32), len(label), len(extra))
-    return _CENTRAL.pack(*fields, *sizes, 0, 0, 0, 0, min(offset, _MAX32)) + label + extra
+    entry = _CENTRAL.pack(*fields, *sizes, 0, 0, 0, 0, min(offset, _MAX32)) + label + extra
+    return entry[:_CRC_AT], entry[_CRC_AT + _CRC_SIZE :]
 
 
 @dataclass(frozen=True)

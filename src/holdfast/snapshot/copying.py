@@ -1,8 +1,9 @@
 """From tensors of the host to their places in the image, with the digests on the way.
 
-Each piece is digested right after it is copied, while it is in the processor's cache: with two threads that
-costs less than a tenth of the copy, as memory and not the processor is what they wait for. Later on, from
-memory, it would cost half of the copy, on a processor that training needs.
+A copy of milliseconds is made by one thread, which digests each piece right after it is copied, while it is in
+the processor's cache: later on, from memory, that would cost half of the copy, on a processor that training
+needs. A large copy is made by several threads, and there the digest would make training stand still by a tenth
+longer. The thread that writes takes it, which for so much waits for the disk most of its time.
 """
 
 from __future__ import annotations
@@ -68,6 +69,26 @@ class _Share(NamedTuple):
     size: int
 
 
+class _Way(NamedTuple):
+    """How to copy.
+
+    Attributes:
+        threads: how many do it.
+        piece: bytes of one call.
+        digest: whether to take the digests on the way.
+
+    """
+
+    threads: int
+    piece: int
+    digest: bool
+
+
+_ALONE = _Way(1, _PIECE, digest=True)
+_TOGETHER = _Way(_THREADS, _PIECE, digest=False)
+_BESIDE = _Way(1, _SHARE, digest=True)
+
+
 def copy_all(
     copies: Iterable[Copy],
     target: Target,
@@ -75,26 +96,27 @@ def copy_all(
     *,
     beside: bool = False,
 ) -> None:
-    """Copy storages of the host into the image; tell of each when it is there, with its digest.
+    """Copy storages of the host into the image; tell of each when it is there, with its digest if that was taken.
 
     ``beside`` the training: on one thread, as training needs the others, and in few calls, as it waits for this
     thread to let go of the GIL after each.
     """
     image, base = target
-    threads, piece = (1, _SHARE) if beside else (_THREADS, _PIECE)
     shares: list[_Share] = []
+    small: dict[int, int] = {}
     for place, source, offset, size in copies:
         address = source.data_ptr()
         if size <= _PIECE:
             ctypes.memmove(base + offset, address, size)
-            progress.arrived(place, crc32(image[offset : offset + size]))
+            small[place] = crc32(image[offset : offset + size])
             continue
         shares += [_Share(place, address + at, offset + at, min(_SHARE, size - at)) for at in range(0, size, _SHARE)]
-    _copy_shares(shares, target, progress, threads, piece)
+    progress.all_arrived(small)
+    many = sum(share.size for share in shares) >= _MANY
+    _copy_shares(shares, target, progress, _BESIDE if beside else _TOGETHER if many else _ALONE)
 
 
-def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threads: int, piece: int) -> None:
-    """Copy, on several threads if it is much."""
+def _copy_shares(shares: list[_Share], target: Target, progress: Progress, way: _Way) -> None:
     digests = [0] * len(shares)
     left = collections.Counter(share.place for share in shares)
     turn, taking = iter(range(len(shares))), threading.Lock()
@@ -106,16 +128,15 @@ def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threa
             if number is None:
                 return
             share = shares[number]
-            digests[number] = _copy(share, target, piece)
+            digests[number] = _copy(share, target, way)
             with taking:
                 left[share.place] -= 1
                 complete = not left[share.place]
             if complete:
-                progress.arrived(share.place, _combined(shares, digests, number))
+                progress.arrived(share.place, _combined(shares, digests, number) if way.digest else None)
 
-    helpers = Threads(threads - 1, "holdfast-copy", apart=True)
-    many = sum(share.size for share in shares) >= _MANY
-    works = [helpers.run(work) for _ in range(threads - 1 if many else 0)]
+    helpers = Threads(way.threads - 1, "holdfast-copy", apart=True)
+    works = [helpers.run(work) for _ in range(way.threads - 1)]
     try:
         work()
         for item in works:
@@ -124,17 +145,18 @@ def _copy_shares(shares: list[_Share], target: Target, progress: Progress, threa
         helpers.stop()
 
 
-def _copy(share: _Share, target: Target, piece: int) -> int:
-    """Copy, without holding the GIL; return the digest of what was copied.
+def _copy(share: _Share, target: Target, way: _Way) -> int:
+    """Copy, without holding the GIL; return the digest of what was copied, if it is to be taken.
 
     It is taken of the copy, not of the source: of what will be written, whatever happens to the source meanwhile.
     """
     image, base = target
     crc = 0
-    for at in range(0, share.size, piece):
-        begin, length = share.offset + at, min(piece, share.size - at)
+    for at in range(0, share.size, way.piece):
+        begin, length = share.offset + at, min(way.piece, share.size - at)
         ctypes.memmove(base + begin, share.source + at, length)
-        crc = crc32(image[begin : begin + length], crc)
+        if way.digest:
+            crc = crc32(image[begin : begin + length], crc)
     return crc
 
 

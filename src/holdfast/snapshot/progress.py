@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class Progress:
@@ -29,6 +29,13 @@ class Progress:
             if place == self._wanted:
                 self._arrival.notify()
 
+    def all_arrived(self, digests: Mapping[int, int]) -> None:
+        """Say that several storages are there, with their digests."""
+        with self._arrival:
+            self._digests.update(digests)
+            self._missing.difference_update(digests)
+            self._arrival.notify()
+
     def fail(self, error: BaseException) -> None:
         """Say that what is missing will not come."""
         with self._arrival:
@@ -37,6 +44,8 @@ class Progress:
 
     def digest(self, place: int) -> int | None:
         """Wait until a storage is there; return its digest, None if it is still to be taken."""
+        if not self._missing:
+            return self._digests.get(place)
         with self._arrival:
             self._wanted = place
             while place in self._missing:
