@@ -22,6 +22,7 @@ from holdfast.errors import (
     LoadError,
     MissingExtraError,
     MissingMetricError,
+    NewerFormatError,
     SaveError,
     UnsafeCheckpointError,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.engine import SaveStats, load, verify
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
-    from holdfast.front.start import Start
+    from holdfast.front.start import Skipped, Start
 
 __all__ = [
     "ChangedStateError",
@@ -44,8 +45,10 @@ __all__ = [
     "LoadError",
     "MissingExtraError",
     "MissingMetricError",
+    "NewerFormatError",
     "SaveError",
     "SaveStats",
+    "Skipped",
     "Start",
     "SystemClock",
     "UnsafeCheckpointError",
@@ -59,6 +62,7 @@ __all__ = [
 _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
     "SaveStats": "holdfast.engine",
+    "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
-from holdfast.errors import DamagedCheckpointError
+from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import reading
 from holdfast.records import LAST, Facts
 from holdfast.source import BlobSource
 from holdfast.storage import Store
 
 EXTENSION = ".ckpt"
+_ASIDE = ".damaged"  # behind the name of a checkpoint that was found damaged and kept for people to look at
+_IS_ASIDE = re.compile(re.escape(_ASIDE) + r"(-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Found:
         size: in bytes.
         facts: what its manifest says; None for one that was saved without a manifest.
         problem: why its manifest cannot be read, or "".
+        damaged: whether that is so because its bytes are not those that were saved.
 
     """
 
@@ -32,6 +37,7 @@ class Found:
     size: int
     facts: Facts | None = None
     problem: str = ""
+    damaged: bool = False
 
     @property
     def role(self) -> str | None:
@@ -44,14 +50,34 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
 
     With an extension of None: all files that have a manifest, whatever they are called (of a remote
-    store only ``.ckpt``, to spare requests), and all ``.ckpt``.
+    store only ``.ckpt``, to spare requests), and all ``.ckpt``. Those that were set aside are none.
 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
     """
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
-    found = (_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(ending))
+    found = (_look(store, blob.name, blob.size) for blob in store.blobs(depth) if _counts(blob.name, ending))
     return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
+
+
+def _counts(name: str, ending: str) -> bool:
+    return name.endswith(ending) and name_before(name) == name
+
+
+def scan_aside(store: Store, *, depth: int = 0) -> list[str]:
+    """Return the names of the damaged checkpoints that were set aside, at most ``depth`` folders down."""
+    return [blob.name for blob in store.blobs(depth) if name_before(blob.name) != blob.name]
+
+
+def names_aside(name: str) -> Iterator[str]:
+    """Yield the names under which a damaged checkpoint may be set aside."""
+    yield name + _ASIDE
+    yield from (f"{name}{_ASIDE}-{number}" for number in count(2))
+
+
+def name_before(name: str) -> str:
+    """Return the name that a file had before it was set aside; its own if it was not."""
+    return _IS_ASIDE.sub("", name)
 
 
 def look(store: Store, name: str) -> Found:
@@ -66,11 +92,13 @@ def look(store: Store, name: str) -> Found:
 def _look(store: Store, name: str, size: int) -> Found:
     path = store.path(name)
     if size == 0:
-        return Found(name, path, size, problem="the file: it is empty")
+        return Found(name, path, size, problem="the file: it is empty", damaged=True)
     try:
         facts = reading.read_facts(BlobSource(store, name, size))
     except DamagedCheckpointError as error:
-        return Found(name, path, size, problem=f"{error.record}: {error.problem}")
+        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True)
+    except NewerFormatError as error:
+        return Found(name, path, size, problem=error.problem)
     except OSError as error:
         return Found(name, path, size, problem=str(error))
     return Found(name, path, size, facts)

@@ -10,7 +10,8 @@
     ├── LoadError                                   HF300  a checkpoint could not be loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError) HF310  there is none at that path
     │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
-    │   └── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
+    │   ├── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
+    │   └── NewerFormatError                        HF340  a later holdfast wrote it
     └── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
 
 Codes are append-only: a code never changes its meaning.
@@ -153,6 +154,28 @@ class UnsafeCheckpointError(LoadError):
         """Keep the names for programs, beside the message for people."""
         super().__init__(message)
         self.needs = needs
+
+
+class NewerFormatError(LoadError):
+    """The file is of a format that only a later version of holdfast reads. That is no damage.
+
+    Attributes:
+        path: the file.
+        problem: which format it has, and which can be read.
+
+    """
+
+    code = "HF340"
+
+    def __init__(self, path: str, problem: str) -> None:
+        """Name the file and its format."""
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Say what happened, where, and what to do."""
+        return f"{self.path} cannot be read: its {self.problem}. Install a newer holdfast to load it."
 
 
 class MissingExtraError(HoldfastError, ImportError):

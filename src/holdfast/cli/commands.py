@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from holdfast.cli.look import Look, look_at, look_at_file
+from holdfast.cli.look import Look, look_aside, look_at, look_at_file
 from holdfast.cli.text import age, amount, number, table
-from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError
+from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError, NewerFormatError
 from holdfast.front.catalogue import has_checksums, is_directory
 from holdfast.records import Manifest
 
@@ -23,13 +23,17 @@ def ls(path: str, *, as_json: bool) -> int:
     else:
         rows = [_row(look) for look in looks]
         print(table(("name", "step", "epoch", "score", "size", "age", "saved", "kept because"), rows))
+        aside = look_aside(path)
+        if aside:
+            print(f"{len(aside)} damaged, set aside and not counted: `holdfast verify {path}` names them")
     return EXIT_PROBLEM if any(look.problem for look in looks) else EXIT_OK
 
 
 def _row(look: Look) -> tuple[str, ...]:
     facts = look.facts
     if facts is None:
-        what = f"damaged: {look.problem}" if look.problem else "no manifest: not saved by holdfast"
+        state = "damaged" if look.damaged else "cannot be read"
+        what = f"{state}: {look.problem}" if look.problem else "no manifest: not saved by holdfast"
         return (look.name, "", "", "", amount(look.size), "", "", what)
     score = f"{look.monitor}={number(look.score)}" if look.score is not None else ""
     return (
@@ -93,24 +97,31 @@ def verify(path: str, *, as_json: bool) -> int:
     """Check one checkpoint, or all of a directory."""
     from holdfast.front.opening import verify as verify_file  # noqa: PLC0415 - imports torch
 
-    paths = [look.path for look in look_at(path)] if is_directory(path) else [path]
+    several = is_directory(path)
+    paths = [look.path for look in look_at(path)] if several else [path]
     results: list[dict[str, Any]] = []
     for item in paths:
         try:
             manifest = verify_file(item)
         except DamagedCheckpointError as error:  # noqa: PERF203 - one bad file must not hide the others
             results.append({"path": item, "whole": False, "record": error.record, "problem": error.problem})
+        except NewerFormatError as error:
+            results.append({"path": item, "whole": None, "problem": error.problem})
         else:
             checked = manifest is not None or has_checksums(item)
             results.append({"path": item, "whole": checked or None, "manifest": manifest is not None})
+    aside = look_aside(path) if several else []  # known already: no reason for the exit code of a problem
     if as_json:
-        _print_json(results)
+        _print_json([*results, *({"path": item, "whole": False, "set_aside": True} for item in aside)])
     else:
-        print("\n".join(_verdict(result) for result in results) or f"no checkpoints in {path}")
+        lines = [_verdict(result) for result in results] or [f"no checkpoints in {path}"]
+        print("\n".join([*lines, *(f"aside    {item}: damaged; no run uses it" for item in aside)]))
     return EXIT_OK if all(result["whole"] for result in results) else EXIT_PROBLEM
 
 
 def _verdict(result: dict[str, Any]) -> str:
+    if "problem" in result and result["whole"] is None:
+        return f"unknown  {result['path']}: its {result['problem']}"
     if result["whole"] is None:
         return f"unknown  {result['path']}: a torch file of the old kind has no checksums: it cannot be verified"
     if not result["whole"]:

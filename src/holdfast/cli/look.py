@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from holdfast.front.catalogue import Found, newest_first, read_manifest_at, scan_path
+from holdfast.front.catalogue import Found, newest_first, read_manifest_at, scan_aside_path, scan_path
 from holdfast.front.words import Decision, Entry, plan
 from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Manifest
 
@@ -23,6 +23,7 @@ class Look:
     facts: Facts | None
     problem: str
     kept: str = ""
+    damaged: bool = False
 
     @property
     def monitor(self) -> str | None:
@@ -59,9 +60,17 @@ def look_at(path: str) -> list[Look]:
     found = scan_path(path, depth=_DEPTH)
     known = newest_first(found)
     others = [item for item in found if item.facts is None]
-    looks = [Look(item.name, item.path, item.size, item.facts, item.problem) for item in (*known, *others)]
+    looks = [
+        Look(item.name, item.path, item.size, item.facts, item.problem, damaged=item.damaged)
+        for item in (*known, *others)
+    ]
     reasons = _reasons(known)
     return [replace(look, kept=reasons.get(look.name, "")) for look in looks]
+
+
+def look_aside(path: str) -> list[str]:
+    """Return the paths of the damaged checkpoints below a directory that were set aside."""
+    return scan_aside_path(path, depth=_DEPTH)
 
 
 def look_at_file(path: str) -> Manifest | None:

@@ -22,6 +22,7 @@ from holdfast.errors import (
     CheckpointNotFoundError,
     DamagedCheckpointError,
     LoadError,
+    NewerFormatError,
     UnsafeCheckpointError,
 )
 from holdfast.format import reading
@@ -74,6 +75,7 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
         DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
+        NewerFormatError: if a later holdfast wrote it.
         UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
 
     """
@@ -119,6 +121,7 @@ def verify(path: str | os.PathLike[str]) -> Manifest | None:
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
         DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
+        NewerFormatError: if a later holdfast wrote it.
 
     """
     with _opened(os.fspath(path)) as (source, file):
@@ -129,7 +132,7 @@ def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], 
     """Read and check all records; return what builds the state from them. None if ``torch.load`` has to read."""
     try:
         account = reading.read_account(source)
-    except DamagedCheckpointError:
+    except (DamagedCheckpointError, NewerFormatError):
         if how.verify:
             raise
         return None

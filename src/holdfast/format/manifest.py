@@ -48,6 +48,10 @@ class ManifestError(ValueError):
     """The bytes are no manifest, or not the one that was written."""
 
 
+class NewerManifestError(ManifestError):
+    """The manifest is whole, and of a format that is not known here."""
+
+
 def encode(manifest: Manifest) -> bytes:
     """Return the manifest's bytes."""
     facts = {key: _plain(value) for key, value in asdict(manifest.facts).items()}
@@ -117,7 +121,7 @@ def decode_facts(data: bytes) -> Facts:
 def _facts(head: Any) -> Facts:
     if head["holdfast"] > FORMAT_VERSION:
         msg = f"format {head['holdfast']} is newer than this holdfast reads ({FORMAT_VERSION})"
-        raise ManifestError(msg)
+        raise NewerManifestError(msg)
     values = {key: value for key, value in head.items() if key in _FORMS}
     for key, value in values.items():
         _is(_FORMS[key], value)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from holdfast.errors import DamagedCheckpointError
+from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import layout
 from holdfast.format.digest import combine, crc32
-from holdfast.format.manifest import MANIFEST_NAME, ManifestError, decode, decode_facts
+from holdfast.format.manifest import MANIFEST_NAME, ManifestError, NewerManifestError, decode, decode_facts
 from holdfast.records import Facts, Manifest, Record
 
 _FACTS_GUESS = 1 << 13  # bytes in which the first line of most manifests fits
@@ -66,6 +66,7 @@ def read_facts(source: Source) -> Facts | None:
 
     Raises:
         DamagedCheckpointError: if it is a zip whose directory or manifest cannot be read.
+        NewerFormatError: if a later holdfast wrote it.
 
     """
     located = _find_manifest(source)
@@ -79,7 +80,7 @@ def read_facts(source: Source) -> Facts | None:
                 return decode_facts(data)
             length = min(length * 8, located.size)
     except ManifestError as error:
-        raise DamagedCheckpointError(source.path, "manifest", str(error)) from error
+        raise _refusal(source, error) from error
 
 
 def read_manifest(source: Source) -> Manifest | None:
@@ -87,6 +88,7 @@ def read_manifest(source: Source) -> Manifest | None:
 
     Raises:
         DamagedCheckpointError: if it is a zip whose directory or manifest cannot be read.
+        NewerFormatError: if a later holdfast wrote it.
 
     """
     located = _find_manifest(source)
@@ -95,7 +97,14 @@ def read_manifest(source: Source) -> Manifest | None:
     try:
         return decode(source.read(located.data_offset, located.size))
     except ManifestError as error:
-        raise DamagedCheckpointError(source.path, "manifest", str(error)) from error
+        raise _refusal(source, error) from error
+
+
+def _refusal(source: Source, error: ManifestError) -> DamagedCheckpointError | NewerFormatError:
+    """Return the error for a manifest that cannot be read: damage, or a format of the future."""
+    if isinstance(error, NewerManifestError):
+        return NewerFormatError(source.path, str(error))
+    return DamagedCheckpointError(source.path, "manifest", str(error))
 
 
 def _find_manifest(source: Source) -> _Located | None:
@@ -178,6 +187,7 @@ def read_account(source: Source) -> Account | None:
     Raises:
         DamagedCheckpointError: if the manifest, the central directory or the file's size is not as
             it was written.
+        NewerFormatError: if a later holdfast wrote it.
 
     """
     located = _find_manifest(source)
@@ -187,7 +197,7 @@ def read_account(source: Source) -> Account | None:
     try:
         manifest = decode(data)
     except ManifestError as error:
-        raise DamagedCheckpointError(source.path, "manifest", str(error)) from error
+        raise _refusal(source, error) from error
     if sum(record.size for record in manifest.records) > source.size:
         raise DamagedCheckpointError(source.path, "manifest", "it tells of more bytes than the file has")
     own = Record(MANIFEST_NAME, len(data), crc32(data))

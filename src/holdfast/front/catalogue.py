@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from holdfast.catalog import Found, newest_first, scan
+from holdfast.catalog import Found, newest_first, scan, scan_aside
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_path"]
+__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_aside_path", "scan_path"]
 
 
 def is_directory(path: str) -> bool:
@@ -32,6 +32,12 @@ def scan_path(path: str, *, depth: int) -> list[Found]:
         msg = f"there is no directory {path}: {what}"
         raise CheckpointNotFoundError(msg)
     return scan(open_store(path), extension=None, depth=depth)
+
+
+def scan_aside_path(path: str, *, depth: int) -> list[str]:
+    """Return the paths of the damaged checkpoints that were set aside below a directory, sorted by name."""
+    store = open_store(path)
+    return [store.path(name) for name in scan_aside(store, depth=depth)]
 
 
 def has_checksums(path: str) -> bool:

@@ -14,9 +14,11 @@ from typing_extensions import Self, Unpack
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.failures import make_failures
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
+from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
@@ -42,7 +44,11 @@ class Checkpointer(LoopResuming):
         lr_scheduler: one, or a sequence of them.
         stateful: further objects with ``state_dict`` and ``load_state_dict``, by name.
         allow: classes that the safe loader may use at resume, besides those of the live objects.
-        on_save_error: ``"raise"`` stops training when a save fails; ``"warn"`` goes on.
+        on_error: what a save that fails leads to. ``"warn"`` (None means it): a warning with path, cause
+            and cure, and an error in the log; training goes on, and the next trigger saves again. The
+            ``max_failures``-th failure in a row is raised. ``"raise"``: a ``SaveError``.
+        max_failures: how many saves may fail with no commit in between.
+        on_damage: what ``resume`` does with damaged checkpoints: ``"skip"`` or ``"raise"``.
         async_save: a save takes the state and lets training go on; it is written and committed behind
             it, and its error is raised by the next call. False waits for the commit.
         overlap: the parameters and the optimizer's state are copied during the next forward and
@@ -64,6 +70,8 @@ class Checkpointer(LoopResuming):
             filename, auto_insert_metric_name, enable_version_counter``: as those of
             ``holdfast.lightning.ModelCheckpoint``.
 
+    ``on_save_error`` is an older name of ``on_error``.
+
     Call it on every rank: rank 0 decides and writes, the others follow.
 
     Raises:
@@ -80,7 +88,10 @@ class Checkpointer(LoopResuming):
         lr_scheduler: Stateful | Sequence[Stateful] | None = None,
         stateful: Mapping[str, Stateful] | None = None,
         allow: Sequence[Any] = (),
-        on_save_error: Literal["raise", "warn"] = "raise",
+        on_error: Literal["warn", "raise"] | None = None,
+        max_failures: int = 3,
+        on_damage: Literal["skip", "raise"] = "skip",
+        on_save_error: Literal["warn", "raise"] | None = None,
         async_save: bool = True,
         overlap: bool = False,
         zero_copy: bool = False,
@@ -92,9 +103,7 @@ class Checkpointer(LoopResuming):
         **words: Unpack[Words],
     ) -> None:
         """Check the words, and clear away what an interrupted save has left in the directory."""
-        if on_save_error not in ("raise", "warn"):
-            msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
-            raise ConfigurationError(msg)
+        failures = make_failures(on_error=on_error, on_save_error=on_save_error, max_failures=max_failures)
         mode = make_save_mode(
             async_save=async_save,
             overlap=overlap,
@@ -110,9 +119,9 @@ class Checkpointer(LoopResuming):
         root = os.fspath(dirpath)
         self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)
-        self.on_save_error = on_save_error
+        self.on_damage = checked_on_damage(on_damage)
         self.verbose = verbose
-        self._init_saving(mode)
+        self._init_saving(mode, failures)
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
         identity = identity_of(settings)
         self._run = Run(
@@ -152,7 +161,7 @@ class Checkpointer(LoopResuming):
         """Say that the optimizer has finished a step; saves if one is due, otherwise cheap.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if checkpoints could not be committed, as ``on_error`` says.
 
         """
         self._step += 1
@@ -179,7 +188,7 @@ class Checkpointer(LoopResuming):
         """Say that a validation has ended, with what it measured.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if checkpoints could not be committed, as ``on_error`` says.
             MissingMetricError: if the monitored metric is needed and was never given.
 
         """
@@ -191,7 +200,7 @@ class Checkpointer(LoopResuming):
         """Say that an epoch has ended, with what is known of it. The next one begins.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if checkpoints could not be committed, as ``on_error`` says.
             MissingMetricError: if the monitored metric is needed and was never given.
 
         """
@@ -207,7 +216,7 @@ class Checkpointer(LoopResuming):
         """Save now, by the policy: ranked if its score admits it, and ``last``.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if it could not be committed, whatever ``on_error`` says.
 
         """
         self._handle(Event.REQUEST)
@@ -216,12 +225,12 @@ class Checkpointer(LoopResuming):
         """Say that training has ended: ``last`` is brought up to the final state, all is committed. Idempotent.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if checkpoints could not be committed, as ``on_error`` says.
 
         """
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._failures.ending = True
         try:
             self._handle(Event.TRAIN_END)
         finally:
@@ -275,7 +284,9 @@ class Checkpointer(LoopResuming):
         for message in plan.messages if self.verbose else ():
             log.info(message)
         if plan.names:
-            self._carry_out(plan, self._loop(plan, self._epoch if next_epoch is None else next_epoch), final=final)
+            loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
+            with self._failures.asked_for(by_name=event is Event.REQUEST):
+                self._carry_out(plan, loop, final=final)
 
     def _is_busy(self) -> bool:
         """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from holdfast.catalog import Found, scan
+from holdfast.catalog import Found, scan, scan_aside
 from holdfast.engine import quiesce
 from holdfast.engine.globals import globals_of
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import collect, living, restore
 from holdfast.front.loop_words import identity_of
 from holdfast.front.opening import Into, load_into, load_newest
+from holdfast.front.passing import PassingOver, checked_on_damage
 from holdfast.front.planning import Run, names_of
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.siblings import beside, has_sibling
 from holdfast.front.standing import standing
-from holdfast.front.start import Start
+from holdfast.front.start import Skipped, Start
 from holdfast.policy.ledger import Ledger
 from holdfast.records import Facts, Lineage
 from holdfast.storage import open_store, split_path
+
+log = logging.getLogger("holdfast")
+
+
+class _Choice(NamedTuple):
+    """What rank 0 found to resume from, and on the way there."""
+
+    path: str | None
+    reason: str
+    skipped: tuple[Skipped, ...] = ()
+    damaged: frozenset[str] = frozenset()
 
 
 class LoopResuming(LoopSaving):
@@ -31,10 +44,12 @@ class LoopResuming(LoopSaving):
 
     dirpath: str
     allow: tuple[Any, ...]
+    on_damage: str
     _step: int
     _epoch: int
     _batches: int
     _start_path: str
+    _damaged: frozenset[str] = frozenset()  # in the directory, found at the resume: they are no checkpoints
 
     @property
     def run(self) -> Run:
@@ -46,29 +61,58 @@ class LoopResuming(LoopSaving):
         """How many saves the run had asked for by the newest of this checkpointer."""
         return self._ledger.sequence
 
-    def resume(self, path: str | os.PathLike[str] | None = None) -> Start:
+    def resume(
+        self, path: str | os.PathLike[str] | None = None, *, on_damage: Literal["skip", "raise"] | None = None
+    ) -> Start:
         """Restore the newest whole checkpoint of the directory, or the one given; or start afresh.
 
-        Damaged checkpoints are passed over with a warning that names them. What could not be
-        restored is in the answer's ``missed``, and warned of.
+        The answer is a report as well: what was restored, what could not be (that is warned of, too), and which
+        checkpoints were passed over. As text it goes to the logger ``holdfast``.
+
+        Args:
+            path: a checkpoint, in this directory or elsewhere; None looks for the newest whole one.
+            on_damage: what to do on the way to the newest whole one; None: as the constructor was told.
+                ``"skip"`` passes damaged checkpoints over, each with a warning. Those that are proven to
+                be damaged, lie in this directory and are of the run that goes on are set aside: ``x.ckpt``
+                becomes ``x.ckpt.damaged``, which is no checkpoint any more and is never removed.
+                ``"raise"`` stops at the first that cannot be read whole. Nothing has changed then.
 
         Raises:
-            LoadError: if the given checkpoint is missing, damaged, unsafe or not of this model.
+            DamagedCheckpointError: if the given checkpoint is damaged, or with ``on_damage="raise"`` one that
+                would be passed over. Model and optimizer are as they were.
+            LoadError: if the given checkpoint is missing, unsafe or not of this model; if none is whole
+                and model and optimizer hold what was read of one before its damage was found.
 
         """
+        on_damage_now = self.on_damage if on_damage is None else checked_on_damage(on_damage)
         self._settle(wait=True)
         quiesce()  # other checkpointers' saves, too, may be reading what is written over
         live = collect(self._parts, weights_only=False, loop={})
         over = living(self._parts, live)
         allowed = [*self.allow, *globals_of([live])]
         read: dict[str, Any] = {}  # by rank 0, while it looked for the newest that is whole
-        chosen = self._agree(lambda: os.fspath(path) if path is not None else self._read_newest(over, allowed, read))
+        choice = self._agree(
+            lambda: (
+                _Choice(os.fspath(path), "the checkpoint that was asked for")
+                if path is not None
+                else self._read_newest(over, allowed, read, on_damage_now)
+            )
+        )
+        chosen, self._damaged = choice.path, choice.damaged
         if chosen is None:
-            return Start(reason=f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}")
-        state = read.pop(chosen) if chosen in read else load_into(chosen, Into(over), allow=allowed)
-        missed = restore(self._parts, state, chosen)
-        if missed:
-            warnings.warn(f"resumed from {chosen} without {', '.join(missed)}", stacklevel=2)
+            start = Start(reason=choice.reason, skipped=choice.skipped)
+        else:
+            state = read.pop(chosen) if chosen in read else load_into(chosen, Into(over), allow=allowed)
+            start = self._begin_at(chosen, choice, state)
+        if self._leads:
+            log.info("%s", start)
+        return start
+
+    def _begin_at(self, chosen: str, choice: _Choice, state: dict[str, Any]) -> Start:
+        """Put a state back, and go on from its place with the files of its run."""
+        restored = restore(self._parts, state, chosen)
+        if restored.missed:
+            warnings.warn(f"resumed from {chosen} without {', '.join(restored.missed)}", stacklevel=3)
         self._step = int(state.get("global_step", 0))
         self._epoch = int(state.get("next_epoch", state.get("epoch", 0)))
         self._batches = int(state.get("batches", 0))
@@ -77,18 +121,34 @@ class LoopResuming(LoopSaving):
         for other in self._beside():
             if other._step == 0:  # noqa: SLF001 - one class
                 other._follow(self)  # noqa: SLF001 - one class
-        which = "the newest whole checkpoint" if path is None else "the checkpoint that was asked for"
-        return Start(self._epoch, self._step, self._batches, chosen, f"{which}: {chosen}", tuple(missed))
+        return Start(
+            epoch=self._epoch,
+            step=self._step,
+            batches=self._batches,
+            path=chosen,
+            reason=f"{choice.reason}: {chosen}",
+            missed=tuple(restored.missed),
+            skipped=choice.skipped,
+            restored=tuple(restored.done),
+        )
 
-    def _read_newest(self, over: dict[str, torch.Tensor], allowed: list[Any], read: dict[str, Any]) -> str | None:
-        """Rank 0 only: return the newest checkpoint that is whole, its state left in ``read``."""
-        found = scan(self._run.store, extension=self._run.settings.style.extension, depth=self._run.depth)
-        newest = load_newest(found, over, allow=allowed)
+    def _read_newest(
+        self, over: dict[str, torch.Tensor], allowed: list[Any], read: dict[str, Any], on_damage: str
+    ) -> _Choice:
+        """Rank 0 only: find the newest checkpoint that is whole, its state left in ``read``."""
+        store, depth = self._run.store, self._run.depth
+        found = scan(store, extension=self._run.settings.style.extension, depth=depth)
+        passing = PassingOver(store, on_damage)
+        newest = load_newest(found, over, allow=allowed, passing=passing)
+        met = passing.skipped, frozenset(passing.damaged)
         if newest is None:
-            return None
+            aside = len(scan_aside(store, depth=depth))
+            known = f"; {aside} that were damaged are set aside there" if aside else ""
+            reason = f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}{known}"
+            return _Choice(None, reason, *met)
         item, state = newest
         read[item.path] = state
-        return item.path
+        return _Choice(item.path, "the newest whole checkpoint", *met)
 
     def _go_on_from(self, path: str) -> None:
         """Continue the run that saved this checkpoint, with the files it has in the directory."""
@@ -102,9 +162,10 @@ class LoopResuming(LoopSaving):
             facts = next((item.facts for item in found if item.name == own_name), None) or Facts()
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
-                return run, reopen(run, Remembered(), step)
+                return run, reopen(run, Remembered(), step, self._damaged)
             run = replace(run, run=facts.run, protected=names_of(store, path))
-            return run, reopen(run, Remembered(owners=self._earlier_owners(facts.owner, found)), step)
+            memory = Remembered(owners=self._earlier_owners(facts.owner, found))
+            return run, reopen(run, memory, step, self._damaged)
 
         run, self._ledger = self._agree(find)
         self._run = replace(run, store=store, clock=self._run.clock)
@@ -118,6 +179,7 @@ class LoopResuming(LoopSaving):
     def _follow(self, leader: LoopResuming) -> None:
         """Take the position of a checkpointer of the same loop that has resumed."""
         self._step, self._epoch, self._batches = leader._step, leader._epoch, leader._batches
+        self._damaged = leader._damaged
         self._go_on_from(leader._start_path)
 
     def _earlier_owners(self, owner: str, found: list[Found]) -> frozenset[str]:

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.flight import Flight
-from holdfast.errors import ChangedStateError, SaveError
+from holdfast.errors import SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
+from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
@@ -51,7 +52,7 @@ class Outcome:
     error: SaveError | None = None
 
 
-class LoopSaving(RankingAttributes):
+class LoopSaving(RankingAttributes, FailureWords):
     """Writes, commits, forgets.
 
     Attributes:
@@ -63,9 +64,9 @@ class LoopSaving(RankingAttributes):
     _run: Run
     _ledger: Ledger
     _parts: Parts
-    on_save_error: str
 
-    def _init_saving(self, mode: SaveMode) -> None:
+    def _init_saving(self, mode: SaveMode, failures: Failures) -> None:
+        self._failures = failures
         self._mode = mode
         self._alone = process_broadcast() is None
         self._leads = process_rank() == 0
@@ -91,10 +92,11 @@ class LoopSaving(RankingAttributes):
         """Wait until every save that was begun is committed. Call it on all ranks.
 
         Raises:
-            SaveError: if a checkpoint could not be committed, unless ``on_save_error="warn"``.
+            SaveError: if one of them could not be committed, whatever ``on_error`` says.
 
         """
-        self._settle(wait=True)
+        with self._failures.asked_for():
+            self._settle(wait=True)
 
     def _agree(self, decide: Callable[[], T]) -> T:
         return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
@@ -234,6 +236,7 @@ class LoopSaving(RankingAttributes):
         """Take note of a commit, and forget what retention drops."""
         if outcome.committed:
             self.stats.committed += 1
+            self._failures.committed()
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
             for decision in to_remove(self._run, done, before):
@@ -245,11 +248,10 @@ class LoopSaving(RankingAttributes):
             self._report(plan, outcome.error)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        # A state that changed too early is no fault of the disk, and the next save is made another way.
-        harmless = self.on_save_error == "warn" or isinstance(error, ChangedStateError)
-        if not (harmless or self._interrupted or EXCEPTION in plan.names):
-            raise error
-        warnings.warn(str(error), stacklevel=2)
+        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        if self._leads:
+            log.error(message)
+        warnings.warn(message, stacklevel=2)
 
     def _remove(self, name: str, ledger: Ledger) -> None:
         """Rank 0 only."""

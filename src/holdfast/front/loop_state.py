@@ -98,18 +98,32 @@ def living(parts: Parts, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in named_tensors(state) if name.startswith(tuple(prefixes))}
 
 
-def restore(parts: Parts, state: Mapping[str, Any], path: str) -> list[str]:
-    """Put a state back; return what could not be, by name.
+@dataclass
+class Restored:
+    """What was put back, and what could not be, by name."""
+
+    done: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    def take(self, name: str, *, there: bool = True) -> None:
+        """Note one of them."""
+        (self.done if there else self.missed).append(name)
+
+
+def restore(parts: Parts, state: Mapping[str, Any], path: str) -> Restored:
+    """Put a state back; return what was restored and what could not be, by name.
 
     Raises:
         LoadError: if the checkpoint has no weights for the model, or not those of this model.
 
     """
+    restored = Restored()
     try:
         if parts.model is not None:
             parts.model.load_state_dict(state["state_dict"])
-        missed = _restore_list("optimizer", parts.optimizers, state.get("optimizer_states"))
-        missed += _restore_list("lr_scheduler", parts.lr_schedulers, state.get("lr_schedulers"))
+            restored.take("model")
+        _restore_list("optimizer", parts.optimizers, state.get("optimizer_states"), restored)
+        _restore_list("lr_scheduler", parts.lr_schedulers, state.get("lr_schedulers"), restored)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         msg = f"{path} does not fit this model and optimizer: {type(error).__name__}: {reason}"
@@ -118,14 +132,19 @@ def restore(parts: Parts, state: Mapping[str, Any], path: str) -> list[str]:
     for name, item in parts.others.items():
         if name in saved:
             item.load_state_dict(saved[name])
-        else:
-            missed.append(name)
-    missed += restore_rng(state["rng"]) if "rng" in state else ["the random number generators"]
-    return missed
+        restored.take(name, there=name in saved)
+    if "rng" in state:
+        restored.missed += restore_rng(state["rng"])
+        restored.take("random number generators")
+    else:
+        restored.missed.append("the random number generators")
+    restored.take("loop position", there="global_step" in state)
+    return restored
 
 
-def _restore_list(name: str, items: Sequence[Stateful], states: Sequence[Any] | None) -> list[str]:
+def _restore_list(name: str, items: Sequence[Stateful], states: Sequence[Any] | None, restored: Restored) -> None:
     states = states or []
     for item, state in zip(items, states, strict=False):
         item.load_state_dict(state)
-    return [f"{name} {place}" for place in range(len(states), len(items))]
+    for place in range(len(items)):
+        restored.take(f"{name} {place}", there=place < len(states))

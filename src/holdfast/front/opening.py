@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
+from holdfast.catalog import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
 from holdfast.engine import Into, load, load_into, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
+from holdfast.front.passing import PassingOver
+from holdfast.front.planning import Run
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST
@@ -29,6 +31,7 @@ __all__ = [
     "load_newest",
     "make_folder",
     "newest",
+    "set_torn_aside",
     "verify",
     "whole",
     "write_ranking",
@@ -41,27 +44,29 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
     """Return the path of the newest checkpoint in a directory that is whole; None if there is none.
 
     Weights-only files do not count: training cannot resume from them. Damaged ones are passed over
-    with a warning that names them.
+    with a warning that names them, and stay where they are: this only looks.
     """
     store = open_store(dirpath)
     found = scan(store, extension=None, depth=_DEPTH if store.is_local else 1)
-    first = newest_of(found)
+    passing = PassingOver()
+    passing.note_unreadable(found)
+    first = next(whole(resumable(found), passing), None)
+    passing.settle()
     if first is None and any(item.facts is None for item in found):
         warnings.warn(f"the checkpoints in {dirpath} have no manifest: holdfast cannot tell the newest", stacklevel=2)
     return None if first is None else first.path
 
 
-def newest_of(found: Iterable[Found]) -> Found | None:
-    """Return the newest that is whole and has a full state; warn of damaged ones on the way."""
-    return next(whole(_resumable(found, stacklevel=4)), None)
-
-
 def load_newest(
-    found: Iterable[Found], living: Mapping[str, torch.Tensor] | None = None, *, allow: Sequence[Any] = ()
+    found: Iterable[Found],
+    living: Mapping[str, torch.Tensor] | None = None,
+    *,
+    allow: Sequence[Any] = (),
+    passing: PassingOver | None = None,
 ) -> tuple[Found, Any] | None:
     """Load the newest that is whole and has a full state; None if there is none.
 
-    Damaged ones, and such as can no longer be read, are passed over with a warning that names them.
+    Damaged ones, and such as cannot be read, are passed over with a warning that names them.
 
     Args:
         found: the candidates, in any order.
@@ -69,48 +74,57 @@ def load_newest(
             same memory. Only while there is an older candidate to fall back on are they written over with
             what is not known to be whole.
         allow: further classes and functions that the safe loader may use.
+        passing: what becomes of those that are passed over; by default they stay where they are.
 
     Raises:
+        DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
         UnsafeCheckpointError: if the newest whole one needs classes that are not allowed: an older
             one in its place would be a step back that nobody asked for.
         LoadError: if the newest whole one cannot be loaded for another reason; or if none is whole and a
             damaged one has been written over living tensors.
 
     """
-    items = list(_resumable(found, stacklevel=4))
+    passing = passing or PassingOver()
+    run = ""
+    try:
+        found = list(found)
+        passing.note_unreadable(found)
+        loaded = _load_first(list(resumable(found)), living or {}, allow, passing)
+        if loaded is not None and loaded[0].facts is not None:
+            run = loaded[0].facts.run
+        return loaded
+    finally:
+        passing.settle(run, stacklevel=3)
+
+
+def _load_first(
+    items: Sequence[Found], living: Mapping[str, torch.Tensor], allow: Sequence[Any], passing: PassingOver
+) -> tuple[Found, Any] | None:
     spoilt = ""
     for item, older in zip(items, range(len(items) - 1, -1, -1), strict=True):
-        into = Into(living or {}, careful=not older)
+        into = Into(living, careful=passing.stops or not older)
         try:
             return item, load_into(item.path, into, allow=allow)
         except (DamagedCheckpointError, OSError) as error:
-            warnings.warn(f"passed over: {error}", stacklevel=3)
+            passing.note(item, error)
             spoilt = item.path if into.touched else spoilt
     if spoilt:
         msg = (
             f"no checkpoint is whole, and the model holds what was read of {spoilt} before its damage was found. "
-            "Move the damaged files away, and build model and optimizer anew"
+            "Build model and optimizer anew: training can then start afresh. The warnings say where the damaged "
+            "files are"
         )
         raise LoadError(msg)
     return None
 
 
-def _resumable(found: Iterable[Found], *, stacklevel: int) -> Iterator[Found]:
-    """Return what training can resume from, newest first; warn of what cannot be read at all."""
-    items = list(found)
-    for item in items:
-        if item.problem:
-            warnings.warn(f"passed over: {item.path} cannot be read: {item.problem}", stacklevel=stacklevel)
-    return resumable(items)
-
-
-def whole(candidates: Iterable[Found]) -> Iterator[Found]:
-    """Yield those candidates whose every byte is as it was saved; warn of the others."""
+def whole(candidates: Iterable[Found], passing: PassingOver) -> Iterator[Found]:
+    """Yield those candidates whose every byte is as it was saved; pass over the others."""
     for item in candidates:
         try:
             verify(item.path)
         except (LoadError, OSError) as error:  # noqa: PERF203 - one bad file must not hide the others
-            warnings.warn(f"passed over: {error}", stacklevel=3)
+            passing.note(item, error)
         else:
             yield item
 
@@ -120,12 +134,16 @@ def checkpoints(dirpath: str | os.PathLike[str], *, extension: str = EXTENSION, 
     return scan(open_store(dirpath), extension=extension, depth=depth)
 
 
-def find_last(dirpath: str, settings: Settings) -> set[str]:
+def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str]:
     """Return the paths that "resume from last" may mean in a directory.
 
     The newest whole checkpoint that its manifest calls ``last``, and files without a manifest whose
-    name fits the template of ``last`` to its end. If every ``last`` is damaged, the newest whole
-    checkpoint of any kind.
+    name fits the template of ``last`` to its end. If every ``last`` is damaged, or was and is set aside, the
+    newest whole checkpoint of any kind.
+
+    Raises:
+        DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
+
     """
     store = open_store(dirpath)
     style = settings.style
@@ -138,14 +156,29 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     lasts = [item for item in known if item.role is not None and item.facts and LAST in item.facts.names]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
     ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
-    paths = {item.path for item in whole(named)}
-    newest_last = next(whole(ours), None)
-    if newest_last is not None:
-        return paths | {newest_last.path}
-    if paths or not (ours or named):
-        return paths
-    any_whole = next(whole(item for item in resumable(known) if item not in ours), None)
-    return set() if any_whole is None else {any_whole.path}
+    others = [item for item in resumable(known) if item not in ours]
+    was_last = any(pattern.fullmatch(name_before(name)) for name in scan_aside(store, depth=deep))
+    chosen: Found | None = None
+    try:
+        paths = {item.path for item in whole(named, passing)}
+        chosen = next(whole(ours, passing), None)
+        if chosen is None and not paths and (ours or named or was_last):
+            chosen = next(whole(others, passing), None)
+    finally:
+        passing.settle(chosen.facts.run if chosen is not None and chosen.facts is not None else "", stacklevel=3)
+    return paths if chosen is None else paths | {chosen.path}
+
+
+def set_torn_aside(run: Run) -> frozenset[str]:
+    """Set aside the files of a run's directory that cannot be read because they are torn; return their names.
+
+    They cannot say whose they are, and are no checkpoints of anybody.
+    """
+    passing = PassingOver(run.store)
+    found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
+    passing.note_unreadable(item for item in found if item.damaged)
+    passing.settle(run.run)
+    return frozenset(passing.damaged)
 
 
 def exists(path: str | os.PathLike[str]) -> bool:

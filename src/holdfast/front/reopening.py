@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from holdfast.catalog import Found, look, scan
@@ -37,22 +37,25 @@ class Remembered:
     bare: frozenset[str] = frozenset()
 
 
-def reopen(run: Run, memory: Remembered, step: int) -> Ledger:
+def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = ()) -> Ledger:
     """Find the checkpoints of this run again: the directory is the truth, and the memory fills in.
 
     Args:
         run: the run, with its identifier as restored.
         memory: what the resumed state remembers.
         step: the step at which training goes on; 0 for a fresh start.
+        damaged: the names of files that are known to be damaged, and so are no checkpoints, though they are
+            there.
 
     """
     monitor = run.settings.monitor
     found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
-    mine = [item for item in found if _is_mine(item, run, memory)]
+    sound = [item for item in found if item.name not in damaged]
+    mine = [item for item in sound if _is_mine(item, run, memory)]
     entries = [_entry(item, monitor, memory) for item in mine if item.role == RANKED]
-    entries += _entries_from_memory(found, memory, {entry.name for entry in entries})
+    entries += _entries_from_memory(sound, memory, {entry.name for entry in entries})
     entries.sort(key=lambda entry: entry.sequence)
-    lasts = _lasts(found, mine, memory, monitor)
+    lasts = _lasts(sound, mine, memory, monitor)
     last = lasts[-1] if lasts else None
     issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
     at_step = {entry.step for entry in entries}

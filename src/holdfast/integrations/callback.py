@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from holdfast.clock import Clock
 from holdfast.errors import SaveError
-from holdfast.front.opening import exists, find_last, is_filled, make_folder, write_ranking
+from holdfast.front.opening import exists, find_last, is_filled, make_folder, set_torn_aside, write_ranking
+from holdfast.front.passing import PassingOver
 from holdfast.front.planning import Run, names_of
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.words import Event, admits, open_store
@@ -25,7 +26,8 @@ from holdfast.records import Lineage
 log = logging.getLogger("holdfast")
 
 _SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images", "recycle_blocks"})
-_NOT_POLICY = frozenset({"dirpath", "verbose", "on_save_error", "clock", *_SAVE_MODE})
+_FAILING = frozenset({"on_error", "on_save_error", "max_failures"})
+_NOT_POLICY = frozenset({"dirpath", "verbose", "clock", "on_damage", *_FAILING, *_SAVE_MODE})
 
 
 class ModelCheckpointCore(DecidingMixin):
@@ -55,7 +57,15 @@ class ModelCheckpointCore(DecidingMixin):
         every_n_val_epochs: deprecated name of ``every_n_epochs``.
         save_on_exception: save the state when training is interrupted, under a name of its own.
         enable_version_counter: append ``-v1``, ``-v2`` … instead of writing over other files.
-        on_save_error: ``"raise"`` stops training when a save fails; ``"warn"`` goes on.
+        on_error: what a save that fails leads to. ``"warn"`` (None means it): a warning with path, cause
+            and cure, and an error in the log; training goes on, and the next trigger saves again. The
+            ``max_failures``-th failure in a row is raised. ``"raise"``: a ``SaveError``. A save by
+            ``save_checkpoint(trainer)`` that fails is raised always.
+        max_failures: how many saves may fail with no commit in between.
+        on_damage: what ``ckpt_path="last"`` does with damaged checkpoints on the way to the newest whole
+            one: ``"skip"`` passes them over with a warning, and sets aside those of this directory, as
+            ``x.ckpt.damaged``; ``"raise"`` stops at the first.
+        on_save_error: an older name of ``on_error``.
         async_save: a save takes the state and lets training go on; it is written, committed and told to
             the loggers behind it, and its error is raised by the next hook. False waits for the commit.
         overlap: the parameters and the optimizer's state are copied during the next forward and
@@ -84,7 +94,7 @@ class ModelCheckpointCore(DecidingMixin):
 
     Raises:
         MisconfigurationException: for a word that cannot be meant, when the callback is built.
-        SaveError: from the hooks, when a checkpoint could not be committed.
+        SaveError: from the hooks, when checkpoints could not be committed, as ``on_error`` says.
 
     """
 
@@ -107,7 +117,10 @@ class ModelCheckpointCore(DecidingMixin):
         *,
         save_on_exception: bool = False,
         enable_version_counter: bool = True,
-        on_save_error: Literal["raise", "warn"] = "raise",
+        on_error: Literal["warn", "raise"] | None = None,
+        max_failures: int = 3,
+        on_damage: Literal["skip", "raise"] = "skip",
+        on_save_error: Literal["warn", "raise"] | None = None,
         async_save: bool = True,
         overlap: bool = False,
         zero_copy: bool = False,
@@ -125,7 +138,9 @@ class ModelCheckpointCore(DecidingMixin):
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._init_words({name: value for name, value in given.items() if name not in _NOT_POLICY})
         self._init_dirpath(dirpath)
-        self._init_saving(on_save_error, {name: given[name] for name in _SAVE_MODE})
+        self._init_saving(
+            {name: given[name] for name in _FAILING}, on_damage, {name: given[name] for name in _SAVE_MODE}
+        )
         self.verbose = bool(verbose)
         self._own_clock = clock
         self._init_state()
@@ -162,7 +177,7 @@ class ModelCheckpointCore(DecidingMixin):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Start the clock, and find the checkpoints of this run that are already there."""
         self._last_time_checked = self._clock.monotonic()
-        self._interrupted = False
+        self._interrupted = self._failures.ending = False
         if is_idle(trainer):
             return
         self._settle_dirpath(trainer)
@@ -227,6 +242,7 @@ class ModelCheckpointCore(DecidingMixin):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Bring ``last`` up to the final state, if ``save_last`` is on."""
+        self._failures.ending = True
         self._handle(trainer, Event.TRAIN_END)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
@@ -271,6 +287,7 @@ class ModelCheckpointCore(DecidingMixin):
         Raises:
             ValueError: if ``trainer.save_checkpoint`` is None.
             MisconfigurationException: if the monitored metric is missing after a validation ran.
+            SaveError: if it could not be committed, whatever ``on_error`` says.
 
         """
         if trainer.save_checkpoint is None:
@@ -312,8 +329,16 @@ class ModelCheckpointCore(DecidingMixin):
         )
 
     def _find_last_checkpoints(self, trainer: Any) -> set[str]:
-        """Return what ``ckpt_path="last"`` may resume from: the newest whole ``last``."""
-        return find_last(self._resolve_dirpath(trainer), self._settings())
+        """Return what ``ckpt_path="last"`` may resume from: the newest whole ``last``.
+
+        The Trainer asks on every rank, before they can agree: only rank 0 sets damaged files aside.
+        """
+        dirpath = self._resolve_dirpath(trainer)
+        passing = PassingOver(open_store(dirpath) if trainer.is_global_zero else None, self.on_damage)
+        try:
+            return find_last(dirpath, self._settings(), passing)
+        finally:
+            self._damaged = frozenset(passing.damaged)
 
     # What the hooks are made of.
 
@@ -338,7 +363,10 @@ class ModelCheckpointCore(DecidingMixin):
     def _open(self, run: Run, memory: Remembered, step: int) -> Any:
         """Rank 0 only: clear away what a crash left, and read the directory."""
         self._sweep(run)
-        return reopen(run, memory, step)
+        damaged, self._damaged = self._damaged, frozenset()
+        if self._resumed is not None and self._protected:  # it goes on from a file of this directory
+            damaged |= set_torn_aside(run)
+        return reopen(run, memory, step, damaged)
 
     def _sweep(self, run: Run) -> None:
         """Rank 0 only."""

@@ -70,9 +70,10 @@ class DecidingMixin(SavingMixin):
             for message in plan.messages:
                 self._rank_zero_info(message)
         if plan.names:
-            self._carry_out(trainer, self._as_run(), plan)
-            if final:
-                self._settle(trainer, wait=True)
+            with self._failures.asked_for(by_name=event is Event.REQUEST):
+                self._carry_out(trainer, self._as_run(), plan)
+                if final:
+                    self._settle(trainer, wait=True)
         return plan
 
     def _decide(self, trainer: Any, event: Event) -> tuple[Plan, bool]:

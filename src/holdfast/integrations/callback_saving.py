@@ -16,8 +16,10 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import proxy
 
-from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
-from holdfast.front.agreement import agree
+from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.agreement import agree, process_rank
+from holdfast.front.failures import FailureWords, make_failures
+from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import make_save_mode
@@ -55,7 +57,7 @@ class _Pending:
     flight: Flight | None
 
 
-class SavingMixin(StateMixin):
+class SavingMixin(StateMixin, FailureWords):
     """Writes, commits, forgets, tells."""
 
     _begun: Flight | None = None
@@ -63,12 +65,10 @@ class SavingMixin(StateMixin):
     _new_checkpoint_io: Callable[[], CheckpointIOCore]
     _default_checkpoint_io: type
 
-    def _init_saving(self, on_save_error: str, mode: Mapping[str, Any]) -> None:
-        if on_save_error not in ("raise", "warn"):
-            msg = f"`on_save_error` can be 'raise' or 'warn' but got {on_save_error!r}"
-            raise self._misconfiguration(msg)
-        self.on_save_error = on_save_error
+    def _init_saving(self, failing: Mapping[str, Any], on_damage: str, mode: Mapping[str, Any]) -> None:
         try:
+            self._failures = make_failures(**failing)
+            self.on_damage = checked_on_damage(on_damage)
             self._mode = make_save_mode(**mode)
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
@@ -229,6 +229,7 @@ class SavingMixin(StateMixin):
 
     def _committed(self, trainer: Any, run: Run, plan: Plan, *, with_last: bool) -> None:
         self.stats.committed += 1
+        self._failures.committed()
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
         self._set_ledger(after)
@@ -328,8 +329,7 @@ class SavingMixin(StateMixin):
         log.info("skipped the save of %s: an earlier one is still being written", self._path(plan.primary))
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        # A state that changed too early is no fault of the disk, and the next save is made another way.
-        harmless = self.on_save_error == "warn" or isinstance(error, ChangedStateError)
-        if not (harmless or self._interrupted or EXCEPTION in plan.names):
-            raise error
-        self._rank_zero_warn(str(error))
+        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        if process_rank() == 0:
+            log.error(message)
+        self._rank_zero_warn(message)

@@ -38,6 +38,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._resumed: Lineage | None = None
         self._loaded_from = ""
         self._bare = False
+        self._damaged: frozenset[str] = frozenset()
         self._others_dirpaths: frozenset[str] = frozenset()
         self._protected: frozenset[str] = frozenset()
         self._adopt(standing(self._ledger, self._settings()), self._path)

@@ -81,6 +81,14 @@ class Store(Protocol):
         """
         ...
 
+    def move(self, name: str, target: str) -> bool:
+        """Give a blob another name, in one durable step; never over another blob.
+
+        Returns False, and does nothing, where the store has no such step. Raises ``FileExistsError`` if
+        the name is taken.
+        """
+        ...
+
     def link(self, source: str, target: str) -> str:
         """Make ``target`` another name of ``source``'s bytes, as atomically as ``put``.
 

@@ -135,6 +135,15 @@ class LocalStore:
         self.remove(name)
         return ""
 
+    def move(self, name: str, target: str) -> bool:
+        """Rename a file; on return the new name survives a power cut."""
+        goal = self.path(target)
+        if os.path.lexists(goal):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
+        os.rename(self.path(name), goal)
+        _sync_folder(os.path.dirname(goal))
+        return True
+
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""
         origin, goal = self.path(source), self.path(target)

@@ -145,6 +145,10 @@ class RemoteStore:
             msg = f"sent {written} bytes but {self.path(name)} has {length}"
             raise OSError(msg)
 
+    def move(self, name: str, target: str) -> bool:  # noqa: ARG002 - the contract's
+        """Return False: a remote move is a copy and a removal, and may end between the two."""
+        return False
+
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
         self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
