@@ -17,6 +17,7 @@ from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
+from holdfast.front.owning import own
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
@@ -68,6 +69,7 @@ class Checkpointer(LoopResuming):
 
     Raises:
         ConfigurationError: for a word that cannot be meant.
+        DirectoryInUseError: if another run saves to the directory, on every rank; nothing was touched.
 
     """
 
@@ -122,6 +124,7 @@ class Checkpointer(LoopResuming):
             identity.owner,
             clock=clock or SystemClock(),
         )
+        self._agree(self._own)
         self._ledger = Ledger()
         self._start_path = ""
         open_beside(self)
@@ -225,8 +228,7 @@ class Checkpointer(LoopResuming):
         try:
             self._handle(Event.TRAIN_END)
         finally:
-            self._close_saver()
-            close_beside(self)
+            self._leave()
 
     def __enter__(self) -> Self:
         """Return the checkpointer itself."""
@@ -245,7 +247,20 @@ class Checkpointer(LoopResuming):
             if not isinstance(error, SaveError):
                 self._handle(Event.EXCEPTION)
         finally:
+            self._leave()
+
+    def _own(self) -> None:
+        """Rank 0 only: take the directory."""
+        self._owned = own(self, self._run)
+
+    def _leave(self) -> None:
+        """When all is over: let the memory, the siblings and the directory go."""
+        try:
             self._close_saver()
+        finally:
+            close_beside(self)
+            if self._owned is not None:
+                self._owned()
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
         self._metrics.update({str(name): number(name, value) for name, value in metrics.items()})

@@ -20,6 +20,7 @@ from holdfast.errors import ChangedStateError, SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.loop_state import Parts, collect
+from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import SaveMode
@@ -77,6 +78,7 @@ class LoopSaving(RankingAttributes):
         self._spare = ""
         self._warmed = not mode.async_save
         self._interrupted = False
+        self._owned: Owned | None = None  # rank 0 only: gives the directory up
 
     def fence(self) -> None:
         """Wait until no save reads the parameters any more. Torch's optimizers call it by themselves.

@@ -16,7 +16,7 @@ from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST
-from holdfast.storage import is_local, open_store, split_path
+from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
 
 __all__ = [
     "Into",
@@ -155,9 +155,9 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def is_filled(dirpath: str) -> bool:
-    """Tell whether a directory exists and is not empty."""
+    """Tell whether a directory exists and holds anything but our own lock."""
     if is_local(dirpath):
-        return os.path.isdir(dirpath) and bool(os.listdir(dirpath))
+        return os.path.isdir(dirpath) and any(name != RUN_LOCK for name in os.listdir(dirpath))
     return bool(open_store(dirpath).blobs())
 
 
