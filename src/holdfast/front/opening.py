@@ -15,7 +15,7 @@ from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
-from holdfast.records import LAST
+from holdfast.records import LAST, PREEMPTED
 from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
 
 __all__ = [
@@ -123,8 +123,8 @@ def checkpoints(dirpath: str | os.PathLike[str], *, extension: str = EXTENSION, 
 def find_last(dirpath: str, settings: Settings) -> set[str]:
     """Return the paths that "resume from last" may mean in a directory.
 
-    The newest whole checkpoint that its manifest calls ``last``, and files without a manifest whose
-    name fits the template of ``last`` to its end. If every ``last`` is damaged, the newest whole
+    The newest whole checkpoint that its manifest calls ``last``, or the newest of all if a signal had it saved;
+    and files without a manifest whose name fits the template of ``last`` to its end. If every ``last`` is damaged, the newest whole
     checkpoint of any kind.
     """
     store = open_store(dirpath)
@@ -135,7 +135,11 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     # A save that was killed between its commit and the linking of its second name is a last all the same.
     known = [item for item in newest_first(found) if item.facts is not None and item.facts.kind == "lightning"]
-    lasts = [item for item in known if item.role is not None and item.facts and LAST in item.facts.names]
+    lasts = [
+        item
+        for place, item in enumerate(known)
+        if (item.role == PREEMPTED and place == 0) or (item.role is not None and item.facts and LAST in item.facts.names)
+    ]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
     ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
     paths = {item.path for item in whole(named)}
