@@ -124,8 +124,8 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     """Return the paths that "resume from last" may mean in a directory.
 
     The newest whole checkpoint that its manifest calls ``last``, or the newest of all if a signal had it saved;
-    and files without a manifest whose name fits the template of ``last`` to its end. If every ``last`` is damaged, the newest whole
-    checkpoint of any kind.
+    and files without a manifest whose name fits the template of ``last`` to its end. If every ``last`` is
+    damaged, the newest whole checkpoint of any kind.
     """
     store = open_store(dirpath)
     style = settings.style
@@ -138,7 +138,8 @@ def find_last(dirpath: str, settings: Settings) -> set[str]:
     lasts = [
         item
         for place, item in enumerate(known)
-        if (item.role == PREEMPTED and place == 0) or (item.role is not None and item.facts and LAST in item.facts.names)
+        if item.facts is not None and item.role is not None
+        if LAST in item.facts.names or (item.role == PREEMPTED and place == 0)
     ]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
     ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts

@@ -34,6 +34,7 @@ class _Held:
     path: str
     descriptor: int
     made: Sequence[str]
+    since: str
     users: int = 1
     process: int = field(default_factory=os.getpid)
 
@@ -110,11 +111,13 @@ def _take(folder: str, run: str, since: str) -> _Held:
             shared = _lock(descriptor, folder)
             if shared is not None:
                 shared.users += 1
+                if run:
+                    _introduce(shared, run)
                 return shared
             if _is_still(descriptor, path):
-                _introduce(descriptor, run, since)
-                held = _held[_key(descriptor)] = _Held(path, descriptor, made)
+                held = _held[_key(descriptor)] = _Held(path, descriptor, made, since)
                 kept = True
+                _introduce(held, run)
                 return held
         finally:
             if not kept:
@@ -161,12 +164,12 @@ def _is_still(descriptor: int, path: str) -> bool:
     return (status.st_dev, status.st_ino) == _key(descriptor)
 
 
-def _introduce(descriptor: int, run: str, since: str) -> None:
+def _introduce(held: _Held, run: str) -> None:
     """Write who we are. What cannot be written is missing in another's error, and nowhere else."""
-    facts = {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    facts = {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": held.since}
     with contextlib.suppress(OSError):  # a full disk; a file of another user
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+        os.ftruncate(held.descriptor, 0)
+        os.pwrite(held.descriptor, json.dumps(facts).encode(), 0)
 
 
 def _holder(descriptor: int) -> dict[str, str]:
@@ -187,11 +190,9 @@ def _release(held: _Held) -> None:
             os.unlink(held.path)
     unlock(held.descriptor)
     os.close(held.descriptor)
-    for folder in reversed(held.made):
-        try:
+    with contextlib.suppress(OSError):  # one that is in use stays, with those above it
+        for folder in reversed(held.made):
             os.rmdir(folder)
-        except OSError:  # it is in use
-            return
 
 
 def _forget() -> None:
