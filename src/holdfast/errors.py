@@ -12,7 +12,8 @@
     │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
     │   ├── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
     │   └── NewerFormatError                        HF340  a later holdfast wrote it
-    └── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
+    ├── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
+    └── DirectoryInUseError                         HF500  another run saves to the directory
 
 Codes are append-only: a code never changes its meaning.
 """
@@ -191,3 +192,32 @@ class MissingExtraError(HoldfastError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+class DirectoryInUseError(HoldfastError):
+    """Another process saves to this directory: nothing in it was touched.
+
+    Attributes:
+        path: the directory.
+        run, host, pid, since: who has it: the run's identifier, the machine, the process there, and since when
+            (ISO 8601 in UTC); "" for what could not be read.
+
+    """
+
+    code = "HF500"
+
+    def __init__(self, path: str, run: str = "", host: str = "", pid: str = "", since: str = "") -> None:
+        """Name the directory and who has it."""
+        super().__init__(path, run, host, pid, since)
+        self.path, self.run, self.host, self.pid, self.since = path, run, host, pid, since
+
+    def __str__(self) -> str:
+        """Say what happened, who has the directory, and what to do."""
+        run = f" {self.run}" if self.run else ""
+        who = f"process {self.pid or '?'} on host {self.host or '?'}, since {self.since or '?'}"
+        return (
+            f"the directory {self.path} belongs to another run{run}, which is alive: {who}. Two runs in one directory "
+            "would take each other's names and remove each other's checkpoints. Give this one a directory of its "
+            "own, or end the other one first; nothing was touched. If these are ranks of one run, set up "
+            "torch.distributed before the Checkpointer"
+        )

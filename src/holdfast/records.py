@@ -11,6 +11,7 @@ FORMAT_VERSION = 1
 RANKED = "ranked"
 LAST = "last"
 EXCEPTION = "exception"
+PREEMPTED = "preempted"
 
 
 class Record(NamedTuple):
@@ -56,7 +57,7 @@ class Facts:
         run: identifies the run; survives its resumes.
         owner: identifies the callback within the run (two may share a directory).
         names: the files this save made, relative to the checkpoint directory, by their role
-            (``"ranked"``, ``"last"``, ``"exception"``).
+            (``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``).
         policy: the settings that retention followed: ``monitor, mode, save_top_k``.
         resumed_from: what the run resumed from, if it did.
         git_commit: the commit of the code that trained it, where there is one.

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint as Stock
 
 from holdfast.lightning import ModelCheckpoint
+from holdfast.storage import run_lock
 from tests.support.lightning_models import Scripted, loader, trainer
 
 __all__ = [
@@ -41,9 +42,10 @@ def fit(root, *callbacks, model=None, vals=None, batches=2, validate=True, ckpt_
 
 
 def names(folder):
-    """Every file below a folder, sorted, hidden ones included; [] if there is no folder."""
+    """Every file below a folder, sorted, hidden ones included, but for the lock of a run that is alive here."""
+    held = {item.path for item in run_lock._held.values()}
     found = [os.path.join(where, name) for where, _, files in os.walk(folder) for name in files]
-    return sorted(os.path.relpath(path, folder) for path in found)
+    return sorted(os.path.relpath(path, folder) for path in found if os.path.realpath(path) not in held)
 
 
 def step_of(path):

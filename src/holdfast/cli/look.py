@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.front.catalogue import Found, newest_first, read_manifest_at, scan_aside_path, scan_path
 from holdfast.front.words import Decision, Entry, plan
-from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Manifest
+from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Manifest
 
 _DEPTH = 100  # folders below the given directory: any number that people nest runs in
 
@@ -100,6 +100,8 @@ def _reasons(found: list[Found]) -> dict[str, str]:
             reasons[item.name] = "the last state"
         elif role == EXCEPTION:
             reasons[item.name] = "saved at an exception: never removed"
+        elif role == PREEMPTED:
+            reasons[item.name] = "saved at a signal: kept until the run commits a newer one"
         elif not item.facts.names:
             reasons[item.name] = "saved by hand: never removed"
         else:

@@ -13,13 +13,16 @@ from typing import Any, Literal, TypeVar
 from typing_extensions import Self, Unpack
 
 from holdfast.clock import Clock, SystemClock
+from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
+from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, consider, missing_message
+from holdfast.front.preemption import answer, asked, hurried, leave, make_signals
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
@@ -63,6 +66,9 @@ class Checkpointer(LoopResuming):
             of the state, which is used again and again.
         recycle_blocks: a checkpoint that retention drops gives its blocks to the next one. A program
             that still has the dropped file open sees it change.
+        save_on_signal: the signals at which the next step saves, commits, and only then lets the signal do
+            what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2; or a sequence; False for none. See
+            ``docs/preemption.md``.
         verbose: report each decision to the logger ``holdfast``.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
@@ -76,6 +82,7 @@ class Checkpointer(LoopResuming):
 
     Raises:
         ConfigurationError: for a word that cannot be meant.
+        DirectoryInUseError: if another run saves to the directory, on every rank; nothing was touched.
 
     """
 
@@ -98,6 +105,7 @@ class Checkpointer(LoopResuming):
         on_busy: Literal["wait", "skip"] = "wait",
         images: int = 1,
         recycle_blocks: bool = False,
+        save_on_signal: bool | Sequence[int] = True,
         verbose: bool = False,
         clock: Clock | None = None,
         **words: Unpack[Words],
@@ -113,6 +121,7 @@ class Checkpointer(LoopResuming):
             recycle_blocks=recycle_blocks,
         )
         settings = make_settings(**known(words))
+        signals = make_signals(save_on_signal)
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
@@ -122,6 +131,8 @@ class Checkpointer(LoopResuming):
         self.on_damage = checked_on_damage(on_damage)
         self.verbose = verbose
         self._init_saving(mode, failures)
+        if not (settings.save_weights_only and save_on_signal is True):  # nobody could resume from those
+            self._signals = signals
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
         identity = identity_of(settings)
         self._run = Run(
@@ -131,6 +142,7 @@ class Checkpointer(LoopResuming):
             identity.owner,
             clock=clock or SystemClock(),
         )
+        self._agree(self._own)
         self._ledger = Ledger()
         self._start_path = ""
         open_beside(self)
@@ -175,6 +187,8 @@ class Checkpointer(LoopResuming):
                 self._save_at_step()
                 raise
         self._save_at_step()
+        if asked:
+            self._preempt()
 
     def _save_at_step(self) -> None:
         settings = self._run.settings
@@ -195,6 +209,8 @@ class Checkpointer(LoopResuming):
         self._validated = True
         self._learn(metrics or {})
         self._handle(Event.VALIDATION_END)
+        if asked:
+            self._preempt()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Say that an epoch has ended, with what is known of it. The next one begins.
@@ -211,6 +227,8 @@ class Checkpointer(LoopResuming):
         finally:
             self._epoch += 1
             self._batches = 0
+        if asked:
+            self._preempt()
 
     def save_checkpoint(self) -> None:
         """Save now, by the policy: ranked if its score admits it, and ``last``.
@@ -234,8 +252,7 @@ class Checkpointer(LoopResuming):
         try:
             self._handle(Event.TRAIN_END)
         finally:
-            self._close_saver()
-            close_beside(self)
+            self._leave()
 
     def __enter__(self) -> Self:
         """Return the checkpointer itself."""
@@ -250,11 +267,34 @@ class Checkpointer(LoopResuming):
             return
         self._interrupted = True
         try:
-            self._abandon()
-            if not isinstance(error, SaveError):
-                self._handle(Event.EXCEPTION)
+            if not hurried():
+                self._abandon()
+                if not isinstance(error, SaveError):
+                    self._handle(Event.EXCEPTION)
         finally:
+            self._leave()
+
+    def _own(self) -> None:
+        """Rank 0 only: take the directory."""
+        self._owned = own(self, self._run)
+
+    def _leave(self) -> None:
+        """When all is over: let the memory, the siblings and the directory go, and a signal that still waits act."""
+        try:
             self._close_saver()
+        finally:
+            close_beside(self)
+            if self._owned is not None and not hurried():  # a save that is on its way has the directory until its end
+                self._owned()
+            leave(self)
+
+    def _preempt(self) -> None:
+        """A signal asks the run to end: save what a resume goes on from, and let the signal act."""
+        answer(self, self._save_for_signal)
+
+    def _save_for_signal(self) -> None:
+        self._handle(Event.SIGNAL)
+        quiesce()  # what others have on its way is committed as well
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
         self._metrics.update({str(name): number(name, value) for name, value in metrics.items()})

@@ -21,7 +21,9 @@ from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.loop_state import Parts, collect
+from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
+from holdfast.front.preemption import hurried, listen
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link, raise_first, warm
@@ -76,8 +78,10 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
-        self._warmed = not mode.async_save
+        self._warmed = False
         self._interrupted = False
+        self._signals: frozenset[int] = frozenset()
+        self._owned: Owned | None = None  # rank 0 only: gives the directory up
 
     def fence(self) -> None:
         """Wait until no save reads the parameters any more. Torch's optimizers call it by themselves.
@@ -125,7 +129,8 @@ class LoopSaving(RankingAttributes, FailureWords):
 
     def _close_saver(self) -> None:
         if self._saver is not None:
-            release(self, self._saver)
+            if not hurried():
+                release(self, self._saver)
             self._saver = None
         self._waiting.clear()  # what an exception has left is over
         self._flights.clear()
@@ -134,9 +139,14 @@ class LoopSaving(RankingAttributes, FailureWords):
             self._spare = ""
 
     def _warm_up(self) -> None:
-        """Once the optimizer has a state: have the memory for the saves ready before the first is due."""
+        """At the first step: have the memory for the saves ready before one is due, and hear signals.
+
+        Not before: until then the optimizer has no state, and there is nothing that a signal would lose.
+        """
         self._warmed = True
-        if self._leads:
+        if self._alone:  # no rank of several may save by itself
+            listen(self, self._signals)
+        if self._leads and self._mode.async_save:
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
 
     def _look_after(self) -> None:

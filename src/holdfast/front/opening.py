@@ -17,8 +17,8 @@ from holdfast.front.passing import PassingOver
 from holdfast.front.planning import Run
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
-from holdfast.records import LAST
-from holdfast.storage import is_local, open_store, split_path
+from holdfast.records import LAST, PREEMPTED
+from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
 
 __all__ = [
     "Into",
@@ -137,9 +137,9 @@ def checkpoints(dirpath: str | os.PathLike[str], *, extension: str = EXTENSION, 
 def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str]:
     """Return the paths that "resume from last" may mean in a directory.
 
-    The newest whole checkpoint that its manifest calls ``last``, and files without a manifest whose
-    name fits the template of ``last`` to its end. If every ``last`` is damaged, or was and is set aside, the
-    newest whole checkpoint of any kind.
+    The newest whole checkpoint that its manifest calls ``last``, or the newest of all if a signal had it saved;
+    and files without a manifest whose name fits the template of ``last`` to its end. If every ``last`` is
+    damaged, or was and is set aside, the newest whole checkpoint of any kind.
 
     Raises:
         DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
@@ -153,7 +153,12 @@ def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     # A save that was killed between its commit and the linking of its second name is a last all the same.
     known = [item for item in newest_first(found) if item.facts is not None and item.facts.kind == "lightning"]
-    lasts = [item for item in known if item.role is not None and item.facts and LAST in item.facts.names]
+    lasts = [
+        item
+        for place, item in enumerate(known)
+        if item.facts is not None and item.role is not None
+        if LAST in item.facts.names or (item.role == PREEMPTED and place == 0)
+    ]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
     ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
     others = [item for item in resumable(known) if item not in ours]
@@ -188,9 +193,9 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def is_filled(dirpath: str) -> bool:
-    """Tell whether a directory exists and is not empty."""
+    """Tell whether a directory exists and holds anything but our own lock."""
     if is_local(dirpath):
-        return os.path.isdir(dirpath) and bool(os.listdir(dirpath))
+        return os.path.isdir(dirpath) and any(name != RUN_LOCK for name in os.listdir(dirpath))
     return bool(open_store(dirpath).blobs())
 
 

@@ -19,7 +19,7 @@ from holdfast.policy.naming import check_inside, depth, file_name
 from holdfast.policy.retention import Decision
 from holdfast.policy.settings import Settings
 from holdfast.policy.trigger import Verdict, decide
-from holdfast.records import EXCEPTION, LAST, RANKED, Facts, Lineage
+from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Lineage
 from holdfast.storage import Store, real_path
 
 
@@ -96,7 +96,7 @@ class Plan:
     @property
     def primary(self) -> str:
         """The file whose bytes are written; the others are further names of them."""
-        return self.names.get(RANKED) or self.names.get(EXCEPTION) or self.names.get(LAST) or ""
+        return next((self.names[role] for role in (RANKED, EXCEPTION, PREEMPTED, LAST) if role in self.names), "")
 
     @property
     def also(self) -> str:
@@ -171,6 +171,8 @@ def _after(ledger: Ledger, names: Mapping[str, str], entry: Entry) -> Ledger:
         ledger = ledger.with_entry(replace(entry, name=names[RANKED]))
     if LAST in names:
         ledger = ledger.with_last(replace(entry, name=names[LAST]))
+    if PREEMPTED in names:
+        ledger = ledger.with_preempted(replace(entry, name=names[PREEMPTED]))
     return ledger
 
 
@@ -185,6 +187,8 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
+    if verdict.preempted:
+        names[PREEMPTED] = _free_name(run, settings.filename, moment, "", prefix=PREEMPTED)
     if verdict.last:
         own = ledger.last.name if ledger.last is not None else ""
         names[LAST] = _free_name(run, settings.style.last, moment, own, taken=names.values())
@@ -310,4 +314,6 @@ def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
             for name in dict.fromkeys((*old, *before.old_lasts))
             if name not in spared
         ]
-    return dropped
+    # What a signal had saved is for the next resume alone: it goes with the first commit after it.
+    overtaken = [entry.name for entry in before.preempted if entry.name not in run.protected]
+    return dropped + [Decision(name, keep=False, reason="a newer checkpoint is committed") for name in overtaken]

@@ -10,7 +10,7 @@ from holdfast.catalog import Found, look, scan
 from holdfast.engine.flight import Flight
 from holdfast.front.planning import Plan, Run
 from holdfast.policy.ledger import Entry, Ledger
-from holdfast.records import LAST, RANKED, Facts
+from holdfast.records import LAST, PREEMPTED, RANKED, Facts
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
     entries = [_entry(item, monitor, memory) for item in mine if item.role == RANKED]
     entries += _entries_from_memory(sound, memory, {entry.name for entry in entries})
     entries.sort(key=lambda entry: entry.sequence)
+    preempted = [_entry(item, monitor, memory) for item in mine if item.role == PREEMPTED]
+    preempted.sort(key=lambda entry: entry.sequence)
     lasts = _lasts(sound, mine, memory, monitor)
     last = lasts[-1] if lasts else None
     issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
@@ -63,9 +65,11 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
         entries=tuple(entries),
         last=last,
         old_lasts=tuple(old.name for old in lasts[:-1]),
+        preempted=tuple(preempted),
         current_score=memory.current_score,
         ranked_step=step if step in at_step else 0,
         last_step=step if last is not None and last.step == step else 0,
+        preempted_step=step if any(entry.step == step for entry in preempted[-1:]) else 0,
         deferred=memory.deferred,
         sequence=max(memory.sequence, *issued, 0),
     )

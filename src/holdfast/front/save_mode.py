@@ -8,7 +8,8 @@ from typing import Any
 from holdfast.errors import ConfigurationError
 from holdfast.policy.moment import Event
 
-FINAL = frozenset({Event.TRAIN_END, Event.EXCEPTION, Event.REQUEST})  # saves that nothing comes after, or asked for
+# Saves that nothing comes after, or that were asked for.
+FINAL = frozenset({Event.TRAIN_END, Event.EXCEPTION, Event.SIGNAL, Event.REQUEST})
 
 
 @dataclass(frozen=True)

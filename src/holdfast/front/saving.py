@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
+from holdfast.engine import Order, Saver, SaveStats, lease, quiesce, release, write_checkpoint
 from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
 from holdfast.engine.globals import globals_of
@@ -32,6 +32,7 @@ __all__ = [
     "lease",
     "link",
     "plain_facts",
+    "quiesce",
     "raise_first",
     "release",
     "remove_path",

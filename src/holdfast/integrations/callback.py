@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
 from holdfast.clock import Clock
-from holdfast.errors import SaveError
+from holdfast.errors import DirectoryInUseError, SaveError
 from holdfast.front.opening import exists, find_last, is_filled, make_folder, set_torn_aside, write_ranking
 from holdfast.front.passing import PassingOver
 from holdfast.front.planning import Run, names_of
+from holdfast.front.preemption import asked, hurried, leave
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.words import Event, admits, open_store
-from holdfast.integrations.callback_deciding import DecidingMixin
+from holdfast.integrations.callback_run import RunMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
     is_idle,
@@ -27,10 +29,10 @@ log = logging.getLogger("holdfast")
 
 _SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images", "recycle_blocks"})
 _FAILING = frozenset({"on_error", "on_save_error", "max_failures"})
-_NOT_POLICY = frozenset({"dirpath", "verbose", "clock", "on_damage", *_FAILING, *_SAVE_MODE})
+_NOT_POLICY = frozenset({"dirpath", "verbose", "clock", "on_damage", "save_on_signal", *_FAILING, *_SAVE_MODE})
 
 
-class ModelCheckpointCore(DecidingMixin):
+class ModelCheckpointCore(RunMixin):
     """Save the model periodically by monitoring a quantity.
 
     A drop-in for Lightning's class of the same name: the same words, attributes and files, with
@@ -80,6 +82,9 @@ class ModelCheckpointCore(DecidingMixin):
             of the state, which is used again and again.
         recycle_blocks: a checkpoint that retention drops gives its blocks to the next one. A program
             that still has the dropped file open sees it change.
+        save_on_signal: the signals at which the next batch's end saves, commits, and only then lets the signal
+            do what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2; or a sequence; False for none. See
+            ``docs/preemption.md``.
         clock: where the time comes from; for tests.
 
     Attributes:
@@ -95,6 +100,8 @@ class ModelCheckpointCore(DecidingMixin):
     Raises:
         MisconfigurationException: for a word that cannot be meant, when the callback is built.
         SaveError: from the hooks, when checkpoints could not be committed, as ``on_error`` says.
+        DirectoryInUseError: from ``setup``, on every rank, if another run saves to the directory; nothing was
+            touched.
 
     """
 
@@ -127,6 +134,7 @@ class ModelCheckpointCore(DecidingMixin):
         on_busy: Literal["wait", "skip"] = "wait",
         images: int = 1,
         recycle_blocks: bool = False,
+        save_on_signal: bool | Sequence[int] = True,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.
@@ -141,6 +149,7 @@ class ModelCheckpointCore(DecidingMixin):
         self._init_saving(
             {name: given[name] for name in _FAILING}, on_damage, {name: given[name] for name in _SAVE_MODE}
         )
+        self._init_signals(save_on_signal)
         self.verbose = bool(verbose)
         self._own_clock = clock
         self._init_state()
@@ -155,6 +164,8 @@ class ModelCheckpointCore(DecidingMixin):
         """Settle on the directory, the same on every rank, and on how files are written."""
         self._settings()
         self._settle_dirpath(trainer)
+        if stage == "fit":
+            self._take_directory(trainer)
         self._install_io(trainer)
         io = self._own_io(trainer)
         self._bare = io is None
@@ -184,12 +195,14 @@ class ModelCheckpointCore(DecidingMixin):
         self._leave_to_siblings(trainer)
         memory = replace(self._memory or self._own_memory(), owners=frozenset(self._owners))
         self._run_id = self._agree(trainer, lambda: self._shared_run_id(trainer))
+        self._take_directory(trainer)  # ours by now, unless a hook was called by hand: under the name of the run
         self._note_resume(trainer)
         run = self._as_run()
         self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
         self._memory = None
         self._began = True
         self._watch_metric(trainer)
+        self._hear_signals(trainer)
 
     def on_train_batch_end(
         self,
@@ -207,6 +220,8 @@ class ModelCheckpointCore(DecidingMixin):
                 self._save_at_batch(trainer, pl_module)
                 raise
         self._save_at_batch(trainer, pl_module)
+        if asked:
+            self._answer_signals(trainer)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
         n = self._every_n_train_steps
@@ -233,17 +248,20 @@ class ModelCheckpointCore(DecidingMixin):
         if not is_idle(trainer):
             self._watch_metric(trainer)
             self._handle(trainer, Event.VALIDATION_END)
+            self._answer_signals(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Save a checkpoint at the end of the training epoch, if that is when it is due."""
         if not is_idle(trainer):
             self._watch_metric(trainer)
             self._handle(trainer, Event.EPOCH_END)
+            self._answer_signals(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Bring ``last`` up to the final state, if ``save_last`` is on."""
         self._failures.ending = True
         self._handle(trainer, Event.TRAIN_END)
+        leave(self)  # before Lightning puts the handlers back that it has found
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Wait for our own saves; count what another asynchronous ``CheckpointIO`` has written, and say what not."""
@@ -259,18 +277,26 @@ class ModelCheckpointCore(DecidingMixin):
         self._began = False
         self._pending, self._saver = [], None
         self._watch = MetricWatch()
+        self._let_go()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Save the interrupted state under a name of its own, if ``save_on_exception`` is on.
 
-        What was on its way is committed, whatever happened.
+        What was on its way is committed, whatever happened; but nothing is waited for after a second Ctrl-C.
         """
         self._interrupted = True
+        try:
+            if not hurried():
+                self._end_by(trainer, exception)
+        finally:
+            self._let_go()
+
+    def _end_by(self, trainer: Any, exception: BaseException) -> None:
         if self._saver is not None:
             self._saver.wait()
         if self._pending and trainer.world_size == 1:  # other ranks may not have come here
             self._settle(trainer, wait=True)
-        if not self.save_on_exception or is_idle(trainer) or isinstance(exception, SaveError):
+        if not self.save_on_exception or is_idle(trainer) or isinstance(exception, (SaveError, DirectoryInUseError)):
             return
         plan = self._handle(trainer, Event.EXCEPTION)
         if plan is not None and plan.names:

@@ -82,7 +82,7 @@ class SavingMixin(StateMixin, FailureWords):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}}
+        return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}, "_owned": None}
 
     def _rank_zero_warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=3)

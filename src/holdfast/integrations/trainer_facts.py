@@ -63,6 +63,13 @@ def validation_follows(trainer: Any) -> bool:
         return False
 
 
+def amid_accumulation(trainer: Any) -> bool:
+    """Tell whether gradients are held that no checkpoint has: the optimizer has not stepped with this batch."""
+    accumulates = getattr(trainer.fit_loop.epoch_loop, "_should_accumulate", None)
+    automatic = trainer.lightning_module.automatic_optimization
+    return automatic and accumulates is not None and bool(accumulates())
+
+
 def live_objects(trainer: Any, pl_module: Any) -> list[object]:
     """Return what the running program itself would save: the pattern of what it may load back."""
     live: list[object] = []

@@ -33,9 +33,11 @@ class Ledger:
         entries: the ranked checkpoints, oldest first.
         last: the checkpoint that ``last`` names, if there is one.
         old_lasts: files that were ``last`` before, and that a kill has saved from their removal.
+        preempted: what was saved because a signal asked the run to end, oldest first.
         current_score: the score of the newest ranked checkpoint.
         ranked_step: the step of the newest ranked save of this process; 0 before the first.
         last_step: the step of the state that ``last`` holds; 0 before the first.
+        preempted_step: the step of the state that was saved because of a signal; 0 before the first.
         deferred: why a ranked save waits for its metric, or "" if none waits.
         sequence: how many saves this run has asked for.
 
@@ -44,9 +46,11 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     last: Entry | None = None
     old_lasts: tuple[str, ...] = ()
+    preempted: tuple[Entry, ...] = ()
     current_score: float | None = None
     ranked_step: int = 0
     last_step: int = 0
+    preempted_step: int = 0
     deferred: str = ""
     sequence: int = 0
 
@@ -65,9 +69,14 @@ class Ledger:
         """Return the ledger after ``last`` was committed."""
         return replace(self, last=entry, last_step=entry.step)
 
+    def with_preempted(self, entry: Entry) -> Ledger:
+        """Return the ledger after the state was committed because of a signal."""
+        return replace(self, preempted=(*self.preempted, entry), preempted_step=entry.step)
+
     def without(self, name: str) -> Ledger:
         """Return the ledger after a file was removed."""
         entries = tuple(entry for entry in self.entries if entry.name != name)
         last = None if self.last is not None and self.last.name == name else self.last
         old_lasts = tuple(old for old in self.old_lasts if old != name)
-        return replace(self, entries=entries, last=last, old_lasts=old_lasts)
+        preempted = tuple(entry for entry in self.preempted if entry.name != name)
+        return replace(self, entries=entries, last=last, old_lasts=old_lasts, preempted=preempted)

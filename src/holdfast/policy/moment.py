@@ -15,6 +15,7 @@ class Event(enum.Enum):
     EPOCH_END = "epoch end"
     TRAIN_END = "train end"
     EXCEPTION = "exception"
+    SIGNAL = "signal"
     REQUEST = "request"
 
 

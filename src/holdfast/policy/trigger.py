@@ -17,6 +17,7 @@ class Verdict:
         ranked: write a checkpoint, if its score admits it.
         last: bring ``last`` up to this state.
         exception: write the file of an interrupted run.
+        preempted: write the file of a run that a signal asks to end.
         deferred: why a ranked save now waits for the monitored metric, or "".
         time_due: the time trigger was due: its clock starts again.
         reason: why, for people and for the manifest.
@@ -29,6 +30,7 @@ class Verdict:
     ranked: bool = False
     last: bool = False
     exception: bool = False
+    preempted: bool = False
     deferred: str = ""
     time_due: bool = False
     reason: str = ""
@@ -39,7 +41,7 @@ class Verdict:
     @property
     def saves(self) -> bool:
         """Whether anything is to be written."""
-        return self.ranked or self.last or self.exception
+        return self.ranked or self.last or self.exception or self.preempted
 
 
 def could_be_due(settings: Settings, event: Event, step: int) -> bool:
@@ -64,6 +66,8 @@ def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
         return _at_step(settings, moment, ledger)
     if moment.event is Event.EXCEPTION:
         return _at_exception(settings, moment, ledger)
+    if moment.event is Event.SIGNAL:
+        return _at_signal(settings, moment, ledger)
     if moment.event is Event.REQUEST:
         return _needing_metric(settings, moment, ledger, "requested", fresh_enough=True)
     if moment.event is Event.TRAIN_END:
@@ -133,11 +137,19 @@ def _needing_metric(settings: Settings, moment: Moment, ledger: Ledger, why: str
 
 
 def _at_exception(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
-    saved = moment.step in (0, ledger.ranked_step, ledger.last_step)
+    saved = moment.step in (0, ledger.ranked_step, ledger.last_step, ledger.preempted_step)
     if not settings.save_on_exception or saved:
         return Verdict(deferred=ledger.deferred)
     last = _wants_last(settings, moment, ledger)
     return Verdict(exception=True, last=last, deferred=ledger.deferred, reason="an exception")
+
+
+def _at_signal(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
+    """A resume has to find this very state: as ``last`` where there is one, else under a name of its own."""
+    last = _wants_last(settings, moment, ledger)
+    saved = moment.step in (0, ledger.ranked_step, ledger.last_step, ledger.preempted_step)
+    why = "a signal" if last or not saved else ""
+    return Verdict(last=last, preempted=not (last or saved), deferred=ledger.deferred, reason=why)
 
 
 def _wants_last(settings: Settings, moment: Moment, ledger: Ledger) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import Blob, Chunks
-from holdfast.storage.locks import keep_from_sweeps, lock_for_life, remove_abandoned, unlock
+from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 
 try:
@@ -56,10 +56,10 @@ class LocalStore:
         return None if outside else relative.replace(os.sep, "/")
 
     def blobs(self, depth: int = 0) -> list[Blob]:
-        """Return the regular files, temporaries of unfinished writes left out."""
+        """Return the regular files, without temporaries of unfinished writes and the lock of a run."""
         blobs = []
         for name, item in self._walk(self.root, "", depth):
-            if not _is_temporary(item.name) and item.is_file():
+            if not _is_temporary(item.name) and item.name != RUN_LOCK and item.is_file():
                 with contextlib.suppress(FileNotFoundError):  # removed since the listing
                     blobs.append(Blob(name, item.stat().st_size))
         return sorted(blobs, key=lambda blob: blob.name)
@@ -99,7 +99,7 @@ class LocalStore:
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
         target = self.path(name)
-        _make_folders(os.path.dirname(target))
+        make_folders(os.path.dirname(target))
         spare = self.path(over) if _is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
         with _temporary_beside(target, spare) as (temporary, descriptor):
             with BlockWriter(descriptor, temporary) as writer:
@@ -149,7 +149,7 @@ class LocalStore:
         origin, goal = self.path(source), self.path(target)
         if os.path.lexists(goal) and not os.path.islink(goal) and os.path.samefile(origin, goal):
             return "hard link"  # rename between two links of one file would do nothing
-        _make_folders(os.path.dirname(goal))
+        make_folders(os.path.dirname(goal))
         how = _hard_link(origin, goal) or self._clone(source, target)
         _sync_folder(os.path.dirname(goal))
         return how
@@ -277,16 +277,18 @@ def _reflink(origin: int, copy: int) -> bool:
     return True
 
 
-def _make_folders(folder: str) -> None:
-    """Make a folder and its parents, each durable in its own parent."""
-    missing = []
+def make_folders(folder: str) -> list[str]:
+    """Make a folder and its parents, each durable in its own parent; return those that were made, outermost first."""
+    missing, made = [], []
     while folder and not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
+            made.append(path)
         _sync_folder(os.path.dirname(path))
+    return made
 
 
 def _sync(descriptor: int) -> None:

@@ -17,6 +17,8 @@ except ImportError:  # no flock on this system: nothing is ever taken for abando
     fcntl = None  # type: ignore[assignment]
 
 
+RUN_LOCK = ".holdfast-run.lock"  # the file that says which run a directory belongs to: run_lock.py
+
 _LOOKS, _LOOK = 200, 0.005  # how often, and every how many seconds, to look whether a sweep is over
 
 
