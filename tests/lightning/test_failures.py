@@ -8,9 +8,11 @@ import os
 import resource
 import shutil
 import subprocess
+import warnings
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from holdfast.errors import SaveError
 from holdfast.lightning import CheckpointIO
@@ -131,13 +133,32 @@ def test_a_forbidden_folder(tmp_path):
     assert (cb.best_model_path, cb.last_model_path, cb.best_k_models) == ("", "", {})
 
 
-def test_a_forbidden_folder_if_the_user_chose_to_go_on(tmp_path):
-    """With ``on_save_error="warn"`` the whole run goes by, each save warned of."""
+def test_a_forbidden_folder_stops_training_in_the_end(tmp_path):
+    """By default two failures are warned of; the third in a row, with no commit in between, stops the run."""
     cb = ModelCheckpoint(forbidden_folder(tmp_path))
-    made, messages = quietly(fit, tmp_path, cb, max_epochs=3)
-    assert made.global_step == 6
-    assert len([text for text in messages if "was not saved" in text]) >= 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(SaveError, match=r"failure 3 in a row.*max_failures=3"):
+            fit(tmp_path, cb, max_epochs=9)
+    said = [str(item.message) for item in caught if "was not saved" in str(item.message)]
+    assert ["failure 1 of 3" in said[0], "failure 2 of 3" in said[1], len(said)] == [True, True, 2]
     assert cb.best_model_path == ""
+
+
+def test_a_save_by_name_is_raised(tmp_path):
+    """``save_checkpoint(trainer)`` raises its failure, whatever ``on_error`` says."""
+    cb = ModelCheckpoint(tmp_path / "d", every_n_epochs=0, save_last=False)
+    probe = Probe(on_train_epoch_end=cb.save_checkpoint)
+    with small_files(), pytest.raises(SaveError, match="was not saved: File too large"):
+        fit(tmp_path, cb, probe, model=Swelling([5], 0), max_epochs=1)
+
+
+def test_the_older_name(tmp_path):
+    """``on_save_error`` means ``on_error``; two different values are an error that names both."""
+    assert ModelCheckpoint(on_save_error="raise").on_error == ModelCheckpoint(on_error="raise").on_save_error == "raise"
+    for words in ({"on_error": "warn", "on_save_error": "raise"}, {"max_failures": 0}, {"on_damage": "no"}):
+        with pytest.raises(MisconfigurationException, match="|".join(words)):
+            ModelCheckpoint(**words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
