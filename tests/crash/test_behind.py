@@ -209,9 +209,9 @@ def test_a_call_that_fails_stops_the_training(trainer, tmp_path, whole, words, f
 @pytest.mark.parametrize("words", sorted(BEHIND))
 @pytest.mark.filterwarnings("ignore")
 def test_a_call_that_fails_may_be_warned_of(trainer, tmp_path, words, fault):
-    """With ``on_save_error="warn"`` training goes on to the same weights, and later saves are committed."""
+    """With ``on_error="warn"`` training goes on to the same weights, and later saves are committed."""
     (call, error), folder = fault, tmp_path / "run"
-    given = {"on_save_error": "warn", "save_top_k": -1}
+    given = {"on_error": "warn", "save_top_k": -1}
     at = chance(f"{words} {fault}").randint(2, 9)
     outcome = trainer.run(folder, words, fault={"call": call, "do": error, "at": at}, given=given)
     assert (outcome.code, outcome.digest) == (0, trainer.digests[words])
@@ -226,8 +226,8 @@ def test_a_call_that_fails_may_be_warned_of(trainer, tmp_path, words, fault):
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_disk_that_never_works(trainer, tmp_path, call):
-    """With ``on_save_error="warn"`` training ends with its weights though no save ever succeeds, and leaves nothing."""
-    given = {"on_save_error": "warn"}
+    """With ``on_error="warn"`` training ends with its weights though no save ever succeeds, and leaves nothing."""
+    given = {"on_error": "warn", "max_failures": 1000}
     fault = {"call": call, "do": "EIO"}
     outcome = trainer.run(tmp_path / "run", "everything", fault=fault, given=given)
     assert (outcome.code, outcome.digest) == (0, trainer.digests["everything"])

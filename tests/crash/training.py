@@ -24,14 +24,14 @@ from tests.crash import faults
 
 EPOCHS, BATCHES = 5, 4
 SCORES = (5.0, 3.0, 4.0, 2.0, 6.0)
-WAITING = {"async_save": False}  # every run makes the same calls in the same order
+WAITING = {"async_save": False, "on_error": "raise"}  # every run makes the same calls in the same order
 WORDS = {
     "epochs": {"monitor": "val_loss", "save_top_k": 2, "save_last": True, **WAITING},
     "steps": {"every_n_train_steps": 2, "save_last": True, **WAITING},
     "validated": {"every_n_train_steps": 3, "monitor": "val_loss", "save_top_k": 2, "save_last": True, **WAITING},
     "all": {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{epoch}/{step}", **WAITING},
 }
-EVERY = {"every_n_train_steps": 1, "monitor": "loss", "save_top_k": 2, "save_last": True}
+EVERY = {"every_n_train_steps": 1, "monitor": "loss", "save_top_k": 2, "save_last": True, "on_error": "raise"}
 BEHIND = {
     "behind": EVERY,
     "overlap": {**EVERY, "overlap": True},

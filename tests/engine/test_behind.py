@@ -221,7 +221,7 @@ def test_what_is_on_its_way_survives_an_interruption(disk, tmp_path, error):
 @pytest.mark.parametrize("call", ["step", "wait", "end_epoch", "save_checkpoint", "close", "resume"])
 def test_an_error_comes_back_at_the_next_call(disk, tmp_path, call):
     """A save that failed behind the training's back is raised, once, by whatever is called next."""
-    ckpt = checkpointer(tmp_path, every_n_train_steps=2)
+    ckpt = checkpointer(tmp_path, every_n_train_steps=2, on_error="raise")
     disk.failing.add("step=2.ckpt")
     ckpt.step()
     ckpt.step()
@@ -236,13 +236,13 @@ def test_an_error_comes_back_at_the_next_call(disk, tmp_path, call):
 
 def test_an_error_leaves_the_old_ones_alone(disk, tmp_path):
     """A save that fails changes neither files nor attributes, and the next one is made as ever."""
-    ckpt = checkpointer(tmp_path, monitor="v", on_save_error="warn", save_last=True)
+    ckpt = checkpointer(tmp_path, monitor="v", save_last=True)
     disk.failing.add("step=2.ckpt")
     ckpt.step({"v": 2.0})
     ckpt.wait()
     ckpt.step({"v": 1.0})
     with pytest.warns(UserWarning, match=r"step=2\.ckpt was not saved"):
-        ckpt.wait()
+        ckpt._settle(wait=True)
     assert (step_of(ckpt.best_model_path), step_of(ckpt.last_model_path)) == (1, 1)
     ckpt.step({"v": 1.5})
     ckpt.wait()
@@ -253,7 +253,7 @@ def test_an_error_leaves_the_old_ones_alone(disk, tmp_path):
 
 def test_an_earlier_error_does_not_cost_the_final_state(disk, tmp_path):
     """When the last save before ``close`` has failed, ``close`` still brings ``last`` up, and then raises."""
-    ckpt = checkpointer(tmp_path, every_n_train_steps=2, save_last=True)
+    ckpt = checkpointer(tmp_path, every_n_train_steps=2, save_last=True, on_error="raise")
     disk.failing.add("step=2.ckpt")
     for _ in range(2):
         ckpt.step()
@@ -265,7 +265,7 @@ def test_an_earlier_error_does_not_cost_the_final_state(disk, tmp_path):
 
 def test_an_earlier_error_does_not_hide_the_next_save(disk, tmp_path):
     """Of two saves on their way the first fails: the second is committed, ranked and named after ``close``."""
-    ckpt = checkpointer(tmp_path, images=2)
+    ckpt = checkpointer(tmp_path, images=2, on_error="raise")
     disk.failing.add("step=1.ckpt")
     disk.closed = True
     ckpt.step()
@@ -295,7 +295,7 @@ def test_what_cannot_be_pickled_is_an_error_at_once(tmp_path):
         def load_state_dict(self, state):
             """Take nothing."""
 
-    ckpt = checkpointer(tmp_path, stateful={"stuck": Stuck()})
+    ckpt = checkpointer(tmp_path, stateful={"stuck": Stuck()}, on_error="raise")
     with pytest.raises(SaveError, match="cannot pickle"):
         ckpt.step()
     ckpt.close()
@@ -304,13 +304,13 @@ def test_what_cannot_be_pickled_is_an_error_at_once(tmp_path):
 
 def test_recycled_blocks_are_not_left_behind(disk, tmp_path):
     """With ``recycle_blocks``, whether saves succeed or fail, no hidden file outlives ``close``."""
-    ckpt = checkpointer(tmp_path, recycle_blocks=True, on_save_error="warn")
+    ckpt = checkpointer(tmp_path, recycle_blocks=True)
     disk.failing.update({"step=3.ckpt", "step=6.ckpt"})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(7):
             ckpt.step()
-            ckpt.wait()
+            ckpt._settle(wait=True)
         ckpt.close()
     assert names(tmp_path) == ["step=7.ckpt"]
     verify(tmp_path / "step=7.ckpt")
@@ -329,7 +329,7 @@ def test_recycled_blocks_survive_a_state_that_cannot_be_taken(tmp_path):
             """Take nothing."""
 
     part = Sometimes()
-    ckpt = checkpointer(tmp_path, recycle_blocks=True, on_save_error="warn", stateful={"part": part})
+    ckpt = checkpointer(tmp_path, recycle_blocks=True, stateful={"part": part})
     for _ in range(3):
         ckpt.step()
         ckpt.wait()

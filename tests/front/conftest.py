@@ -15,7 +15,7 @@ def _way_of_saving(request, monkeypatch):
 
     def handle_and_wait(self, *given, **words):
         handle(self, *given, **words)
-        self.wait()
+        self._settle(wait=True)  # wait() would raise what is only warned of
         if self._saver is not None:
             self._saver.wait()  # for what was dropped
 

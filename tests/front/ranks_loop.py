@@ -17,7 +17,9 @@ def train(folder: str, differs: str) -> dict[str, object]:
     rank = dist.get_rank()
     torch.manual_seed(rank)  # what only this rank draws must not matter
     model = torch.nn.Linear(2, 1)
-    with Checkpointer(folder, model=model, monitor="v", save_top_k=2, save_last=True, filename="m") as ckpt:
+    with Checkpointer(
+        folder, model=model, monitor="v", save_top_k=2, save_last=True, filename="m", on_error="raise"
+    ) as ckpt:
         start = ckpt.resume()
         for epoch in range(start.epoch, 3):
             ckpt.step()

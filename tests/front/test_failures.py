@@ -32,9 +32,9 @@ def broken_disk(monkeypatch):
 
 
 def test_a_failed_save_stops_the_training_and_harms_nothing(tmp_path, broken_disk):
-    """By default a save that fails raises; the error names path, cause and cure; files and attributes stay true."""
+    """``on_error="raise"``: a save that fails raises path, cause and cure; files and attributes stay true."""
     loop = Loop()
-    ckpt = loop.checkpointer(tmp_path, monitor="val_loss", save_last=True)
+    ckpt = loop.checkpointer(tmp_path, monitor="val_loss", save_last=True, on_error="raise")
     ckpt.step()
     ckpt.end_epoch({"val_loss": 2.0})
     before = names(tmp_path), ckpt.best_model_path, ckpt.last_model_path
@@ -48,9 +48,9 @@ def test_a_failed_save_stops_the_training_and_harms_nothing(tmp_path, broken_dis
     assert holdfast.verify(ckpt.best_model_path)
 
 
-def test_going_on_after_a_failed_save_if_asked(tmp_path, broken_disk):
-    """With ``on_save_error="warn"`` a failed save is a warning with the same words, and later saves work."""
-    ckpt = Loop().checkpointer(tmp_path, on_save_error="warn", save_last=True)
+def test_going_on_after_a_failed_save(tmp_path, broken_disk):
+    """By default a failed save is a warning with the same words, and later saves work."""
+    ckpt = Loop().checkpointer(tmp_path, save_last=True)
     broken_disk["broken"] = True
     ckpt.step()
     with pytest.warns(UserWarning, match=r"epoch=0-step=1\.ckpt was not saved"):
@@ -65,7 +65,7 @@ def test_going_on_after_a_failed_save_if_asked(tmp_path, broken_disk):
 
 def test_a_second_name_that_fails(tmp_path, monkeypatch):
     """When ``last`` cannot be linked, the ranked file stands, and the attributes tell of it and of the old last."""
-    ckpt = Loop().checkpointer(tmp_path, save_last=True, on_save_error="warn", save_top_k=-1)
+    ckpt = Loop().checkpointer(tmp_path, save_last=True, save_top_k=-1)
     ckpt.step()
     ckpt.end_epoch()
 
@@ -91,7 +91,7 @@ def test_a_state_that_cannot_be_pickled(tmp_path):
         def load_state_dict(self, state):
             pass
 
-    ckpt = Checkpointer(tmp_path, stateful={"odd": Odd()})
+    ckpt = Checkpointer(tmp_path, stateful={"odd": Odd()}, on_error="raise")
     ckpt.step()
     with pytest.raises(SaveError, match=r"was not saved: TypeError.*lock"):
         ckpt.end_epoch()
@@ -163,7 +163,7 @@ def test_a_removal_that_fails_is_a_warning(tmp_path, monkeypatch):
 def test_a_directory_that_is_a_file(tmp_path):
     """A ``dirpath`` that is a file is an error that names it and the cure."""
     (tmp_path / "run").write_text("mine")
-    ckpt = Checkpointer(tmp_path / "run", model=torch.nn.Identity())
+    ckpt = Checkpointer(tmp_path / "run", model=torch.nn.Identity(), on_error="raise")
     ckpt.step()
     with pytest.raises(SaveError, match=r"run.*dirpath"):
         ckpt.end_epoch()

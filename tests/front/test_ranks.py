@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "ranks_loop.py"
+FAILING = Path(__file__).parent / "ranks_failing.py"
 
 
-def answers(folder, differs="value"):
+def answers(folder, differs="value", script=SCRIPT):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(SCRIPT), str(folder), differs]
+    command += ["--rdzv-endpoint", "localhost:0", str(script), str(folder), differs]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     found = [json.loads(text) for text in re.findall(r"ANSWER (\{.*?\}+)(?=ANSWER|\s|$)", done.stdout)]
     assert len(found) == 2, done.stdout + done.stderr
@@ -31,6 +32,13 @@ def test_all_ranks_know_the_same(tmp_path, differs):
     assert sorted(os.listdir(tmp_path / "run")) == ["last.ckpt", "m-v1.ckpt", "m.ckpt"]
     again = answers(tmp_path / "run", differs)
     assert again == [{**first, "start": 3}] * 2
+
+
+def test_all_ranks_count_the_same_failures(tmp_path):
+    """A damaged newest one is passed over, and the third failure in a row raised, on every rank alike."""
+    first, second = answers(tmp_path / "run", script=FAILING)
+    expected = {"resumed": 2, "skipped": [["epoch=0-step=3.ckpt", "epoch=0-step=3.ckpt.damaged"]], "steps": 3}
+    assert first == second == {**expected, "warned": 2, "bound": True}
 
 
 def test_a_failed_save_is_an_error_on_every_rank(tmp_path):

@@ -172,8 +172,8 @@ def test_after_an_exception_the_attributes_name_what_is_there(disk, tmp_path, on
 
 
 def test_an_error_comes_back_in_the_training(disk, tmp_path):
-    """A save that fails behind the Trainer's back ends the training with its error, and the old one stays."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
+    """With ``on_error="raise"`` a save that fails behind the Trainer's back ends the training; the old one stays."""
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_error="raise")
     disk.failing.add("epoch=1-step=4.ckpt")
     with pytest.raises(SaveError, match=r"epoch=1-step=4\.ckpt was not saved"):
         fit(tmp_path, cb, vals=[5, 4, 3, 2], max_epochs=4)
@@ -182,8 +182,8 @@ def test_an_error_comes_back_in_the_training(disk, tmp_path):
 
 
 def test_an_error_of_the_last_save_is_not_lost(disk, tmp_path):
-    """A last save that fails is an error of ``fit``."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
+    """With ``on_error="raise"`` a last save that fails is an error of ``fit``."""
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_error="raise")
     disk.failing.add("epoch=1-step=4.ckpt")
     with pytest.raises(SaveError, match=r"epoch=1-step=4\.ckpt was not saved"):
         fit(tmp_path, cb, vals=[5, 4], max_epochs=2)
@@ -191,8 +191,8 @@ def test_an_error_of_the_last_save_is_not_lost(disk, tmp_path):
 
 
 def test_an_error_can_be_a_warning(disk, tmp_path):
-    """With ``on_save_error="warn"`` training goes on, and so do the saves."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_save_error="warn")
+    """By default training goes on, and so do the saves."""
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
     disk.failing.add("epoch=1-step=4.ckpt")
     _, messages = quietly(fit, tmp_path, cb, vals=[5, 4, 3], max_epochs=3)
     assert sum("epoch=1-step=4.ckpt was not saved" in text for text in messages) == 1

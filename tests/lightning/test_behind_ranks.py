@@ -113,7 +113,7 @@ def test_both_ranks_know_the_same(tmp_path, words):
 
 def test_a_failure_behind_the_back_ends_both_ranks(tmp_path):
     """A save that fails on rank 0 is an error of both, and what was committed before is whole."""
-    first, second = launch(tmp_path, {}, "full")
+    first, second = launch(tmp_path, {"on_error": "raise"}, "full")
     assert first["error"] == second["error"] == "SaveError"
     assert "epoch=1-step=4.ckpt" in names(tmp_path / "d")
     assert step_of(first["best"]) == step_of(second["best"]) == 4

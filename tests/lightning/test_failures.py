@@ -8,9 +8,11 @@ import os
 import resource
 import shutil
 import subprocess
+import warnings
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from holdfast.errors import SaveError
 from holdfast.lightning import CheckpointIO
@@ -60,7 +62,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_stops_training(small_disk, tmp_path):
     """ENOSPC names the path, the cause and a cure; the old best is whole and nothing else is left behind."""
-    cb = ModelCheckpoint(small_disk / "d", monitor="val_loss", save_last=True)
+    cb = ModelCheckpoint(small_disk / "d", monitor="val_loss", save_last=True, on_error="raise")
     with pytest.raises(SaveError, match=r"epoch=1-step=4\.ckpt.*No space left on device.*free some space") as caught:
         fit(tmp_path, cb, model=Swelling([5, 4], 1), max_epochs=2)
     assert caught.value.errno == errno.ENOSPC
@@ -84,7 +86,7 @@ def _assert_best(cb, step, score):
 
 def test_a_file_limit_stops_training(tmp_path):
     """EFBIG in the middle of a write leaves no partial file and true attributes."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True)
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True, on_error="raise")
     with small_files(), pytest.raises(SaveError, match="File too large") as caught:
         fit(tmp_path, cb, model=Swelling([5, 4], 1), max_epochs=2)
     assert caught.value.path == str(tmp_path / "d" / "epoch=1-step=4.ckpt")
@@ -93,8 +95,8 @@ def test_a_file_limit_stops_training(tmp_path):
 
 
 def test_training_goes_on_if_the_user_chose_so(tmp_path):
-    """``on_save_error="warn"`` warns of each failure, keeps training, and saves again when it can."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True, on_save_error="warn")
+    """By default each failure is a warning, training is kept, and saves again when it can."""
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True)
     with small_files():
         made, messages = quietly(fit, tmp_path, cb, model=Swelling([5, 4, 3], 1), max_epochs=3)
     assert made.global_step == 6
@@ -105,7 +107,7 @@ def test_training_goes_on_if_the_user_chose_so(tmp_path):
 
 def test_a_failed_last_save_is_warned_of(tmp_path):
     """A failure at the very end is warned of as well, and the attributes still name the earlier files."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True, on_save_error="warn")
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", save_last=True)
     with small_files():
         _, messages = quietly(fit, tmp_path, cb, model=Swelling([5, 4], 1, 2), max_epochs=2)
     assert [text for text in messages if "was not saved" in text]
@@ -114,7 +116,7 @@ def test_a_failed_last_save_is_warned_of(tmp_path):
 
 def test_a_constant_name_survives_a_failed_overwrite(tmp_path):
     """A save that would have written over its predecessor's name leaves the predecessor whole."""
-    cb = ModelCheckpoint(tmp_path / "d", filename="model", enable_version_counter=False)
+    cb = ModelCheckpoint(tmp_path / "d", filename="model", enable_version_counter=False, on_error="raise")
     with small_files(), pytest.raises(SaveError):
         fit(tmp_path, cb, model=Swelling([5], 1), max_epochs=2)
     assert names(tmp_path / "d") == ["model.ckpt"]
@@ -124,26 +126,45 @@ def test_a_constant_name_survives_a_failed_overwrite(tmp_path):
 def test_a_forbidden_folder(tmp_path):
     """A ``PermissionError`` stops training with the path and the cure, and no attribute is set."""
     folder = forbidden_folder(tmp_path)
-    cb = ModelCheckpoint(folder, save_last=True)
+    cb = ModelCheckpoint(folder, save_last=True, on_error="raise")
     with pytest.raises(SaveError, match=r"(?s)(not permitted|denied).*choose a `dirpath`") as caught:
         fit(tmp_path, cb)
     assert caught.value.path.startswith(folder)
     assert (cb.best_model_path, cb.last_model_path, cb.best_k_models) == ("", "", {})
 
 
-def test_a_forbidden_folder_if_the_user_chose_to_go_on(tmp_path):
-    """With ``on_save_error="warn"`` the whole run goes by, each save warned of."""
-    cb = ModelCheckpoint(forbidden_folder(tmp_path), on_save_error="warn")
-    made, messages = quietly(fit, tmp_path, cb, max_epochs=3)
-    assert made.global_step == 6
-    assert len([text for text in messages if "was not saved" in text]) >= 1
+def test_a_forbidden_folder_stops_training_in_the_end(tmp_path):
+    """By default two failures are warned of; the third in a row, with no commit in between, stops the run."""
+    cb = ModelCheckpoint(forbidden_folder(tmp_path))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(SaveError, match=r"failure 3 in a row.*max_failures=3"):
+            fit(tmp_path, cb, max_epochs=9)
+    said = [str(item.message) for item in caught if "was not saved" in str(item.message)]
+    assert ["failure 1 of 3" in said[0], "failure 2 of 3" in said[1], len(said)] == [True, True, 2]
     assert cb.best_model_path == ""
+
+
+def test_a_save_by_name_is_raised(tmp_path):
+    """``save_checkpoint(trainer)`` raises its failure, whatever ``on_error`` says."""
+    cb = ModelCheckpoint(tmp_path / "d", every_n_epochs=0, save_last=False)
+    probe = Probe(on_train_epoch_end=cb.save_checkpoint)
+    with small_files(), pytest.raises(SaveError, match="was not saved: File too large"):
+        fit(tmp_path, cb, probe, model=Swelling([5], 0), max_epochs=1)
+
+
+def test_the_older_name(tmp_path):
+    """``on_save_error`` means ``on_error``; two different values are an error that names both."""
+    assert ModelCheckpoint(on_save_error="raise").on_error == ModelCheckpoint(on_error="raise").on_save_error == "raise"
+    for words in ({"on_error": "warn", "on_save_error": "raise"}, {"max_failures": 0}, {"on_damage": "no"}):
+        with pytest.raises(MisconfigurationException, match="|".join(words)):
+            ModelCheckpoint(**words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_folder_that_becomes_forbidden(tmp_path):
     """Rights that are taken away in the middle of a run harm nothing that is committed."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_error="raise")
     probe = Probe(on_train_epoch_start=lambda made: made.current_epoch and os.chmod(tmp_path / "d", 0o500))
     with pytest.raises(SaveError, match="denied"):
         fit(tmp_path, cb, probe, vals=[5, 4])
@@ -153,7 +174,7 @@ def test_a_folder_that_becomes_forbidden(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_user_without_rights(tmp_path):
     """A process that loses its rights in the middle of a run harms nothing that is committed."""
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_error="raise")
     probe = Probe(on_train_epoch_start=lambda made: made.current_epoch and os.seteuid(65534))
     try:
         with pytest.raises(SaveError, match="denied"):
@@ -167,7 +188,7 @@ def test_a_user_without_rights(tmp_path):
 def test_a_folder_below_a_file(tmp_path):
     """A ``dirpath`` that runs through a file is an error that says so."""
     (tmp_path / "file").write_text("in the way")
-    cb = ModelCheckpoint(tmp_path / "file" / "d")
+    cb = ModelCheckpoint(tmp_path / "file" / "d", on_error="raise")
     with pytest.raises(SaveError, match=r"Not a directory.*a part of `dirpath` is a file"):
         fit(tmp_path, cb)
     assert (tmp_path / "file").read_text() == "in the way"
@@ -197,7 +218,7 @@ def test_what_cannot_be_pickled_is_a_save_error(tmp_path):
             if self.current_epoch:
                 checkpoint["odd"] = lambda: None
 
-    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss")
+    cb = ModelCheckpoint(tmp_path / "d", monitor="val_loss", on_error="raise")
     with pytest.raises(SaveError, match=r"epoch=1-step=4\.ckpt was not saved.*pickle"):
         fit(tmp_path, cb, model=Odd([5, 4]))
     assert names(tmp_path / "d") == ["epoch=0-step=2.ckpt"]

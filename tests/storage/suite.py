@@ -82,6 +82,25 @@ class StoreSuite:
         assert store.put("x.ckpt", chunks) == len(data)
         assert store.blobs() == [Blob("x.ckpt", len(data))]
 
+    @pytest.mark.parametrize("name", NAMES[:4])
+    def test_a_move_is_whole_or_not_at_all(self, store, name):
+        """A moved blob has its new name and no other; a store without such a step says so and changes nothing."""
+        store.put(name, [b"bytes"])
+        target = name + ".damaged"
+        now = target if store.move(name, target) else name
+        assert store.blobs(depth=3) == [Blob(now, 5)]
+        assert store.read(now, 0, 9) == b"bytes"
+
+    def test_a_move_never_replaces(self, store):
+        """A name that is taken is an error, or the store moves nothing: both blobs stay as they were."""
+        for name in ("a", "b"):
+            store.put(name, [name.encode()])
+        try:
+            assert not store.move("a", "b")
+        except FileExistsError:
+            assert store.is_local
+        assert [store.read(name, 0, 9) for name in ("a", "b")] == [b"a", b"b"]
+
     def test_chunks_of_other_types_of_memory(self, store):
         """A view of wider numbers is put by its bytes."""
         from array import array

@@ -89,6 +89,14 @@ def test_links_and_removals_are_durable(store, calls):
     ]
 
 
+def test_a_move_is_durable(store, calls):
+    """A file gets its other name by one rename, followed by the folder's fsync."""
+    store.put("a.ckpt", [b"1"])
+    calls.clear()
+    assert store.move("a.ckpt", "a.ckpt.damaged")
+    assert calls == [("rename", "a.ckpt", "a.ckpt.damaged"), ("fsync", "run")]
+
+
 @pytest.mark.parametrize("share", [1, 7, 4096])
 def test_short_writes_are_continued(store, monkeypatch, share):
     """When the system takes only a part of the bytes at a time, the rest is written too."""

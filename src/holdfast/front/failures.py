@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
 
 
+@dataclass
 class Failures:
     """Counts the saves that failed with no commit in between, and decides what each failure leads to.
 
@@ -22,13 +24,11 @@ class Failures:
 
     """
 
-    def __init__(self, on_error: str, max_failures: int) -> None:
-        """Begin with none."""
-        self.on_error = on_error
-        self.max_failures = max_failures
-        self.in_a_row = 0
-        self.ending = False
-        self._asked = False
+    on_error: str
+    max_failures: int
+    in_a_row: int = 0
+    ending: bool = False
+    _asked: bool = False
 
     def committed(self) -> None:
         """Take note of a commit."""
