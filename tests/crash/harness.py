@@ -198,7 +198,7 @@ def assert_sound(folder, outcome, before, rest=1):
     names = {item.name for item in found}
     assert set(contents(folder)) == names, "there is a file that is no checkpoint and no temporary"
     unfinished = [name for name in leftovers(folder) if name != RUN_LOCK]  # which the next run takes over
-    assert len(unfinished) <= rest, "more is left than what was unfinished"
+    assert len(unfinished) <= rest, f"more is left than what was unfinished: {unfinished}"
     by_name = {item.name: item.facts for item in found}
     for ack in outcome.acks:
         assert "digest" not in ack or outcome.code <= 0  # it may be killed after its last word

@@ -20,7 +20,7 @@ from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
 from holdfast.front.owning import own
 from holdfast.front.planning import Plan, Run, consider, missing_message
-from holdfast.front.preemption import answer, asked, hurried, leave, make_signals
+from holdfast.front.preemption import answer, asked, hurried, leave, make_signals, prepare
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
@@ -134,6 +134,8 @@ class Checkpointer(LoopResuming):
             clock=clock or SystemClock(),
         )
         self._agree(self._own)
+        if self._alone:
+            prepare(self, self._signals)
         self._ledger = Ledger()
         self._start_path = ""
         open_beside(self)
