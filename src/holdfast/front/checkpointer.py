@@ -296,6 +296,8 @@ class Checkpointer(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
+        if not (final or self._hearing):  # resumed at the last step of an epoch
+            self._hear_signals()
         try:
             self._settle(wait=final)
         except SaveError:  # an earlier save's failure does not cost this one
