@@ -167,6 +167,7 @@ def test_a_save_that_fails_keeps_no_signal_from_acting(tmp_path, heard):
     send()
     with pytest.warns(UserWarning, match="not saved before the signal acts"):
         ckpt.step()
+    ckpt.close()
     assert len(calls) == 1
 
 
@@ -175,8 +176,13 @@ def test_a_save_that_fails_keeps_no_signal_from_acting(tmp_path, heard):
 def test_an_exception_commits_what_is_on_its_way(tmp_path, error, asked):
     """Whatever ends the loop: the save in flight is committed, and with ``save_on_exception`` the last state, too."""
     words = {"every_n_train_steps": 2, "save_top_k": -1, "save_on_exception": asked}
-    with pytest.raises(error), checkpointer(tmp_path, **words) as ckpt:
-        for _ in range(3):
-            ckpt.step()
-        raise error
+
+    def loop():
+        with checkpointer(tmp_path, **words) as ckpt:
+            for _ in range(3):
+                ckpt.step()
+            raise error
+
+    with pytest.raises(error):
+        loop()
     assert names(tmp_path) == ["epoch=0-step=2.ckpt", *(["exception-epoch=0-step=3.ckpt"] if asked else [])]
