@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 
 import torch
 
@@ -143,7 +144,14 @@ def load_without(folder, tell, words):
     tell({"digest": digest(model)})
 
 
+def fit(folder, tell, **words):
+    """Train under Lightning."""
+    fitting = import_module("tests.crash.fitting")
+    fitting.fit(folder, tell, **words)
+
+
 ACTS = {
+    "fit": fit,
     "leave": leave,
     "die after waiting": die_after_waiting,
     "fork": fork,

@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+from importlib import import_module
 
 import torch
 
@@ -167,6 +168,8 @@ def main():
     digests = {words: train_without_checkpoints(width_of(words)) for words in (*WORDS, *BEHIND)}
     print(json.dumps(digests), flush=True)  # noqa: T201 - the answer
     for line in iter(sys.stdin.readline, ""):
+        if '"fit"' in line:
+            import_module("tests.crash.fitting")  # once, for all children
         gate, key = os.pipe()
         child = os.fork()
         if not child:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import numpy as np
 import torch
 
 from holdfast import Checkpointer
+from tests.support.running import everything
 
 BATCHES = 4
 
@@ -82,9 +82,8 @@ class Counter:
 
 
 def names(folder):
-    """Every file below a folder, hidden ones too, sorted; [] if there is no folder."""
-    found = [os.path.join(where, name) for where, _, files in os.walk(folder) for name in files]
-    return sorted(os.path.relpath(path, folder) for path in found)
+    """Every file below a folder, hidden ones too, but for the lock of a run that is alive here; sorted."""
+    return everything(folder)
 
 
 def step_of(path):

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tests.support.lightning_cases import REPOSITORY, names, run_script, step_of
+from tests.support.lightning_cases import names, run_script, step_of
+from tests.support.running import PYTHONPATH
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def launch(folder, words, how):
     script.write_text(SPAWN)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     command += ["--rdzv-endpoint", "localhost:0", str(script), str(folder), json.dumps(words), how, "ddp"]
-    environment = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode != 0
     return answers(folder)

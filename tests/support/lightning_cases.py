@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint as Stock
 
 from holdfast.lightning import ModelCheckpoint
-from holdfast.storage import run_lock
 from tests.support.lightning_models import Scripted, loader, trainer
+from tests.support.running import PYTHONPATH, everything
 
 __all__ = [
     "ModelCheckpoint",
@@ -29,8 +29,6 @@ __all__ = [
     "trainer",
 ]
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 
 def fit(root, *callbacks, model=None, vals=None, batches=2, validate=True, ckpt_path=None, **options):
     """Train for real, two batches an epoch by default, and return the Trainer."""
@@ -43,9 +41,7 @@ def fit(root, *callbacks, model=None, vals=None, batches=2, validate=True, ckpt_
 
 def names(folder):
     """Every file below a folder, sorted, hidden ones included, but for the lock of a run that is alive here."""
-    held = {item.path for item in run_lock._held.values()}
-    found = [os.path.join(where, name) for where, _, files in os.walk(folder) for name in files]
-    return sorted(os.path.relpath(path, folder) for path in found if os.path.realpath(path) not in held)
+    return everything(folder)
 
 
 def step_of(path):
@@ -60,7 +56,7 @@ def steps(folder):
 
 def run_script(source, *arguments, timeout=300):
     """Run a Python script in a process of its own that can import the tests."""
-    environment = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONWARNINGS": "ignore"}
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(source)
         script.flush()

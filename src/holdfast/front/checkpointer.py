@@ -22,7 +22,7 @@ from holdfast.front.loop_words import identity_of, known, number
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, consider, missing_message
-from holdfast.front.preemption import answer, asked, hurried, leave, make_signals
+from holdfast.front.preemption import answer, asked, hurried, leave, make_signals, prepare
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
@@ -143,6 +143,8 @@ class Checkpointer(LoopResuming):
             clock=clock or SystemClock(),
         )
         self._agree(self._own)
+        if self._alone:
+            prepare(self, self._signals)
         self._ledger = Ledger()
         self._start_path = ""
         open_beside(self)
@@ -303,6 +305,8 @@ class Checkpointer(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
+        if not (final or self._hearing):  # resumed at the last step of an epoch
+            self._hear_signals()
         try:
             self._settle(wait=final)
         except SaveError:  # an earlier save's failure does not cost this one

@@ -78,7 +78,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
-        self._warmed = False
+        self._warmed = self._hearing = False
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
         self._owned: Owned | None = None  # rank 0 only: gives the directory up
@@ -139,15 +139,17 @@ class LoopSaving(RankingAttributes, FailureWords):
             self._spare = ""
 
     def _warm_up(self) -> None:
-        """At the first step: have the memory for the saves ready before one is due, and hear signals.
-
-        Not before: until then the optimizer has no state, and there is nothing that a signal would lose.
-        """
+        """At the first step, when the optimizer has a state: have the memory for the saves ready before one is due."""
         self._warmed = True
-        if self._alone:  # no rank of several may save by itself
-            listen(self, self._signals)
+        self._hear_signals()
         if self._leads and self._mode.async_save:
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
+
+    def _hear_signals(self) -> None:
+        """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
+        self._hearing = True
+        if self._alone:  # no rank of several may save by itself
+            listen(self, self._signals)
 
     def _look_after(self) -> None:
         """Between saves: let what is on its way go on, and take note of what has been committed."""

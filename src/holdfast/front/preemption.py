@@ -93,14 +93,24 @@ def make_signals(value: object) -> frozenset[int]:
     raise ConfigurationError(msg)
 
 
+def prepare(one: object, signals: frozenset[int]) -> None:
+    """Put the handlers in place, which let every signal act at once until ``listen`` is called.
+
+    So a loader's workers that are forked before the first step have them, too: see ``_in_loader_worker``.
+    """
+    if signals and _on_main_thread():
+        _listeners.setdefault(one, frozenset())
+        for number in signals:
+            _install(number)
+
+
 def listen(one: object, signals: frozenset[int]) -> None:
     """Have signals wait for this one's next step. Only on the main thread: elsewhere Python hears none."""
     if not signals or not _on_main_thread():
         return
     _state["hurried"] = False
+    prepare(one, signals)
     _listeners[one] = signals
-    for number in signals:
-        _install(number)
 
 
 def leave(one: object) -> None:

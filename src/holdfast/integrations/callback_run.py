@@ -27,6 +27,7 @@ class RunMixin(DecidingMixin):
             signals = make_signals(given)
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
+        self._owned = None
         if not (self.save_weights_only and given is True):  # nobody could resume from those
             self._signals = signals
 
