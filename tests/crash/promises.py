@@ -1,0 +1,92 @@
+"""What a training has promised by its marks, and whether a folder keeps it: after any loss of power."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field
+
+import holdfast
+from holdfast.front.opening import checkpoints
+from tests.crash.harness import DEPTH, leftovers
+from tests.crash.scenarios import RUN, of_file, opened
+from tests.crash.training import batches, digest, learn
+
+
+@dataclass
+class Promises:
+    """What must hold when the power goes at one moment.
+
+    ``kept``: files that must be there, with their digests; ``known``: all bytes that a name may have;
+    ``weights``: of each step; ``waited``: the step for which ``wait()`` has returned.
+    """
+
+    kept: dict[str, str] = field(default_factory=dict)
+    known: set[tuple[str, str]] = field(default_factory=set)
+    weights: dict[int, str] = field(default_factory=dict)
+    waited: int = 0
+
+    @classmethod
+    def of(cls, marks, whole):
+        """Read those that were given by then; ``whole`` are the marks of the whole run."""
+        made = cls()
+        for said in marks:
+            if "committed" in said:
+                made.kept[said["committed"]] = said["digest"]
+            made.kept.pop(said.get("begun", said.get("dropped")), None)
+            made.waited = said.get("waited", made.waited)
+        made.known = {(said["committed"], said["digest"]) for said in whole if "committed" in said}
+        made.weights = {said["step"]: said["weights"] for said in whole if "step" in said}
+        return made
+
+
+def assert_kept(folder, promises, words, wide=8):
+    """Look at the folder, resume, save once more, and look again. Whatever is not as promised is an AssertionError."""
+    run = os.path.join(folder, RUN)
+    before = _assert_listed_is_whole(run, promises)
+    for name, sha in promises.kept.items():
+        assert before.get(name, (0, ""))[1] == sha, f"{name}, which was committed, is lost or is another"
+    newest = max((step for step, _ in before.values()), default=0)
+    assert newest >= promises.waited, f"step {promises.waited} was waited for, and the newest is of {newest}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = _go_on(folder, promises, words, wide)
+    assert resumed == newest, f"resumed from step {resumed}, but there is {newest}"
+    assert leftovers(run) == [], "the next run has left what an unfinished save had left"
+    after = _listed(run)
+    assert max(step for step, _ in after.values()) == resumed + 1, "the next save is not there"
+    assert all(after.get(name) == old for name, old in before.items() if name in after and not _moves(name))
+
+
+def _moves(name):
+    return os.path.basename(name).startswith("last")
+
+
+def _listed(run):
+    found = {}
+    for item in checkpoints(run, depth=DEPTH):
+        assert not item.problem, f"{item.name} is listed and damaged: {item.problem}"
+        assert holdfast.verify(item.path).facts == item.facts
+        found[item.name] = (item.facts.step, of_file(item.path))
+    return found
+
+
+def _assert_listed_is_whole(run, promises):
+    found = _listed(run)
+    for name, (_, sha) in found.items():
+        assert (name, sha) in promises.known, f"{name} has bytes that were never saved under this name"
+    return found
+
+
+def _go_on(folder, promises, words, wide):
+    """Resume as the next run would, to the weights of that step; save once; return the step resumed from."""
+    model, optimizer, schedule, several = opened(folder, words, wide=wide)
+    (ckpt,) = several
+    start = ckpt.resume()
+    assert not start.missed
+    if start.step:
+        assert digest(model) == promises.weights[start.step], f"the weights of step {start.step} are others"
+    learn(model, optimizer, schedule, batches(0)[0])
+    ckpt.step({"loss": -1.0})
+    ckpt.close()
+    return start.step
