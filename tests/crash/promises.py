@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import holdfast
 from holdfast.front.opening import checkpoints
 from tests.crash.harness import DEPTH, leftovers
-from tests.crash.scenarios import RUN, of_file, opened
+from tests.crash.scenarios import RUN, acknowledged, of_file, opened
 from tests.crash.training import batches, digest, learn
 
 
@@ -18,13 +18,12 @@ class Promises:
     """What must hold when the power goes at one moment.
 
     ``kept``: files that must be there, with their digests; ``known``: all bytes that a name may have;
-    ``weights``: of each step; ``waited``: the step for which ``wait()`` has returned.
+    ``weights``: of each step.
     """
 
     kept: dict[str, str] = field(default_factory=dict)
     known: set[tuple[str, str]] = field(default_factory=set)
     weights: dict[int, str] = field(default_factory=dict)
-    waited: int = 0
 
     @classmethod
     def of(cls, marks, whole):
@@ -34,23 +33,23 @@ class Promises:
             if "committed" in said:
                 made.kept[said["committed"]] = said["digest"]
             made.kept.pop(said.get("begun", said.get("dropped")), None)
-            made.waited = said.get("waited", made.waited)
+            for name in said.get("acknowledged", ()):
+                assert name in made.kept, f"{name} is acknowledged, and was not committed by then"
         made.known = {(said["committed"], said["digest"]) for said in whole if "committed" in said}
         made.weights = {said["step"]: said["weights"] for said in whole if "step" in said}
         return made
 
 
-def assert_kept(folder, promises, words, wide=8):
+def assert_kept(folder, promises, part):
     """Look at the folder, resume, save once more, and look again. Whatever is not as promised is an AssertionError."""
     run = os.path.join(folder, RUN)
     before = _assert_listed_is_whole(run, promises)
     for name, sha in promises.kept.items():
         assert before.get(name, (0, ""))[1] == sha, f"{name}, which was committed, is lost or is another"
     newest = max((step for step, _ in before.values()), default=0)
-    assert newest >= promises.waited, f"step {promises.waited} was waited for, and the newest is of {newest}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        resumed = _go_on(folder, promises, words, wide)
+        resumed = _go_on(folder, run, promises, part)
     assert resumed == newest, f"resumed from step {resumed}, but there is {newest}"
     assert leftovers(run) == [], "the next run has left what an unfinished save had left"
     after = _listed(run)
@@ -78,15 +77,18 @@ def _assert_listed_is_whole(run, promises):
     return found
 
 
-def _go_on(folder, promises, words, wide):
+def _go_on(folder, run, promises, part):
     """Resume as the next run would, to the weights of that step; save once; return the step resumed from."""
-    model, optimizer, schedule, several = opened(folder, words, wide=wide)
-    (ckpt,) = several
-    start = ckpt.resume()
+    model, optimizer, schedule, several = opened(folder, part["words"], part.get("beside"), part.get("wide", 8))
+    start = [ckpt.resume() for ckpt in several][0]
     assert not start.missed
     if start.step:
         assert digest(model) == promises.weights[start.step], f"the weights of step {start.step} are others"
     learn(model, optimizer, schedule, batches(0)[0])
-    ckpt.step({"loss": -1.0})
-    ckpt.close()
+    for ckpt in several:
+        ckpt.step({"loss": -1.0})
+    for ckpt in several:
+        ckpt.close()
+    for name in acknowledged(several):
+        assert os.path.exists(os.path.join(run, name)), f"{name} is called best or last, and is not there"
     return start.step

@@ -1,7 +1,7 @@
 """Trainings whose writes are recorded: what each of them does to its folder, and what it has promised by when.
 
 A scenario says in marks what from then on must hold. ``watch`` has the store itself say what it begins,
-has committed and drops; ``train`` says for which step ``wait()`` has returned.
+has committed and drops; ``train`` says which files the checkpointer names when ``wait()`` has returned.
 """
 
 from __future__ import annotations
@@ -88,10 +88,16 @@ def train(folder, words, steps, beside=None, waits=1, wide=8):
         if waits and number % waits == 0:
             for ckpt in several:
                 ckpt.wait()
-            say(waited=number)
+            say(acknowledged=acknowledged(several))
     for ckpt in several:
         ckpt.close()
-    say(waited=ahead + steps)
+    say(acknowledged=acknowledged(several))
+
+
+def acknowledged(several):
+    """The names that the checkpointers give for their best ones and the last."""
+    paths = {path for ckpt in several for path in (*ckpt.best_k_models, ckpt.best_model_path, ckpt.last_model_path)}
+    return sorted(os.path.relpath(path, several[0].dirpath) for path in paths if path)
 
 
 def say(**what):

@@ -37,7 +37,7 @@ def check(name, tmp_path, place, fault="", **how):
         promises = Promises.of([json.loads(text) for text in state.marks], whole)
         state.write(place)
         try:
-            assert_kept(place, promises, last["words"], last.get("wide", 8))
+            assert_kept(place, promises, last)
         except Exception as error:
             message = f"{error}\n{state}"
             raise AssertionError(message) from error

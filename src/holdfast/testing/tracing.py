@@ -19,7 +19,8 @@ CALLS = (
     "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,mkdirat,rmdir,"
     "chdir,fchdir,clone,clone3,fork,vfork,io_submit,io_uring_enter"
 )
-_PRELOAD = "holdfast.front.checkpointer"  # and torch with it, once for all recordings
+# Imported once for all recordings: torch, and what its optimizers import with their first step.
+_PRELOAD = ("holdfast.front.checkpointer", "torch._dynamo")
 _ALL_BYTES = str(1 << 28)
 _PATIENCE = 60.0  # seconds for strace to attach; it takes milliseconds
 _PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
@@ -86,7 +87,7 @@ def trace(function: Callable[..., object], arguments: tuple[object, ...]) -> lis
 
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_PRELOAD])
+    context.set_forkserver_preload(list(_PRELOAD))
     with tempfile.TemporaryDirectory(prefix="holdfast-trace-") as folder:
         child = context.Process(target=_traced, args=(function, arguments), daemon=False)
         child.start()
