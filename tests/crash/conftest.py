@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.crash import counts
 from tests.crash.harness import Trainer, calls_on, can_trace, steps
 
 
@@ -46,3 +47,24 @@ def points(strace, trainer, tmp_path_factory):
         return calls_on(log, folder / "run")
 
     return of
+
+
+class _Totals:
+    """Gathers what the workers have counted, and tells it: pytest hooks of a conftest that is found late."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        counts.take(getattr(node, "workeroutput", {}))
+
+    def pytest_sessionfinish(self, session):
+        if hasattr(session.config, "workeroutput"):
+            counts.hand_over(session.config.workeroutput)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if counts.lines():
+            terminalreporter.section("covered")
+            terminalreporter.write_line("\n".join(counts.lines()))
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(_Totals(), "holdfast-counts")

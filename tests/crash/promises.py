@@ -17,22 +17,29 @@ from tests.crash.training import batches, digest, learn
 class Promises:
     """What must hold when the power goes at one moment.
 
-    ``kept``: files that must be there, with their digests; ``known``: all bytes that a name may have;
-    ``weights``: of each step.
+    ``kept``: files that must be there, with the digests that each may have: one, or two while it is being
+    replaced; ``removed``: names and folders that must not come back; ``known``: all bytes that a name may
+    have; ``weights``: of each step.
     """
 
-    kept: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, set[str]] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
     known: set[tuple[str, str]] = field(default_factory=set)
     weights: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, marks, whole):
-        """Read those that were given by then; ``whole`` are the marks of the whole run."""
+    def of(cls, number, whole):
+        """Read the first so many of the marks of a whole run."""
         made = cls()
-        for said in marks:
+        for at, said in enumerate(whole[:number]):
             if "committed" in said:
-                made.kept[said["committed"]] = said["digest"]
-            made.kept.pop(said.get("begun", said.get("dropped")), None)
+                made.kept[said["committed"]] = {said["digest"]}
+            if said.get("begun") in made.kept:
+                ends = (later["digest"] for later in whole[at:] if later.get("committed") == said["begun"])
+                made.kept[said["begun"]].add(next(ends))
+            made.kept.pop(said.get("dropped"), None)
+            made.removed.update(said.get("removed", ()))
+            made.removed = {gone for gone in made.removed if not f"{said.get('begun', '')}/".startswith(f"{gone}/")}
             for name in said.get("acknowledged", ()):
                 assert name in made.kept, f"{name} is acknowledged, and was not committed by then"
         made.known = {(said["committed"], said["digest"]) for said in whole if "committed" in said}
@@ -44,8 +51,10 @@ def assert_kept(folder, promises, part):
     """Look at the folder, resume, save once more, and look again. Whatever is not as promised is an AssertionError."""
     run = os.path.join(folder, RUN)
     before = _assert_listed_is_whole(run, promises)
-    for name, sha in promises.kept.items():
-        assert before.get(name, (0, ""))[1] == sha, f"{name}, which was committed, is lost or is another"
+    for name, shas in promises.kept.items():
+        assert before.get(name, (0, ""))[1] in shas, f"{name}, which was committed, is lost or is another"
+    back = [name for name in promises.removed if os.path.lexists(os.path.join(run, name))]
+    assert not back, f"{back} was removed, and is there again"
     newest = max((step for step, _ in before.values()), default=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -80,7 +89,8 @@ def _assert_listed_is_whole(run, promises):
 def _go_on(folder, run, promises, part):
     """Resume as the next run would, to the weights of that step; save once; return the step resumed from."""
     model, optimizer, schedule, several = opened(folder, part["words"], part.get("beside"), part.get("wide", 8))
-    start = [ckpt.resume() for ckpt in several][0]
+    starts = [ckpt.resume() for ckpt in several]
+    start = starts[0]
     assert not start.missed
     if start.step:
         assert digest(model) == promises.weights[start.step], f"the weights of step {start.step} are others"

@@ -16,6 +16,7 @@ from holdfast import Checkpointer
 from holdfast.storage import blocks
 from holdfast.storage.local import LocalStore
 from holdfast.testing.power import mark
+from tests.crash import mutants
 from tests.crash.training import batches, digest, learn, loss_at, parts
 
 RUN = "runs/line"  # two folders that are made by the first save
@@ -24,6 +25,7 @@ SCENARIOS = {
     "first save": [{"words": {**BEST, "save_last": True}, "steps": 1}],
     "eviction": [{"words": BEST, "steps": 5}],
     "last": [{"words": {**BEST, "save_top_k": 1, "save_last": True}, "steps": 6}],
+    "copies": [{"words": {**BEST, "save_last": True}, "steps": 3}],
     "last of its own": [{"words": {"save_top_k": 0, "save_last": True, "every_n_train_steps": 1}, "steps": 3}],
     "not waited for": [{"words": {**BEST, "save_last": True}, "steps": 5, "waits": 0}],
     "waiting": [{"words": {**BEST, "save_last": True, "async_save": False}, "steps": 5}],
@@ -64,22 +66,24 @@ def opened(folder, words, beside=None, wide=8):
     return model, optimizer, schedule, [Checkpointer(os.path.join(folder, RUN), **of, **one) for one in words]
 
 
-def scenario(folder, name, fault=""):
-    """Run one, as the child that is recorded; ``fault`` is the name of a mutant that takes something away."""
-    from tests.crash.mutants import MUTANTS
-
+def scenario(folder, name, fault=None, site=None):
+    """Run one, as the child that is recorded; with a fault, as a saver that is known to be wrong."""
     torch.set_num_threads(1)
     blocks.BLOCK = blocks._BOUNCE = BLOCK
-    MUTANTS.get(fault, lambda: None)()
+    if name == "copies":
+        mutants.no_hard_links()
+    if fault is not None:
+        fault(*([site] if site else []))
     watch()
     for part in SCENARIOS[name]:
         train(folder, **part)
 
 
-def train(folder, words, steps, beside=None, waits=1, wide=8):
+def train(folder, words, *, steps, beside=None, waits=1, wide=8):
     """Take some steps with a save after each; every ``waits``-th time wait for it. At the end all are waited for."""
     model, optimizer, schedule, several = opened(folder, words, beside, wide)
-    ahead = [ckpt.resume() for ckpt in several][0].step
+    starts = [ckpt.resume() for ckpt in several]
+    ahead = starts[0].step
     for number in range(ahead + 1, ahead + steps + 1):
         learn(model, optimizer, schedule, batches(0)[number % 4])
         say(step=number, weights=digest(model))
@@ -127,9 +131,18 @@ def watch():
     def saying_remove(store, name):
         say(dropped=name)
         remove(store, name)
+        if not os.path.basename(name).startswith("."):
+            say(removed=[part for part in _up(name) if not os.path.lexists(store.path(part))])
 
     LocalStore.put, LocalStore.link = saying_put, saying_link
     LocalStore.retire, LocalStore.remove = saying_retire, saying_remove
+
+
+def _up(name):
+    """A name and the folders above it."""
+    while name:
+        yield name
+        name = os.path.dirname(name)
 
 
 def of_file(path):

@@ -9,6 +9,8 @@ import tempfile
 import pytest
 
 from holdfast.testing import power
+from tests.crash import mutants
+from tests.crash.counts import count
 from tests.crash.promises import Promises, assert_kept
 from tests.crash.scenarios import SCENARIOS, scenario
 
@@ -27,33 +29,57 @@ def place():
         yield os.path.join(folder, "state")
 
 
-def check(name, tmp_path, place, fault="", **how):
+def check(name, tmp_path, place, *fault, **how):
     """Record a scenario and look at each of its states; return their number."""
-    recording = power.record(scenario, tmp_path / "recorded", name, fault)
+    recording = power.record(scenario, tmp_path / "recorded", name, *fault)
     states = list(recording.states(**how))
     whole = [json.loads(text) for text in states[-1].marks]
-    last = SCENARIOS[name][-1]
     for state in states:
-        promises = Promises.of([json.loads(text) for text in state.marks], whole)
+        promises = Promises.of(len(state.marks), whole)
         state.write(place)
         try:
-            assert_kept(place, promises, last)
+            assert_kept(place, promises, SCENARIOS[name][-1])
         except Exception as error:
             message = f"{error}\n{state}"
             raise AssertionError(message) from error
     return len(states)
 
 
+def check_each(names, tmp_path, place, *fault):
+    """Look at several scenarios."""
+    for name in names:
+        check(name, tmp_path / name, place, *fault)
+
+
 @pytest.mark.usefixtures("_traced")
-@pytest.mark.parametrize("name", ["first save", "last"])
-def test_every_state_after_a_power_cut(tmp_path, place, name):
+@pytest.mark.parametrize("name", ["first save", "last of its own", "recycled"])
+def test_states_after_a_power_cut(tmp_path, place, name):
     """Whatever the disk has kept of it: what was committed is there to the bit, and the next run goes on from it."""
-    assert check(name, tmp_path, place) > 10
+    count("states after a power cut", check(name, tmp_path, place))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_traced")
+@pytest.mark.parametrize("any_order", [False, True], ids=["in order", "in any order"])
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_every_state_after_a_power_cut(tmp_path, place, name, any_order):
+    """The same for all scenarios; and where the names of one folder reach the disk in any order, too."""
+    count("states after a power cut", check(name, tmp_path, place, any_order=any_order))
 
 
 @pytest.mark.usefixtures("_traced")
-@pytest.mark.parametrize("fault", ["no sync at all", "no sync of files", "no sync of folders"])
+@pytest.mark.parametrize("fault", mutants.MUTANTS, ids=lambda fault: fault.__name__)
 def test_wrong_savers_are_found_out(tmp_path, place, fault):
-    """A saver without one of its syncs does not get through."""
+    """A saver that does a step too late, or in place, or not at all, does not get through."""
     with pytest.raises(AssertionError, match="power lost after"):
-        check("first save", tmp_path, place, fault)
+        check(mutants.MUTANTS[fault], tmp_path, place, fault)
+    count("wrong savers found out by power cuts")
+
+
+@pytest.mark.usefixtures("_traced")
+@pytest.mark.parametrize("site", mutants.sites(), ids=str)
+def test_no_sync_can_be_left_out(tmp_path, place, site):
+    """Without any single one of the syncs in the local store, something promised is lost in some state."""
+    with pytest.raises(AssertionError, match="power lost after"):
+        check_each(mutants.EXPOSED[site.function], tmp_path, place, mutants.leave_out, site)
+    count("wrong savers found out by power cuts")

@@ -107,7 +107,9 @@ def outcomes(start: Folder, steps: Iterable[Step], *, any_order: bool) -> Iterat
 
     One that looks like an earlier one of the same marks is left out.
     """
-    disk, marks, seen = _Disk(start), (), set[bytes]()
+    disk = _Disk(start)
+    marks: tuple[str, ...] = ()
+    seen: set[bytes] = set()
     changed = True
     for at, step in enumerate([None, *steps]):
         if step is not None:

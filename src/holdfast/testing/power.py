@@ -25,9 +25,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.testing.operations import Folder, Step, Translator, UnmodelledError
+from holdfast.testing.operations import Folder, Step, UnmodelledError
 from holdfast.testing.outcomes import Tree, outcomes
 from holdfast.testing.tracing import can_trace, trace
+from holdfast.testing.translating import Translator
 
 __all__ = ["Recording", "State", "UnmodelledError", "can_trace", "mark", "record"]
 
