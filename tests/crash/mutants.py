@@ -122,6 +122,7 @@ def written_in_place():
         os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
         with open(store.path(name), "wb", buffering=0) as file:
             written = sum(file.write(chunk) for chunk in chunks)
+            gate()
             os.fsync(file.fileno())
         local._sync_folder(os.path.dirname(store.path(name)))
         return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -28,22 +29,26 @@ class Promises:
     weights: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, number, whole):
-        """Read the first so many of the marks of a whole run."""
-        made = cls()
-        for at, said in enumerate(whole[:number]):
-            if "committed" in said:
-                made.kept[said["committed"]] = {said["digest"]}
-            if said.get("begun") in made.kept:
-                ends = (later["digest"] for later in whole[at:] if later.get("committed") == said["begun"])
-                made.kept[said["begun"]].add(next(ends))
-            made.kept.pop(said.get("dropped"), None)
+    def of(cls, marks):
+        """Read the marks that were given by then."""
+        made, due = cls(), {}
+        for said in map(json.loads, marks):
             made.removed.update(said.get("removed", ()))
-            made.removed = {gone for gone in made.removed if not f"{said.get('begun', '')}/".startswith(f"{gone}/")}
-            for name in said.get("acknowledged", ()):
-                assert name in made.kept, f"{name} is acknowledged, and was not committed by then"
-        made.known = {(said["committed"], said["digest"]) for said in whole if "committed" in said}
-        made.weights = {said["step"]: said["weights"] for said in whole if "step" in said}
+            if "step" in said:
+                made.weights[said["step"]] = said["weights"]
+            elif "begun" in said:
+                made.removed = {gone for gone in made.removed if not f"{said['begun']}/".startswith(f"{gone}/")}
+            elif "due" in said:
+                name, due[said["due"]] = said["due"], said["digest"]
+                made.known.add((name, said["digest"]))
+                made.kept.get(name, set()).add(said["digest"])
+            elif "committed" in said:
+                made.kept[said["committed"]] = {due[said["committed"]]}
+            elif "dropped" in said:
+                made.kept.pop(said["dropped"], None)
+            elif "acknowledged" in said:
+                early = [name for name in said["acknowledged"] if name not in made.kept]
+                assert not early, f"{early} is acknowledged, and was not committed by then"
         return made
 
 

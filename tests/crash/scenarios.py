@@ -112,16 +112,29 @@ def watch():
     """Have the store say what it is about to do to a name, and what it has done."""
     put, link, retire, remove = LocalStore.put, LocalStore.link, LocalStore.retire, LocalStore.remove
 
-    def saying_put(store, name, chunks, **more):
+    def saying_put(store, name, chunks, *, over="", gate=None):
+        seen = hashlib.sha256()
+
+        def passing():
+            for chunk in chunks:
+                seen.update(chunk)
+                yield chunk
+
+        def before_the_commit():
+            if gate is not None:
+                gate()
+            say(due=name, digest=seen.hexdigest())
+
         say(begun=name)
-        written = put(store, name, chunks, **more)
-        say(committed=name, digest=of_file(store.path(name)))
+        written = put(store, name, passing(), over=over, gate=before_the_commit)
+        say(committed=name)
         return written
 
     def saying_link(store, source, target):
         say(begun=target)
+        say(due=target, digest=of_file(store.path(source)))
         how = link(store, source, target)
-        say(committed=target, digest=of_file(store.path(target)))
+        say(committed=target)
         return how
 
     def saying_retire(store, name):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-
-from typing_extensions import TypeAlias
+from typing import TypeAlias
 
 ROOT = 0  # the number of the folder in which all happens
 EVERYTHING = -1  # in place of a number: a sync of the whole filesystem
