@@ -19,6 +19,7 @@ class Disk:
     def __init__(self, kind, folder):
         self.place = os.path.join(folder, "mounted")
         self._image = os.path.join(folder, f"{kind}.image")
+        self._mounted = False
         os.makedirs(self.place)
         with open(self._image, "wb") as file:
             file.truncate(_SIZES[kind])
@@ -27,14 +28,13 @@ class Disk:
 
     def mount(self):
         _call("mount", "-o", "loop", self._image, self.place)
+        self._mounted = True  # what is shut down cannot be asked
 
     def unmount(self):
-        _call("umount", self.place)
-
-    def close(self):
-        """Unmount whatever state it is in."""
-        if os.path.ismount(self.place):
-            self.unmount()
+        """Take it away, whatever state it is in."""
+        if self._mounted:
+            _call("umount", self.place)
+        self._mounted = False
 
     def restart(self):
         """Come back after the cut, as the next boot would: the journal is replayed."""
@@ -75,7 +75,7 @@ def why_not(kind, folder):
     except OSError as error:
         return f"the filesystem cannot be shut down here: {error}"
     finally:
-        disk.close()
+        disk.unmount()
     return ""
 
 

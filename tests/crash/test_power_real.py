@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import threading
 
 import pytest
 
 from holdfast.testing import power
+from holdfast.testing.tracing import processes
 from tests.crash import mutants
 from tests.crash.counts import count
 from tests.crash.disks import Disk, cut, why_not
@@ -28,7 +28,7 @@ def disk(request, tmp_path_factory):
         pytest.skip(reason)
     made = Disk(request.param, str(tmp_path_factory.mktemp("disk")))
     yield made
-    made.close()
+    made.unmount()
 
 
 def run_until_cut(folder, marks, name, at, fault=None):
@@ -63,8 +63,7 @@ def survive(disk, tmp_path, name, at, fault=None):
     """Cut at one point, restart, and look; tell whether the scenario had come to its end."""
     folder, marks = disk.new_folder("disk"), tmp_path / f"marks-{at}"
     marks.touch()
-    context = multiprocessing.get_context("forkserver")
-    child = context.Process(target=run_until_cut, args=(folder, str(marks), name, at, fault))
+    child = processes().Process(target=run_until_cut, args=(folder, str(marks), name, at, fault))
     child.start()
     child.join()
     disk.restart()

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 
 CALLS = (
     "open,openat,openat2,creat,dup,dup2,dup3,fcntl,lseek,read,readv,write,pwrite64,writev,pwritev,pwritev2,truncate,"
@@ -86,10 +87,8 @@ def trace(function: Callable[..., object], arguments: tuple[object, ...]) -> lis
         RuntimeError: if strace could not attach, or the function failed.
 
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOAD))
     with tempfile.TemporaryDirectory(prefix="holdfast-trace-") as folder:
-        child = context.Process(target=_traced, args=(function, arguments), daemon=False)
+        child = processes().Process(target=_traced, args=(function, arguments), daemon=False)
         child.start()
         log = os.path.join(folder, "log")
         try:
@@ -103,6 +102,13 @@ def trace(function: Callable[..., object], arguments: tuple[object, ...]) -> lis
             raise RuntimeError(msg)
         with open(log, encoding="ascii") as file:
             return list(parse(file))
+
+
+def processes() -> ForkServerContext:
+    """Return what starts processes that have torch imported, as children of one that has no other threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOAD))
+    return context
 
 
 def _nothing() -> None:
