@@ -14,12 +14,6 @@ from tests.crash.promises import Promises, assert_kept
 from tests.crash.scenarios import SCENARIOS, scenario
 
 
-@pytest.fixture(scope="session")
-def _traced():
-    if not power.can_trace():
-        pytest.skip("no strace that may attach to a process (apt-get install strace)")
-
-
 @pytest.fixture
 def place():
     """A folder in memory where there is one: the states are many, and each of them is a folder."""
@@ -49,7 +43,7 @@ def check_each(names, tmp_path, place, *fault):
         check(name, tmp_path / name, place, *fault)
 
 
-@pytest.mark.usefixtures("_traced")
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("name", ["first save", "last of its own", "recycled"])
 def test_states_after_a_power_cut(tmp_path, place, name):
     """Whatever the disk has kept of it: what was committed is there to the bit, and the next run goes on from it."""
@@ -57,7 +51,7 @@ def test_states_after_a_power_cut(tmp_path, place, name):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("_traced")
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("any_order", [False, True], ids=["in order", "in any order"])
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_every_state_after_a_power_cut(tmp_path, place, name, any_order):
@@ -65,7 +59,7 @@ def test_every_state_after_a_power_cut(tmp_path, place, name, any_order):
     count("states after a power cut", check(name, tmp_path, place, any_order=any_order))
 
 
-@pytest.mark.usefixtures("_traced")
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault", mutants.MUTANTS, ids=lambda fault: fault.__name__)
 def test_wrong_savers_are_found_out(tmp_path, place, fault):
     """A saver that does a step too late, or in place, or not at all, does not get through."""
@@ -74,7 +68,7 @@ def test_wrong_savers_are_found_out(tmp_path, place, fault):
     count("wrong savers found out by power cuts")
 
 
-@pytest.mark.usefixtures("_traced")
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("site", mutants.sites(), ids=str)
 def test_no_sync_can_be_left_out(tmp_path, place, site):
     """Without any single one of the syncs in the local store, something promised is lost in some state."""
