@@ -22,11 +22,12 @@ class Site:
     """A place in the local store where something is synced: the only places of the project."""
 
     function: str
+    number: int  # among those of the function
     sync: str
     line: int
 
     def __str__(self):
-        return f"{self.function} without {self.sync} in line {self.line}"
+        return f"{self.function}, sync {self.number}"
 
 
 def sites():
@@ -34,9 +35,13 @@ def sites():
     with open(local.__file__) as file:
         tree = ast.parse(file.read())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    calls = [(function.name, call) for function in functions for call in ast.walk(function)]
-    named = [(name, call) for name, call in calls if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)]
-    return [Site(name, call.func.id, call.lineno) for name, call in named if call.func.id in _SYNCS]
+    return [site for function in functions for site in _sites_in(function)]
+
+
+def _sites_in(function):
+    named = [node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    found = sorted((node.lineno, node.func.id) for node in named if node.func.id in _SYNCS)
+    return [Site(function.name, number, sync, line) for number, (line, sync) in enumerate(found, 1)]
 
 
 def leave_out(site):
@@ -139,12 +144,14 @@ MUTANTS = {
     removed_before_replaced: "last of its own",
     written_in_place: "last of its own",
 }
-# Where one that is left out of a function shows: in one of these scenarios.
+# Where it shows that one of the syncs is left out.
 EXPOSED = {
-    "put": ["first save"],
-    "link": ["first save"],
-    "_clone": ["copies"],
-    "remove": ["folders", "waiting"],
-    "_open_spare": ["recycled"],
-    "_make_folders": ["first save"],
+    "put, sync 1": "first save",
+    "put, sync 2": "first save",
+    "link, sync 1": "first save",
+    "_clone, sync 1": "copies",
+    "remove, sync 1": "waiting",
+    "remove, sync 2": "folders",
+    "_open_spare, sync 1": "recycled",
+    "_make_folders, sync 1": "first save",
 }
