@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 
 from tests.crash import counts
@@ -34,6 +37,14 @@ def whole(trainer, tmp_path_factory):
 def strace():
     if not can_trace():
         pytest.skip("no strace that may attach to a process (apt-get install strace)")
+
+
+@pytest.fixture
+def place():
+    """A folder in memory where there is one: the states are many, and each of them is a folder."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - for its speed
+    with tempfile.TemporaryDirectory(dir=memory, prefix="holdfast-power-") as folder:
+        yield os.path.join(folder, "state")
 
 
 @pytest.fixture(scope="session")

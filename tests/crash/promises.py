@@ -55,27 +55,32 @@ class Promises:
 def assert_kept(folder, promises, part):
     """Look at the folder, resume, save once more, and look again. Whatever is not as promised is an AssertionError."""
     run = os.path.join(folder, RUN)
-    before = _assert_listed_is_whole(run, promises)
-    for name, shas in promises.kept.items():
-        assert before.get(name, (0, ""))[1] in shas, f"{name}, which was committed, is lost or is another"
-    back = [name for name in promises.removed if os.path.lexists(os.path.join(run, name))]
-    assert not back, f"{back} was removed, and is there again"
+    before = assert_there(run, promises)
     newest = max((step for step, _ in before.values()), default=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resumed = _go_on(folder, run, promises, part)
     assert resumed == newest, f"resumed from step {resumed}, but there is {newest}"
     assert leftovers(run) == [], "the next run has left what an unfinished save had left"
-    after = _listed(run)
+    after = listed(run)
     assert max(step for step, _ in after.values()) == resumed + 1, "the next save is not there"
     assert all(after.get(name) == old for name, old in before.items() if name in after and not _moves(name))
 
 
-def _moves(name):
-    return os.path.basename(name).startswith("last")
+def assert_there(run, promises):
+    """Look at the folder as it was found; return the step and the digest of each file that is listed."""
+    found = listed(run)
+    for name, (_, sha) in found.items():
+        assert (name, sha) in promises.known, f"{name} has bytes that were never saved under this name"
+    for name, shas in promises.kept.items():
+        assert found.get(name, (0, ""))[1] in shas, f"{name}, which was committed, is lost or is another"
+    back = [name for name in promises.removed if os.path.lexists(os.path.join(run, name))]
+    assert not back, f"{back} was removed, and is there again"
+    return found
 
 
-def _listed(run):
+def listed(run):
+    """The step and the digest of each file that is listed, all of which have to be whole."""
     found = {}
     for item in checkpoints(run, depth=DEPTH):
         assert not item.problem, f"{item.name} is listed and damaged: {item.problem}"
@@ -84,11 +89,8 @@ def _listed(run):
     return found
 
 
-def _assert_listed_is_whole(run, promises):
-    found = _listed(run)
-    for name, (_, sha) in found.items():
-        assert (name, sha) in promises.known, f"{name} has bytes that were never saved under this name"
-    return found
+def _moves(name):
+    return os.path.basename(name).startswith("last")
 
 
 def _go_on(folder, run, promises, part):

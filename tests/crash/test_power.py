@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-
 import pytest
 
 from holdfast.testing import power
@@ -12,14 +9,6 @@ from tests.crash import mutants
 from tests.crash.counts import count
 from tests.crash.promises import Promises, assert_kept
 from tests.crash.scenarios import SCENARIOS, scenario
-
-
-@pytest.fixture
-def place():
-    """A folder in memory where there is one: the states are many, and each of them is a folder."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - for its speed
-    with tempfile.TemporaryDirectory(dir=memory, prefix="holdfast-power-") as folder:
-        yield os.path.join(folder, "state")
 
 
 def check(name, tmp_path, place, *fault, **how):
