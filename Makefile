@@ -28,8 +28,8 @@ check: $(READY)  ## style, types, layers
 parity: $(READY)  ## the same files as Lightning's class, in all seeded configurations
 	$(BIN)/python -m pytest -m long tests/parity
 
-crash: $(READY)  ## real processes, really killed
-	$(BIN)/python -m pytest tests/crash
+crash: $(READY)  ## all points of all crash tests: killed processes, cut power; says how many
+	$(BIN)/python -m pytest -m "long or not long" tests/crash
 
 docs: $(READY)  ## run the code in the documentation
 	$(BIN)/python -m pytest tests/test_docs.py

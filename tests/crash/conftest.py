@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 
+from tests.crash import counts
 from tests.crash.harness import Trainer, calls_on, can_trace, steps
 
 
@@ -35,6 +39,14 @@ def strace():
         pytest.skip("no strace that may attach to a process (apt-get install strace)")
 
 
+@pytest.fixture
+def place():
+    """A folder in memory where there is one: the states are many, and each of them is a folder."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - for its speed
+    with tempfile.TemporaryDirectory(dir=memory, prefix="holdfast-power-") as folder:
+        yield os.path.join(folder, "state")
+
+
 @pytest.fixture(scope="session")
 def points(strace, trainer, tmp_path_factory):
     """Every system call of a whole run that touches its folder, by the words of its policy."""
@@ -46,3 +58,24 @@ def points(strace, trainer, tmp_path_factory):
         return calls_on(log, folder / "run")
 
     return of
+
+
+class _Totals:
+    """Gathers what the workers have counted, and tells it: pytest hooks of a conftest that is found late."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        counts.take(getattr(node, "workeroutput", {}))
+
+    def pytest_sessionfinish(self, session):
+        if hasattr(session.config, "workeroutput"):
+            counts.hand_over(session.config.workeroutput)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if counts.lines():
+            terminalreporter.section("covered")
+            terminalreporter.write_line("\n".join(counts.lines()))
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(_Totals(), "holdfast-counts")

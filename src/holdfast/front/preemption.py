@@ -123,7 +123,7 @@ def leave(one: object) -> None:
     finally:
         for number in [number for number in _handlers if not _is_wanted(number)]:
             handler = _handlers.pop(number)
-            if signal.getsignal(number) is handler:
+            if _stands(number, handler):
                 signal.signal(number, handler.earlier)
 
 
@@ -166,14 +166,14 @@ def _act(number: int, handler: _Handler) -> None:
     """Let a signal do what it does without us; listen again if that was to go on."""
     _state["delivering"] = True
     try:
-        if signal.getsignal(number) is not handler:  # somebody's own handler stands above ours, and was called
+        if not _stands(number, handler):  # somebody's own handler stands above ours, and was called
             handler.hand_on(number, None)
             return
         signal.signal(number, handler.earlier)
         if handler.earlier is signal.SIG_DFL:
             _prepare_to_end()
         signal.raise_signal(number)
-        if signal.getsignal(number) is handler.earlier:
+        if _stands(number, handler.earlier):
             signal.signal(number, handler)
     finally:
         _state["delivering"] = False
@@ -195,6 +195,11 @@ def _install(number: int) -> None:
         return  # faulthandler's, say: it would be lost, and the signal would end a run that it now does not
     handler = _handlers[number] = _Handler(current)
     signal.signal(number, handler)
+
+
+def _stands(number: int, handler: object) -> bool:
+    """Tell whether this is what a signal calls now."""
+    return signal.getsignal(number) is handler
 
 
 def _has_native_handler(number: int) -> bool:
@@ -231,7 +236,7 @@ def _forget() -> None:
     _state.update(delivering=False, hurried=False)
     for number in _KILLS_AT_ONCE:
         handler = _handlers.get(number)
-        if handler is not None and signal.getsignal(number) is handler:
+        if handler is not None and _stands(number, handler):
             signal.signal(number, handler.earlier)
 
 

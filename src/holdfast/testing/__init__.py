@@ -1,0 +1,4 @@
+"""Instruments that find out whether a saver keeps what it promises, of holdfast's or of your own.
+
+``holdfast.testing.power``: every state that a power cut may leave of what a saver has written.
+"""

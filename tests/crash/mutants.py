@@ -1,0 +1,157 @@
+"""Savers that are known to be wrong: each takes one step of a durable write away, or takes it too late.
+
+Where one of them gets through, either the instrument is too weak or the step is not needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+import sys
+from dataclasses import dataclass
+
+from holdfast.storage import local
+from holdfast.storage.local import LocalStore
+
+_SYNCS = ("_sync", "_sync_folder")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the local store where something is synced: the only places of the project."""
+
+    function: str
+    number: int  # among those of the function
+    sync: str
+    line: int
+
+    def __str__(self):
+        return f"{self.function}, sync {self.number}"
+
+
+def sites():
+    """Every call that syncs, as the source has it: a new one is tried without anybody's doing."""
+    with open(local.__file__) as file:
+        tree = ast.parse(file.read())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [site for function in functions for site in _sites_in(function)]
+
+
+def _sites_in(function):
+    named = [node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    found = sorted((node.lineno, node.func.id) for node in named if node.func.id in _SYNCS)
+    return [Site(function.name, number, sync, line) for number, (line, sync) in enumerate(found, 1)]
+
+
+def leave_out(site):
+    """Make the store go on at one place without the sync."""
+    real = getattr(local, site.sync)
+
+    def sync(what):
+        if sys._getframe(1).f_lineno != site.line:
+            real(what)
+
+    setattr(local, site.sync, sync)
+
+
+class _Otherwise:
+    """The module ``os`` with something else in some places."""
+
+    def __init__(self, **others):
+        self.__dict__.update(others)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def _nothing(*_):
+    return None
+
+
+def no_hard_links():
+    """No fault: a filesystem without them."""
+
+    def link(origin, goal):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), origin, None, goal)
+
+    local.os = _Otherwise(link=link)
+
+
+def no_sync_at_all():
+    local.os = _Otherwise(fsync=_nothing)
+
+
+def rename_before_sync():
+    def rename(origin, goal):
+        os.rename(origin, goal)
+        with open(goal, "rb") as file:
+            os.fsync(file.fileno())
+
+    local._sync = _nothing
+    local.os = _Otherwise(rename=rename)
+
+
+def folder_synced_before_the_rename():
+    def rename(origin, goal):
+        sync_folder(os.path.dirname(goal))
+        os.rename(origin, goal)
+
+    sync_folder, local._sync_folder = local._sync_folder, _nothing
+    local.os = _Otherwise(rename=rename)
+
+
+def sync_before_the_last_byte():
+    """The file is synced when it is half written: what comes later is not."""
+    feed = local.BlockWriter.feed
+
+    def feed_and_sync(writer, chunk):
+        feed(writer, chunk)
+        os.fsync(writer._descriptor)
+
+    local.BlockWriter.feed = feed_and_sync
+    local._sync = _nothing
+
+
+def removed_before_replaced():
+    def rename(origin, goal):
+        if os.path.exists(goal):
+            os.unlink(goal)
+        os.rename(origin, goal)
+
+    local.os = _Otherwise(rename=rename)
+
+
+def written_in_place():
+    def put(store, name, chunks, *, over="", gate=None):
+        os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
+        with open(store.path(name), "wb", buffering=0) as file:
+            written = sum(file.write(chunk) for chunk in chunks)
+            gate()
+            os.fsync(file.fileno())
+        local._sync_folder(os.path.dirname(store.path(name)))
+        return written
+
+    LocalStore.put = put
+
+
+# What is done wrong, and a scenario in which that shows.
+MUTANTS = {
+    no_sync_at_all: "first save",
+    rename_before_sync: "first save",
+    folder_synced_before_the_rename: "last of its own",
+    sync_before_the_last_byte: "first save",
+    removed_before_replaced: "last of its own",
+    written_in_place: "last of its own",
+}
+# Where it shows that one of the syncs is left out.
+EXPOSED = {
+    "put, sync 1": "first save",
+    "put, sync 2": "first save",
+    "link, sync 1": "first save",
+    "_clone, sync 1": "copies",
+    "remove, sync 1": "waiting",
+    "remove, sync 2": "folders",
+    "_open_spare, sync 1": "recycled",
+    "_make_folders, sync 1": "first save",
+}
