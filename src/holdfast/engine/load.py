@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import tempfile
@@ -27,7 +28,7 @@ from holdfast.errors import (
 from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.source import FileSource
-from holdfast.storage import Store, open_store, split_path
+from holdfast.storage import Store, open_regular, open_store, split_path
 
 _BLOCK = 1 << 24
 _TAR_MAGIC_OFFSET = 257
@@ -194,7 +195,7 @@ def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
     store = open_store(root)
     try:
         if store.is_local:
-            with open(store.path(name), "rb") as file:
+            with open_regular(store.path(name)) as file:
                 yield FileSource(path, file), file
         else:
             with tempfile.TemporaryFile(prefix="holdfast-") as file:
@@ -204,6 +205,8 @@ def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
         if isinstance(error, LoadError):
             raise
         msg = f"there is no checkpoint at {path}"
+        if error.errno == errno.ENOENT and error.strerror != os.strerror(errno.ENOENT):
+            msg = f"{msg}: {error.strerror}"
         raise CheckpointNotFoundError(msg) from error
     except IsADirectoryError as error:
         msg = f"{path} is a directory, not a checkpoint file"

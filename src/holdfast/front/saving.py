@@ -120,10 +120,13 @@ def link(store: Store, source: str, target: str) -> str:
 
 
 def remove_path(path: str | os.PathLike[str]) -> None:
-    """Remove a checkpoint: a file, a directory of shards, or a blob. One that is gone is no error."""
+    """Remove a checkpoint: a file, a directory of shards, or a blob. One that is gone is no error.
+
+    Of a symbolic link only the link: what it leads to may be anybody's.
+    """
     root, name = split_path(path)
     store = open_store(root)
-    if store.is_local and os.path.isdir(store.path(name)):
+    if store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name)):
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)
