@@ -26,6 +26,17 @@ EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
 
 
+def printable(text: str) -> str:
+    """Return a text in which whatever a terminal could obey, or a reader not see, stands as its escape.
+
+    Names and reasons come from files: one with an escape sequence in it could clear a screen, hide a line,
+    or write a false one. Also what cannot be encoded, such as half of a surrogate pair.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class HoldfastError(Exception):
     """Base of all errors raised by holdfast; ``code`` identifies the kind for good."""
 
@@ -134,7 +145,8 @@ class DamagedCheckpointError(LoadError):
     def __str__(self) -> str:
         """Say what happened, where, and what to do."""
         return (
-            f"{self.path} is damaged: {self.record}: {self.problem}. Nothing was loaded from it. "
+            f"{printable(self.path)} is damaged: {printable(self.record)}: {printable(self.problem)}. "
+            "Nothing was loaded from it. "
             "Use another checkpoint of the run (`holdfast verify DIR` tells which are whole)."
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.cli.look import Look, look_at, look_at_file
 from holdfast.cli.text import age, amount, number, table
-from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError
+from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError, printable
 from holdfast.front.catalogue import has_checksums, is_directory
 from holdfast.records import Manifest
 
@@ -52,7 +52,7 @@ def show(path: str, *, as_json: bool) -> int:
         if as_json:
             _print_json({"path": path, "manifest": None})
         else:
-            print(f"{path}: {message}")
+            print(f"{printable(path)}: {message}")
         return EXIT_OK
     if as_json:
         _print_json({"path": path, "manifest": asdict(manifest)})
@@ -62,9 +62,22 @@ def show(path: str, *, as_json: bool) -> int:
 
 
 def _story(path: str, manifest: Manifest) -> Iterable[str]:
+    yield from map(printable, _facts(path, manifest))
+    yield f"tensors ({len(manifest.tensors)})"
+    rows = [
+        (f"  {tensor.name}", tensor.dtype, "x".join(map(str, tensor.shape)) or "scalar", tensor.record)
+        for tensor in manifest.tensors
+    ]
+    yield table(("  name", "dtype", "shape", "record"), rows)
+    yield f"records ({len(manifest.records)})"
+    records = [(f"  {record.name}", str(record.size), f"{record.crc32:08x}") for record in manifest.records]
+    yield table(("  name", "bytes", "crc32"), records)
+
+
+def _facts(path: str, manifest: Manifest) -> Iterable[str]:
     facts = manifest.facts
     size = sum(record.size for record in manifest.records)
-    yield f"{path}"
+    yield path
     yield f"  step {facts.step}, epoch {facts.epoch}, saved {facts.time} ({age(facts.time)})"
     yield f"  because: {facts.reason}"
     yield f"  content: {'weights only' if facts.weights_only else 'full state'} of {facts.kind}, {amount(size)}"
@@ -78,15 +91,6 @@ def _story(path: str, manifest: Manifest) -> Iterable[str]:
         yield f"  saved as {name} ({role})"
     yield f"metrics ({len(facts.metrics)})"
     yield from (f"  {name} = {number(value)}" for name, value in facts.metrics.items())
-    yield f"tensors ({len(manifest.tensors)})"
-    rows = [
-        (f"  {tensor.name}", tensor.dtype, "x".join(map(str, tensor.shape)) or "scalar", tensor.record)
-        for tensor in manifest.tensors
-    ]
-    yield table(("  name", "dtype", "shape", "record"), rows)
-    yield f"records ({len(manifest.records)})"
-    records = [(f"  {record.name}", str(record.size), f"{record.crc32:08x}") for record in manifest.records]
-    yield table(("  name", "bytes", "crc32"), records)
 
 
 def verify(path: str, *, as_json: bool) -> int:
@@ -106,7 +110,7 @@ def verify(path: str, *, as_json: bool) -> int:
     if as_json:
         _print_json(results)
     else:
-        print("\n".join(_verdict(result) for result in results) or f"no checkpoints in {path}")
+        print("\n".join(printable(_verdict(result)) for result in results) or f"no checkpoints in {printable(path)}")
     return EXIT_OK if all(result["whole"] for result in results) else EXIT_PROBLEM
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 all is well; 1 a problem was found (a damaged checkpoint); 2 wrong
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from holdfast.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
     HoldfastError,
+    printable,
 )
 
 
@@ -41,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name in letters that the terminal lacks is shown escaped
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments.path, as_json=arguments.json)
@@ -61,5 +66,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"holdfast: {error}", file=sys.stderr)
+    print(f"holdfast: {printable(str(error))}", file=sys.stderr)
     return code

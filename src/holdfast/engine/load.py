@@ -24,6 +24,7 @@ from holdfast.errors import (
     DamagedCheckpointError,
     LoadError,
     UnsafeCheckpointError,
+    printable,
 )
 from holdfast.format import reading
 from holdfast.records import Manifest
@@ -173,15 +174,15 @@ def _built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only:
             raise DamagedCheckpointError(path, "record data.pkl", problem) from error
         raise UnsafeCheckpointError(_what_to_allow(path, needs), needs) from error
     except Exception as error:  # what a pickle can make of the bytes of a stranger knows no bounds
-        msg = f"{path} cannot be loaded: {type(error).__name__}: {error}"
+        msg = printable(f"{path} cannot be loaded: {type(error).__name__}: {error}")
         raise LoadError(msg) from error
 
 
 def _what_to_allow(path: str, needs: tuple[str, ...]) -> str:
-    names = ", ".join(needs)
-    short = ", ".join(name.rpartition(".")[2] for name in needs)
+    names = printable(", ".join(needs))
+    short = printable(", ".join(name.rpartition(".")[2] for name in needs))
     return (
-        f"{path} holds objects that the safe loader does not build: {names}. If you trust these classes, "
+        f"{printable(path)} holds objects that the safe loader does not build: {names}. If you trust these classes, "
         f"import them and pass allow=[{short}] to holdfast.load, or to CheckpointIO under Lightning, or call "
         f"torch.serialization.add_safe_globals([{short}]) before loading. If you trust the whole file, "
         "weights_only=False runs whatever code it names"

@@ -12,7 +12,7 @@ from typing import Protocol
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format import layout
 from holdfast.format.digest import combine, crc32
-from holdfast.format.manifest import MANIFEST_NAME, ManifestError, decode, decode_facts
+from holdfast.format.manifest import LONGEST, MANIFEST_NAME, ManifestError, decode, decode_facts
 from holdfast.records import Facts, Manifest, Record
 
 _FACTS_GUESS = 1 << 13  # bytes in which the first line of most manifests fits
@@ -120,6 +120,8 @@ def _locate_manifest(source: Source, size: int, offset: int) -> _Located:
     begin = offset + len(layout.local_header(MANIFEST_NAME, size, offset))
     if begin + size > source.size:
         raise DamagedCheckpointError(source.path, _DIRECTORY, "it places the manifest outside the file")
+    if size > LONGEST:
+        raise DamagedCheckpointError(source.path, "manifest", f"it claims {size} bytes: no manifest has so many")
     return _Located(begin, size)
 
 
@@ -127,6 +129,8 @@ def _read_directory(source: Source) -> bytes | None:
     """Return the central directory; None if the file is no zip, or not one of torch's form."""
     tail = source.read(max(0, source.size - layout.END_SIZE), layout.END_SIZE)
     found = layout.parse_end(tail, source.size)
+    if found is not None and found.size > LONGEST:
+        raise DamagedCheckpointError(source.path, _DIRECTORY, f"it claims {found.size} bytes: none has so many")
     if found is not None:
         return source.read(found.offset, found.size)
     if looks_like_zip(source) and not _made_by_others(source):

@@ -12,7 +12,7 @@ import torch
 from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
 from holdfast.engine import Into, load, load_into, verify
 from holdfast.engine.commit import save_errors
-from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
+from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError, printable
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST
@@ -100,7 +100,8 @@ def _resumable(found: Iterable[Found], *, stacklevel: int) -> Iterator[Found]:
     items = list(found)
     for item in items:
         if item.problem:
-            warnings.warn(f"passed over: {item.path} cannot be read: {item.problem}", stacklevel=stacklevel)
+            message = printable(f"passed over: {item.path} cannot be read: {item.problem}")
+            warnings.warn(message, stacklevel=stacklevel)
     return resumable(items)
 
 
