@@ -18,6 +18,7 @@ from holdfast.records import Facts, Manifest, Record
 _FACTS_GUESS = 1 << 13  # bytes in which the first line of most manifests fits
 _DIRECTORY = "central directory"
 _TAIL = 1 << 16
+_PART = 1 << 20  # bytes read at a time of a record that is checked by itself
 
 
 class Source(Protocol):
@@ -209,16 +210,21 @@ def _check_end(source: Source, account: Account) -> None:
         raise DamagedCheckpointError(source.path, _DIRECTORY, "it is not as it was written")
 
 
-def check_headers(source: Source, account: Account) -> None:
-    """Check the records' local headers alone, and no data.
+def check_framing(source: Source, account: Account, small: Callable[[str], bool]) -> None:
+    """Check what stands between the records, and the bytes of those whose names are ``small``.
 
     Raises:
-        DamagedCheckpointError: naming the first record whose header is not as it was written.
+        DamagedCheckpointError: naming the first record that is not as it was written.
 
     """
+    inspection = Inspection(source.path, account)
     for index, item in enumerate(account.placed):
-        if source.read(item.header_offset, len(item.header)) != item.header:
-            raise DamagedCheckpointError(source.path, account.label(index), "its header is not as it was written")
+        begin, end = item.data_offset, item.data_offset + item.record.size
+        parts = [(item.header_offset, end)] if small(item.record.name) else [(item.header_offset, begin)]
+        for start, stop in (*parts, (end, item.end_offset)):
+            for at in range(start, stop, _PART):
+                inspection.take(at, memoryview(source.read(at, min(_PART, stop - at))))
+        inspection.check(index, data=small(item.record.name))
 
 
 def verify(source: WholeSource) -> Manifest | None:
@@ -275,6 +281,17 @@ class Inspection:
                 self._digests.setdefault(index, []).append(digest)
             for index, problem in wrong:
                 self._wrong[index] = problem
+
+    def check(self, index: int, *, data: bool) -> None:
+        """Say whether a record's framing, and with ``data`` its bytes, are as they were written.
+
+        Raises:
+            DamagedCheckpointError: naming it, if they are not.
+
+        """
+        problem = self._problem(index) if data else self._wrong.get(index, "")
+        if problem:
+            raise DamagedCheckpointError(self._path, self._account.label(index), problem)
 
     def finish(self) -> None:
         """Say whether all bytes have come and are as they were written.
