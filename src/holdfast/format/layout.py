@@ -26,6 +26,7 @@ _UTF8_NAME = 0x0800
 _SIZES_FOLLOW = 0x0008
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+BARE_HEADER = _LOCAL.size  # bytes of a local header before the name
 _DESCRIPTOR = struct.Struct("<4sIII")
 _WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 _END64 = struct.Struct("<4sQHHIIQQQQ")

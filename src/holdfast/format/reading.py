@@ -104,15 +104,18 @@ def _find_manifest(source: Source) -> _Located | None:
     if directory is None:
         return None
     wanted = layout.full_name(MANIFEST_NAME).decode()
-    at = 0
+    at = last = 0
     try:
         while at < len(directory):
             name, size, offset, at = layout.parse_entry(directory, at)
             if name == wanted:
                 return _locate_manifest(source, size, offset)
+            last = offset
     except ValueError as error:
         raise DamagedCheckpointError(source.path, _DIRECTORY, str(error)) from error
-    if layout.full_name(MANIFEST_NAME) in directory:
+    # The manifest is the last record: where its name in the directory is damaged, its header has it still.
+    header = source.read(min(last, source.size), layout.BARE_HEADER + len(wanted))
+    if wanted.encode() in directory or header[layout.BARE_HEADER :] == wanted.encode():
         raise DamagedCheckpointError(source.path, _DIRECTORY, "its entries are not as they were written")
     return None
 
