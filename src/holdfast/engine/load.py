@@ -179,7 +179,7 @@ def _built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only:
     except pickle.UnpicklingError as error:
         needs = tuple(needed_globals(file))
         if not weights_only or not needs:
-            problem = f"it cannot be unpickled: {str(error).splitlines()[0]}"
+            problem = f"it cannot be unpickled: {str(error).partition(chr(10))[0]}"
             raise DamagedCheckpointError(path, "record data.pkl", problem) from error
         raise UnsafeCheckpointError(_what_to_allow(path, needs), needs) from error
     except Exception as error:  # what a pickle can make of the bytes of a stranger knows no bounds
