@@ -23,11 +23,12 @@ from holdfast.errors import (
     MissingExtraError,
     MissingMetricError,
     SaveError,
+    SignatureError,
     UnsafeCheckpointError,
 )
 
 if TYPE_CHECKING:
-    from holdfast.engine import SaveStats, load, verify
+    from holdfast.engine import SaveStats, keygen, load, sign, verify
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
     from holdfast.front.start import Start
@@ -46,12 +47,15 @@ __all__ = [
     "MissingMetricError",
     "SaveError",
     "SaveStats",
+    "SignatureError",
     "Start",
     "SystemClock",
     "UnsafeCheckpointError",
     "__version__",
+    "keygen",
     "load",
     "newest",
+    "sign",
     "verify",
 ]
 
@@ -60,8 +64,10 @@ _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
     "SaveStats": "holdfast.engine",
     "Start": "holdfast.front.start",
+    "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
+    "sign": "holdfast.engine",
     "verify": "holdfast.engine",
 }
 

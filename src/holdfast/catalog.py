@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format import reading
+from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
 from holdfast.source import BlobSource
 from holdfast.storage import Store
@@ -44,13 +45,14 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
 
     With an extension of None: all files that have a manifest, whatever they are called (of a remote
-    store only ``.ckpt``, to spare requests), and all ``.ckpt``.
+    store only ``.ckpt``, to spare requests), and all ``.ckpt``. Signatures (``.sig``) never.
 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
     """
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
-    found = (_look(store, blob.name, blob.size) for blob in store.blobs(depth) if blob.name.endswith(ending))
+    blobs = (blob for blob in store.blobs(depth) if blob.name.endswith(ending) and not blob.name.endswith(SUFFIX))
+    found = (_look(store, blob.name, blob.size) for blob in blobs)
     return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 

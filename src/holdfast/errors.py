@@ -10,7 +10,8 @@
     ├── LoadError                                   HF300  a checkpoint could not be loaded
     │   ├── CheckpointNotFoundError (FileNotFoundError) HF310  there is none at that path
     │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
-    │   └── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
+    │   ├── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
+    │   └── SignatureError                          HF340  it is not signed with the key that was asked for
     └── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
 
 Codes are append-only: a code never changes its meaning.
@@ -165,6 +166,31 @@ class UnsafeCheckpointError(LoadError):
         """Keep the names for programs, beside the message for people."""
         super().__init__(message)
         self.needs = needs
+
+
+class SignatureError(LoadError):
+    """A checkpoint has no signature, or none of the given key, or one of other bytes.
+
+    Attributes:
+        path: the checkpoint.
+        problem: which of these it is.
+
+    """
+
+    code = "HF340"
+
+    def __init__(self, path: str, problem: str) -> None:
+        """Name the checkpoint and what is wrong with its signature."""
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Say what happened, where, and what to do."""
+        return (
+            f"{printable(self.path)} is not known to be genuine: {printable(self.problem)}. If you trust the file, "
+            "sign it (`holdfast sign FILE --key PRIVATE`)"
+        )
 
 
 class MissingExtraError(HoldfastError, ImportError):

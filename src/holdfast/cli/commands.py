@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.cli.look import Look, look_at, look_at_file
 from holdfast.cli.text import age, amount, number, table
-from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError, printable
+from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError, SignatureError, printable
 from holdfast.front.catalogue import has_checksums, is_directory
 from holdfast.records import Manifest
 
@@ -93,20 +93,48 @@ def _facts(path: str, manifest: Manifest) -> Iterable[str]:
     yield from (f"  {name} = {number(value)}" for name, value in facts.metrics.items())
 
 
-def verify(path: str, *, as_json: bool) -> int:
-    """Check one checkpoint, or all of a directory."""
+def sign(path: str, *, key: str) -> int:
+    """Sign one checkpoint, or all of a directory."""
+    from holdfast.front.opening import sign as sign_file  # noqa: PLC0415 - imports torch
+
+    damaged = False
+    for item in _files(path):
+        try:
+            print(f"signed   {printable(item)}: {printable(sign_file(item, key))}")
+        except DamagedCheckpointError as error:  # noqa: PERF203 - one bad file must not keep the others from it
+            print(f"DAMAGED  {printable(f'{item}: {error.record}: {error.problem}')}: not signed")
+            damaged = True
+    return EXIT_PROBLEM if damaged else EXIT_OK
+
+
+def keygen(path: str) -> int:
+    """Make a pair of keys."""
+    from holdfast.front.opening import keygen as make_keys  # noqa: PLC0415 - imports torch
+
+    print(printable(f"the key {make_keys(path)}: sign with {path}, which is secret; verify with {path}.pub"))
+    return EXIT_OK
+
+
+def _files(path: str) -> list[str]:
+    return [look.path for look in look_at(path)] if is_directory(path) else [path]
+
+
+def verify(path: str, *, as_json: bool, key: str | None = None) -> int:
+    """Check one checkpoint, or all of a directory; with a key also who has signed them."""
     from holdfast.front.opening import verify as verify_file  # noqa: PLC0415 - imports torch
 
-    paths = [look.path for look in look_at(path)] if is_directory(path) else [path]
     results: list[dict[str, Any]] = []
-    for item in paths:
+    for item in _files(path):
         try:
-            manifest = verify_file(item)
+            manifest = verify_file(item, key=key)
         except DamagedCheckpointError as error:  # noqa: PERF203 - one bad file must not hide the others
             results.append({"path": item, "whole": False, "record": error.record, "problem": error.problem})
+        except SignatureError as error:
+            results.append({"path": item, "whole": None, "signed": False, "problem": error.problem})
         else:
-            checked = manifest is not None or has_checksums(item)
-            results.append({"path": item, "whole": checked or None, "manifest": manifest is not None})
+            checked = manifest is not None or key is not None or has_checksums(item)
+            signed = {} if key is None else {"signed": True}
+            results.append({"path": item, "whole": checked or None, "manifest": manifest is not None, **signed})
     if as_json:
         _print_json(results)
     else:
@@ -115,10 +143,14 @@ def verify(path: str, *, as_json: bool) -> int:
 
 
 def _verdict(result: dict[str, Any]) -> str:
+    if result.get("signed") is False:
+        return f"UNSIGNED {result['path']}: {result['problem']}"
     if result["whole"] is None:
         return f"unknown  {result['path']}: a torch file of the old kind has no checksums: it cannot be verified"
     if not result["whole"]:
         return f"DAMAGED  {result['path']}: {result['record']}: {result['problem']}"
+    if result.get("signed"):
+        return f"signed   {result['path']}"
     by = "" if result["manifest"] else " (no manifest: checked by the zip's own checksums)"
     return f"whole    {result['path']}{by}"
 

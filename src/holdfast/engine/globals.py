@@ -66,7 +66,7 @@ def permitting(allow: Sequence[Any]) -> Iterator[None]:
 
 
 def needed_globals(file: BinaryIO) -> list[str]:
-    """Return what the safe loader would have to be allowed for a file, by full names; none where that cannot be told."""
+    """Return what the safe loader would have to be allowed for a file, by name; none where that cannot be told."""
     file.seek(0)
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))

@@ -90,12 +90,12 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     safe = not allow_unsafe and weights_only is not False
     check = not mmap if verify is None else verify
     permitted = permitting(allow) if safe else nullcontext()
-    with _opened(os.fspath(path)) as (source, file):
+    with opened(os.fspath(path)) as (source, file):
         how = _How(map_location, weights_only=safe, verify=check)
         build = None if mmap else _from_memory(source, file, how)
         if build is None:
             if check:
-                _verify(source, file)
+                check_whole(source, file)
             elif mmap:
                 _glance(source)
             file.seek(0)
@@ -114,26 +114,12 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
         LoadError: as ``load``.
 
     """
-    with _opened(os.fspath(path)) as (source, file):
+    with opened(os.fspath(path)) as (source, file):
         build = _from_memory(source, file, _How("cpu", into=into))
         if build is not None:
             with permitting(allow):
                 return _built(build, source.path, file, weights_only=True)
     return load(path, allow=allow)
-
-
-def verify(path: str | os.PathLike[str]) -> Manifest | None:
-    """Check every byte of a checkpoint file against its manifest, and return the manifest.
-
-    Returns None for a whole file that was saved without a manifest.
-
-    Raises:
-        CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
-
-    """
-    with _opened(os.fspath(path)) as (source, file):
-        return _verify(source, file)
 
 
 def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], Any] | None:
@@ -199,7 +185,7 @@ def _what_to_allow(path: str, needs: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
+def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
     """Open a checkpoint as a local file; a remote one is fetched to a temporary file first."""
     root, name = split_path(path)
     store = open_store(root)
@@ -238,7 +224,8 @@ def _fetch(store: Store, name: str, file: BinaryIO) -> None:
     file.flush()
 
 
-def _verify(source: FileSource, file: BinaryIO) -> Manifest | None:
+def check_whole(source: FileSource, file: BinaryIO) -> Manifest | None:
+    """Check every byte of an open file; return its manifest, or None if it has none."""
     manifest = reading.verify(source)
     if manifest is None:
         verify_foreign(source, file)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from holdfast.catalog import EXTENSION, Found, newest_first, resumable, scan
-from holdfast.engine import Into, load, load_into, verify
+from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError, printable
 from holdfast.policy.naming import depth, name_pattern
@@ -24,11 +24,13 @@ __all__ = [
     "exists",
     "find_last",
     "is_filled",
+    "keygen",
     "load",
     "load_into",
     "load_newest",
     "make_folder",
     "newest",
+    "sign",
     "verify",
     "whole",
     "write_ranking",

@@ -15,6 +15,7 @@ from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
 from holdfast.engine.globals import globals_of
 from holdfast.errors import SaveError
+from holdfast.format.signature import SUFFIX
 from holdfast.front.provenance import git_commit, versions
 from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
@@ -35,6 +36,7 @@ __all__ = [
     "raise_first",
     "release",
     "remove_path",
+    "remove_signature",
     "save_path",
     "sweep",
     "warm",
@@ -130,6 +132,12 @@ def remove_path(path: str | os.PathLike[str]) -> None:
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)
+    remove_signature(store, name)
+
+
+def remove_signature(store: Store, name: str) -> None:
+    """Remove the signature of a checkpoint that is gone; most have none."""
+    store.remove(name + SUFFIX)
 
 
 Stamp = tuple[int, ...] | None

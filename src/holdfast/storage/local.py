@@ -291,6 +291,21 @@ def _make_folders(folder: str) -> None:
         _sync_folder(os.path.dirname(path))
 
 
+def write_new(path: str, data: bytes, mode: int) -> None:
+    """Write a small file durably that is not there yet, with these permissions from its first moment.
+
+    Raises:
+        FileExistsError: if there is one.
+
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        _sync(descriptor)
+    _sync_folder(os.path.dirname(path))
+
+
 def _sync(descriptor: int) -> None:
     """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
