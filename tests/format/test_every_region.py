@@ -109,7 +109,7 @@ def doors(path):
 
 
 @pytest.mark.filterwarnings("ignore:passed over")
-@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.long), 29], ids=["all", "some"])
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.long), 79], ids=["all", "some"])
 def test_every_door_refuses_every_damage(pair, share, capsys):
     """Resuming, by name and of itself, Lightning's load and the command refuse what is damaged, and name it."""
     data, other, path = pair

@@ -1,108 +1,30 @@
-"""Coverage-guided fuzzing of everything that reads a file: ``make fuzz FUZZ=600`` for ten minutes.
-
-Whatever the bytes, only holdfast's errors and the system's may come of them, in little time and memory. The first byte
-of an input chooses what the others are, so that the fuzzer gets past the checksums: most of them are put right.
-"""
+"""Coverage-guided fuzzing of everything that reads a file: ``make fuzz FUZZ=600`` for ten minutes."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
 import tempfile
 import warnings
-import zlib
 
 import atheris
 
-with atheris.instrument_imports(include=["holdfast"], exclude=["holdfast.engine.globals"]):
-    import holdfast
-    from holdfast.cli import main as command
-    from holdfast.format.manifest import MANIFEST_NAME, ManifestError, decode, decode_facts
-    from holdfast.front.opening import checkpoints
+with atheris.instrument_imports(include=["holdfast"]):
+    from tests.fuzz.inputs import one, seeds
 
-from holdfast import HoldfastError
-from tests.support.files import assemble, content, line, put, records, save, small_state, torch_bytes
-
-FOLDER = tempfile.mkdtemp(prefix="holdfast-fuzz-")
-PATH = os.path.join(FOLDER, "x.ckpt")
-WHOLE = content(save(PATH, small_state(), metrics={"val_loss": 0.5}))
-FOREIGN = torch_bytes(small_state())
-PARTS = records(WHOLE)
-TEXTS = [
-    b'{"holdfast":1,"step":1,"epoch":0,"sequence":1,"time":"t","metrics":{"a":1.5},"names":{"ranked":"x.ckpt"}}',
-    b'[["data.pkl",100,"00000000"],["data/0",48,"00000000"]]',
-    b'[["a","float32",[3,4],"data/0"]]',
-]
+from tests.support.files import put
 
 
-def manifest_of(data):
-    """Three lines with true checksums, of what the input divides by zero bytes; those it lacks are good ones."""
-    texts = data.split(b"\0")[:3]
-    return b"".join(line(text) for text in texts + TEXTS[len(texts) :])
-
-
-def spliced(base, data):
-    """A real file with pieces of the input over it: two bytes of place, one of length, the piece."""
-    made = bytearray(base)
-    while len(data) > 3:
-        at, length = int.from_bytes(data[:2], "little") % len(base), 1 + data[2] % 64
-        made[at : at + length] = data[3 : 3 + length]
-        data = data[3 + length :]
-    return bytes(made)
-
-
-def made_of(data):
-    """The file that an input stands for."""
-    kind, rest = data[0] % 6, data[1:]
-    if kind == 0:
-        return rest
-    if kind == 1:
-        return assemble([*PARTS, (MANIFEST_NAME, manifest_of(rest))])
-    if kind == 2:  # a pickle of the fuzzer's own, in a file that is whole
-        parts = [(name, rest if name == "data.pkl" else part) for name, part in PARTS]
-        own = [[name, len(part), f"{zlib.crc32(part):08x}"] for name, part in parts]
-        return assemble([*parts, (MANIFEST_NAME, line(TEXTS[0]) + line(own) + line([]))])
-    if kind == 3:
-        return spliced(WHOLE, rest)
-    if kind == 4:
-        return spliced(FOREIGN, rest)
-    return WHOLE[: int.from_bytes(rest[:2], "little")] + rest[2:] + WHOLE[-98:]
-
-
-def one(data):
-    """Read one input at every door."""
-    if not data:
-        return
-    for read in (decode, decode_facts):
-        with contextlib.suppress(ManifestError):
-            read(manifest_of(data[1:]) if data[0] % 2 else data[1:])
-    put(PATH, made_of(data))
-    for read in (holdfast.verify, holdfast.load, _mapped, lambda path: checkpoints(os.path.dirname(path))):
-        with contextlib.suppress(HoldfastError, OSError):
-            read(PATH)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for arguments in (["ls", FOLDER], ["ls", "--json", FOLDER], ["show", PATH], ["verify", FOLDER]):
-            assert command(arguments) in (0, 1)
-
-
-def _mapped(path):
-    return holdfast.load(path, mmap=True)
-
-
-def seeds():
-    """An input of each kind to begin with."""
+def main(seconds, *more):
+    """Fuzz for so many seconds; further arguments are libFuzzer's."""
     folder = tempfile.mkdtemp(prefix="holdfast-seeds-")
-    pickle = dict(PARTS)["data.pkl"]
-    for kind, rest in enumerate((WHOLE, b"\0".join(TEXTS), pickle, b"\1\0\4abcde", b"\1\0\4abcde", b"\0\4PK\5\6")):
-        put(os.path.join(folder, str(kind)), bytes([kind]) + rest)
-    return folder
+    for number, seed in enumerate(seeds()):
+        put(os.path.join(folder, str(number)), seed)
+    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3000", "-max_len=9000"]
+    atheris.Setup([sys.argv[0], *limits, *more, folder], one)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    seconds = sys.argv[1]
-    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3000", "-max_len=9000"]
-    atheris.Setup([sys.argv[0], *limits, *sys.argv[2:], seeds()], one)
-    atheris.Fuzz()
+    main(*sys.argv[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 
 import pytest
@@ -17,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import holdfast
-from holdfast import Checkpointer, ConfigurationError, DamagedCheckpointError, SaveError, SignatureError
+from holdfast import (
+    Checkpointer,
+    ConfigurationError,
+    DamagedCheckpointError,
+    MissingExtraError,
+    SaveError,
+    SignatureError,
+)
 from holdfast.cli import main
 from holdfast.format import signature as form
 from holdfast.front.opening import checkpoints
@@ -168,12 +174,32 @@ def test_a_dropped_checkpoint_takes_its_signature_with_it(tmp_path, keys, async_
     assert listing(folder) == [name]
 
 
-def test_lightning_drops_signatures_too(tmp_path, keys):
-    """The removal of Lightning's ``CheckpointIO`` takes the signature too, and of a link only the link."""
+@pytest.mark.parametrize("async_save", [True, False])
+def test_lightning_drops_signatures_too(tmp_path, keys, async_save):
+    """The callback's retention removes the signature of what it drops, whether it retires files or removes them."""
+    from tests.support.lightning_cases import ModelCheckpoint, fit
+
+    signatures = []
+
+    class Signing(ModelCheckpoint):
+        def on_train_epoch_start(self, trainer, module):
+            super().on_train_epoch_start(trainer, module)
+            signatures.extend(holdfast.sign(item.path, keys / "mine") for item in checkpoints(self.dirpath))
+
+    folder = tmp_path / "run"
+    callback = Signing(folder, monitor="val_loss", save_top_k=1, filename="{epoch}", async_save=async_save)
+    fit(tmp_path, callback, max_epochs=4)
+    kept = [item.name for item in checkpoints(folder)]
+    assert (len(kept), len(set(signatures)) > 1) == (1, True)
+    assert set(listing(folder)) <= {kept[0], f"{kept[0]}.sig"}
+
+
+def test_remove_path_takes_the_signature(tmp_path, keys):
+    """The removal that ``CheckpointIO`` offers to the Trainer takes the signature too."""
     path = save(tmp_path / "x.ckpt")
     holdfast.sign(path, keys / "mine")
     remove_path(path)
-    assert [name for name in listing(tmp_path) if name != "keys"] == []
+    assert listing(tmp_path) == ["keys"]
 
 
 def test_a_second_name_has_a_signature_of_its_own(tmp_path, keys):
@@ -256,17 +282,13 @@ def test_the_commands(tmp_path, capsys):
     assert main(["sign", folder, "--key", key]) == 1
 
 
-def test_without_cryptography(signed, keys, tmp_path):
-    """Without the package, signing and verifying with a key name the extra; everything else works."""
-    code = (
-        "import sys; sys.modules['cryptography'] = None; import holdfast; holdfast.verify(sys.argv[1])\n"
-        "for use in (lambda: holdfast.sign(*sys.argv[1:3]), lambda: holdfast.verify(sys.argv[1], key=sys.argv[2])):\n"
-        "    try: use()\n"
-        "    except holdfast.MissingExtraError as error: print(error)\n"
-    )
-    command = [sys.executable, "-c", code, signed, str(keys / "mine")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count("pip install 'holdfast[sign]'") == 2
+def test_without_cryptography(signed, keys, monkeypatch):
+    """Without the package, signing and verifying with a key name the extra; verifying without one works."""
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    for use in (lambda: holdfast.sign(signed, keys / "mine"), lambda: holdfast.verify(signed, key=keys / "mine.pub")):
+        with pytest.raises(MissingExtraError, match=r"pip install 'holdfast\[sign\]'"):
+            use()
+    assert holdfast.verify(signed) is not None
 
 
 def test_a_remote_checkpoint_is_signed_where_it_lies(keys):
