@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FUZZ ?= 60
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash bench clean
+.PHONY: demo test check parity docs crash fuzz bench clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +31,9 @@ parity: $(READY)  ## the same files as Lightning's class, in all seeded configur
 
 crash: $(READY)  ## all points of all crash tests: killed processes, cut power; says how many
 	$(BIN)/python -m pytest -m "long or not long" tests/crash
+
+fuzz: $(READY)  ## the readers against made-up files, for FUZZ seconds
+	$(BIN)/python -m tests.fuzz.readers $(FUZZ)
 
 docs: $(READY)  ## run the code in the documentation
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -25,11 +25,12 @@ from holdfast.errors import (
     MissingMetricError,
     NewerFormatError,
     SaveError,
+    SignatureError,
     UnsafeCheckpointError,
 )
 
 if TYPE_CHECKING:
-    from holdfast.engine import SaveStats, load, verify
+    from holdfast.engine import SaveStats, keygen, load, sign, verify
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
@@ -50,13 +51,16 @@ __all__ = [
     "NewerFormatError",
     "SaveError",
     "SaveStats",
+    "SignatureError",
     "Skipped",
     "Start",
     "SystemClock",
     "UnsafeCheckpointError",
     "__version__",
+    "keygen",
     "load",
     "newest",
+    "sign",
     "verify",
 ]
 
@@ -66,8 +70,10 @@ _LAZY = {
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
+    "sign": "holdfast.engine",
     "verify": "holdfast.engine",
 }
 

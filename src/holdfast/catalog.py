@@ -9,6 +9,7 @@ from itertools import count
 
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import reading
+from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
 from holdfast.source import BlobSource
 from holdfast.storage import Store
@@ -50,7 +51,8 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
 
     With an extension of None: all files that have a manifest, whatever they are called (of a remote
-    store only ``.ckpt``, to spare requests), and all ``.ckpt``. Those that were set aside are none.
+    store only ``.ckpt``, to spare requests), and all ``.ckpt``. Those that were set aside are none, and neither are
+    signatures (``.sig``).
 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
@@ -61,7 +63,7 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
 
 
 def _counts(name: str, ending: str) -> bool:
-    return name.endswith(ending) and name_before(name) == name
+    return name.endswith(ending) and not name.endswith(SUFFIX) and name_before(name) == name
 
 
 def scan_aside(store: Store, *, depth: int = 0) -> list[str]:

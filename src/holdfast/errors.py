@@ -11,7 +11,8 @@
     │   ├── CheckpointNotFoundError (FileNotFoundError) HF310  there is none at that path
     │   ├── DamagedCheckpointError                  HF320  its bytes are not those that were saved
     │   ├── UnsafeCheckpointError                   HF330  it needs classes that were not allowed
-    │   └── NewerFormatError                        HF340  a later holdfast wrote it
+    │   ├── NewerFormatError                        HF340  a later holdfast wrote it
+    │   └── SignatureError                          HF350  it is not signed with the key that was asked for
     ├── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
     └── DirectoryInUseError                         HF500  another run saves to the directory
 
@@ -26,6 +27,17 @@ EXIT_OK: Final = 0
 EXIT_PROBLEM: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
+
+
+def printable(text: str) -> str:
+    """Return a text in which whatever a terminal could obey, or a reader not see, stands as its escape.
+
+    Names and reasons come from files: one with an escape sequence in it could clear a screen, hide a line,
+    or write a false one. Also what cannot be encoded, such as half of a surrogate pair.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class HoldfastError(Exception):
@@ -136,7 +148,8 @@ class DamagedCheckpointError(LoadError):
     def __str__(self) -> str:
         """Say what happened, where, and what to do."""
         return (
-            f"{self.path} is damaged: {self.record}: {self.problem}. Nothing was loaded from it. "
+            f"{printable(self.path)} is damaged: {printable(self.record)}: {printable(self.problem)}. "
+            "Nothing was loaded from it. "
             "Use another checkpoint of the run (`holdfast verify DIR` tells which are whole)."
         )
 
@@ -176,7 +189,33 @@ class NewerFormatError(LoadError):
 
     def __str__(self) -> str:
         """Say what happened, where, and what to do."""
-        return f"{self.path} cannot be read: its {self.problem}. Install a newer holdfast to load it."
+        what = f"{printable(self.path)} cannot be read: its {printable(self.problem)}"
+        return f"{what}. Install a newer holdfast to load it."
+
+
+class SignatureError(LoadError):
+    """A checkpoint has no signature, or none of the given key, or one of other bytes.
+
+    Attributes:
+        path: the checkpoint.
+        problem: which of these it is.
+
+    """
+
+    code = "HF350"
+
+    def __init__(self, path: str, problem: str) -> None:
+        """Name the checkpoint and what is wrong with its signature."""
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Say what happened, where, and what to do."""
+        return (
+            f"{printable(self.path)} is not known to be genuine: {printable(self.problem)}. If you trust the file, "
+            "sign it (`holdfast sign FILE --key PRIVATE`)"
+        )
 
 
 class MissingExtraError(HoldfastError, ImportError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,24 +14,26 @@ from typing import Any, BinaryIO
 
 import torch
 
-from holdfast.engine.filling import fill
+from holdfast.engine.filling import TENSORS, fill
+from holdfast.engine.foreign import verify_foreign
 from holdfast.engine.globals import needed_globals, permitting
 from holdfast.engine.into import Into, part_misfits
 from holdfast.engine.unpickling import MapLocation, suits, unpickle
 from holdfast.errors import (
     CheckpointNotFoundError,
+    ConfigurationError,
     DamagedCheckpointError,
     LoadError,
     NewerFormatError,
     UnsafeCheckpointError,
+    printable,
 )
 from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.source import FileSource
-from holdfast.storage import Store, open_store, split_path
+from holdfast.storage import Store, open_regular, open_store, split_path
 
 _BLOCK = 1 << 24
-_TAR_MAGIC_OFFSET = 257
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     path: str | os.PathLike[str],
     *,
     map_location: MapLocation = "cpu",
-    weights_only: bool = True,
+    allow_unsafe: bool = False,
+    weights_only: bool | None = None,
     verify: bool | None = None,
     mmap: bool = False,
     allow: Sequence[Any] = (),
@@ -61,13 +64,16 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     Args:
         path: file or fsspec URL; any file that ``torch.save`` writes will do.
         map_location: where the tensors go, as for ``torch.load``.
-        weights_only: True (default) builds tensors and plain values only and runs no code from the
-            file; False trusts the file entirely.
-        verify: None (default) means True, and False with ``mmap``. False skips the check of the
-            tensors' bytes. A file without a manifest is checked against the zip's own checksums.
+        allow_unsafe: False (default) builds tensors and plain values only, and runs no code from the
+            file. True runs whatever code the file names: only for a file that you would run as a program.
+        weights_only: torch's and Lightning's word for the opposite. None (default) goes by
+            ``allow_unsafe``; False is ``allow_unsafe=True``.
+        verify: None (default) means True, and False with ``mmap``. False, without ``mmap``, checks
+            nothing: for a look at what is left of a damaged file. A file without a manifest is checked
+            against the zip's own checksums.
         mmap: True maps the file instead of reading it, as ``torch.load(mmap=True)`` does: for a look
-            into a few of its tensors. The manifest and the framing are checked, the tensors' bytes
-            only with ``verify=True``, which reads them all first. The tensors may be written to, which
+            into a few of its tensors. The tensors' bytes are checked only with ``verify=True``, which
+            reads them all first; all else is checked. The tensors may be written to, which
             does not change the file; a file that is cut off or overwritten while they are in use ends
             the process or changes them.
         allow: further classes and functions that the safe loader may use.
@@ -77,23 +83,28 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
         DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
         NewerFormatError: if a later holdfast wrote it.
         UnsafeCheckpointError: if the file needs classes that are not allowed; it names them.
+        ConfigurationError: if ``allow_unsafe`` and ``weights_only`` contradict each other.
 
     """
+    if allow_unsafe and weights_only:
+        msg = f"`allow_unsafe`={allow_unsafe!r} contradicts `weights_only`={weights_only!r}: pass one of them"
+        raise ConfigurationError(msg)
+    safe = not allow_unsafe and weights_only is not False
     check = not mmap if verify is None else verify
-    permitted = permitting(allow) if weights_only else nullcontext()
-    with _opened(os.fspath(path)) as (source, file):
-        how = _How(map_location, weights_only=weights_only, verify=check)
+    permitted = permitting(allow) if safe else nullcontext()
+    with opened(os.fspath(path)) as (source, file):
+        how = _How(map_location, weights_only=safe, verify=check)
         build = None if mmap else _from_memory(source, file, how)
         if build is None:
             if check:
-                _verify(source, file)
+                check_whole(source, file)
             elif mmap:
                 _glance(source)
             file.seek(0)
             name = _mappable(source, file) if mmap else file
-            build = partial(torch.load, name, map_location=map_location, weights_only=weights_only, mmap=mmap)
+            build = partial(torch.load, name, map_location=map_location, weights_only=safe, mmap=mmap)
         with permitted:
-            return _built(build, source.path, file, weights_only=weights_only)
+            return _built(build, source.path, file, weights_only=safe)
 
 
 def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] = ()) -> Any:
@@ -105,27 +116,12 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
         LoadError: as ``load``.
 
     """
-    with _opened(os.fspath(path)) as (source, file):
+    with opened(os.fspath(path)) as (source, file):
         build = _from_memory(source, file, _How("cpu", into=into))
         if build is not None:
             with permitting(allow):
                 return _built(build, source.path, file, weights_only=True)
     return load(path, allow=allow)
-
-
-def verify(path: str | os.PathLike[str]) -> Manifest | None:
-    """Check every byte of a checkpoint file against its manifest, and return the manifest.
-
-    Returns None for a whole file that was saved without a manifest.
-
-    Raises:
-        CheckpointNotFoundError: if there is nothing at the path.
-        DamagedCheckpointError: if the bytes are not those that were saved; it names the record.
-        NewerFormatError: if a later holdfast wrote it.
-
-    """
-    with _opened(os.fspath(path)) as (source, file):
-        return _verify(source, file)
 
 
 def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], Any] | None:
@@ -153,10 +149,10 @@ def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], 
 
 
 def _glance(source: FileSource) -> None:
-    """Check what a file says of itself, and no data."""
+    """Check what a file says of itself, and every byte that is not a tensor's."""
     account = reading.read_account(source)
     if account is not None:
-        reading.check_headers(source, account)
+        reading.check_framing(source, account, lambda name: not name.startswith(TENSORS))
 
 
 def _mappable(source: FileSource, file: BinaryIO) -> str:
@@ -171,33 +167,33 @@ def _built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only:
     except pickle.UnpicklingError as error:
         needs = tuple(needed_globals(file))
         if not weights_only or not needs:
-            problem = f"it cannot be unpickled: {str(error).splitlines()[0]}"
+            problem = f"it cannot be unpickled: {str(error).partition(chr(10))[0]}"
             raise DamagedCheckpointError(path, "record data.pkl", problem) from error
         raise UnsafeCheckpointError(_what_to_allow(path, needs), needs) from error
     except Exception as error:  # what a pickle can make of the bytes of a stranger knows no bounds
-        msg = f"{path} cannot be loaded: {type(error).__name__}: {error}"
+        msg = printable(f"{path} cannot be loaded: {type(error).__name__}: {error}")
         raise LoadError(msg) from error
 
 
 def _what_to_allow(path: str, needs: tuple[str, ...]) -> str:
-    names = ", ".join(needs)
-    short = ", ".join(name.rpartition(".")[2] for name in needs)
+    names = printable(", ".join(needs))
+    short = printable(", ".join(name.rpartition(".")[2] for name in needs))
     return (
-        f"{path} holds objects that the safe loader does not build: {names}. If you trust these classes, "
+        f"{printable(path)} holds objects that the safe loader does not build: {names}. If you trust these classes, "
         f"import them and pass allow=[{short}] to holdfast.load, or to CheckpointIO under Lightning, or call "
         f"torch.serialization.add_safe_globals([{short}]) before loading. If you trust the whole file, "
-        "weights_only=False runs whatever code it names"
+        "allow_unsafe=True (weights_only=False under Lightning) runs whatever code it names"
     )
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
+def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
     """Open a checkpoint as a local file; a remote one is fetched to a temporary file first."""
     root, name = split_path(path)
     store = open_store(root)
     try:
         if store.is_local:
-            with open(store.path(name), "rb") as file:
+            with open_regular(store.path(name)) as file:
                 yield FileSource(path, file), file
         else:
             with tempfile.TemporaryFile(prefix="holdfast-") as file:
@@ -207,6 +203,8 @@ def _opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
         if isinstance(error, LoadError):
             raise
         msg = f"there is no checkpoint at {path}"
+        if error.errno == errno.ENOENT and error.strerror != os.strerror(errno.ENOENT):
+            msg = f"{msg}: {error.strerror}"
         raise CheckpointNotFoundError(msg) from error
     except IsADirectoryError as error:
         msg = f"{path} is a directory, not a checkpoint file"
@@ -228,29 +226,9 @@ def _fetch(store: Store, name: str, file: BinaryIO) -> None:
     file.flush()
 
 
-def _verify(source: FileSource, file: BinaryIO) -> Manifest | None:
+def check_whole(source: FileSource, file: BinaryIO) -> Manifest | None:
+    """Check every byte of an open file; return its manifest, or None if it has none."""
     manifest = reading.verify(source)
     if manifest is None:
-        if source.size == 0:
-            raise DamagedCheckpointError(source.path, "the file", "it is empty")
-        if reading.looks_like_zip(source):
-            _verify_foreign(source, file)
-        elif not _looks_like_old_torch(source):
-            raise DamagedCheckpointError(source.path, "the file", "its beginning is that of no checkpoint")
+        verify_foreign(source, file)
     return manifest
-
-
-def _looks_like_old_torch(source: FileSource) -> bool:
-    """Tell whether a file begins like those of torch before 1.6: pickles, earlier still a tar archive."""
-    return source.read(0, 1) == b"\x80" or source.read(_TAR_MAGIC_OFFSET, 5) == b"ustar"
-
-
-def _verify_foreign(source: FileSource, file: BinaryIO) -> None:
-    """A zip that another program wrote: its own checksums are all there is to go by."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # zipfile lets struct's, lzma's and its own many errors through
-        raise DamagedCheckpointError(source.path, "the zip", str(error)) from error
-    if bad is not None:
-        raise DamagedCheckpointError(source.path, f"record {bad}", "its CRC-32 does not match")

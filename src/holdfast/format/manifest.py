@@ -17,8 +17,10 @@ from holdfast.records import FORMAT_VERSION, Facts, Lineage, Manifest, Record, T
 
 MANIFEST_NAME = "holdfast/manifest"
 
-_LARGEST = 2**62  # bytes: no file offset is larger
+_LARGEST = 2**62  # bytes: no file offset is larger; and no count of steps
 _CRC = 2**32 - 1
+_LEVELS = 8  # of a value inside another, in a part whose form later versions may extend
+LONGEST = 2**28  # bytes of a manifest, those of two million tensors: a file full of holes may claim any number
 _LONGEST_NAME = 2**15  # bytes of a record's name; the zip has 16 bits for it and the archive's prefix
 _MALFORMED = (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError)
 _TEXT_OR_NONE = (str, type(None))
@@ -53,13 +55,24 @@ class NewerManifestError(ManifestError):
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the manifest's bytes."""
+    """Return the manifest's bytes.
+
+    Raises:
+        ManifestError: if they would be more than a reader takes.
+
+    """
     facts = {key: _plain(value) for key, value in asdict(manifest.facts).items()}
     lines = (
         {"holdfast": manifest.format, **facts},
         [[record.name, record.size, f"{record.crc32:08x}"] for record in manifest.records],
     )
-    return b"".join((*map(_line, lines), _tensor_line(manifest.tensors)))
+    data = b"".join((*map(_line, lines), _tensor_line(manifest.tensors)))
+    if len(data) > LONGEST:
+        msg = (
+            f"the manifest of {len(manifest.tensors)} tensors would take {len(data)} bytes: at most {LONGEST} are read"
+        )
+        raise ManifestError(msg)
+    return data
 
 
 def _tensor_line(tensors: tuple[TensorInfo, ...]) -> bytes:
@@ -126,12 +139,12 @@ def _facts(head: Any) -> Facts:
     for key, value in values.items():
         _is(_FORMS[key], value)
     for key in ("step", "epoch", "sequence"):
-        _is(int, values[key])
+        _count(values[key])
     values["metrics"] = {key: float(value) for key, value in values.get("metrics", {}).items()}
     for key in ("names", "versions"):
         _are(str, list(values.get(key, {}).values()))
     for key, value in values.get("policy", {}).items():
-        _is(_POLICY.get(key, object), value)
+        _flat(_is(_POLICY.get(key, object), value))
     if values.get("resumed_from") is not None:
         values["resumed_from"] = _lineage(**values["resumed_from"])
     return Facts(**values)
@@ -139,7 +152,7 @@ def _facts(head: Any) -> Facts:
 
 def _lineage(path: Any, step: Any = None, run: Any = None, **later: Any) -> Lineage:
     del later  # what a newer holdfast may say besides
-    return Lineage(_is(str, path), _is((int, type(None)), step), _is((str, type(None)), run))
+    return Lineage(_is(str, path), None if step is None else _count(step), _is((str, type(None)), run))
 
 
 def _record(name: Any, size: Any, crc: Any) -> Record:
@@ -151,7 +164,7 @@ def _record(name: Any, size: Any, crc: Any) -> Record:
 
 
 def _tensor(name: Any, dtype: Any, shape: Any, record: Any) -> TensorInfo:
-    sizes = tuple(_are(int, _is(list, shape)))
+    sizes = tuple(map(_count, _is(list, shape)))
     return TensorInfo(_is(str, name), _is(str, dtype), sizes, _is(str, record))
 
 
@@ -161,6 +174,25 @@ def _is(kind: Any, value: Any) -> Any:
         msg = f"{value!r:.80} stands where it cannot"
         raise ManifestError(msg)
     return value
+
+
+def _flat(value: Any, levels: int = _LEVELS) -> None:
+    """Check that a value is nested no deeper than whoever copies or prints it can go."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not levels and inner:
+        msg = "it is nested too deep"
+        raise ManifestError(msg)
+    for item in inner:
+        _flat(item, levels - 1)
+
+
+def _count(value: Any) -> int:
+    """Return a number of steps, epochs or elements: one that can be counted up without end would grow without end."""
+    number: int = _is(int, value)
+    if abs(number) > _LARGEST:
+        msg = "a number is larger than anything that is counted"
+        raise ManifestError(msg)
+    return number
 
 
 def _are(kind: Any, values: Any) -> list[Any]:
@@ -186,7 +218,24 @@ def _value(line: bytes) -> Any:
         msg = "its checksum does not match"
         raise ManifestError(msg)
     try:
-        return json.loads(text)
+        return _JSON.decode(text.decode())
     except (ValueError, RecursionError) as error:
         msg = f"it is no JSON: {error}"
         raise ManifestError(msg) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object in which no key stands twice: of two values, each reader could believe another."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        msg = "a key stands twice"
+        raise ValueError(msg)
+    return value
+
+
+def _no_number(name: str) -> Any:
+    msg = f"{name} is no number"
+    raise ValueError(msg)
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)

@@ -12,12 +12,20 @@ from typing import Protocol
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import layout
 from holdfast.format.digest import combine, crc32
-from holdfast.format.manifest import MANIFEST_NAME, ManifestError, NewerManifestError, decode, decode_facts
+from holdfast.format.manifest import (
+    LONGEST,
+    MANIFEST_NAME,
+    ManifestError,
+    NewerManifestError,
+    decode,
+    decode_facts,
+)
 from holdfast.records import Facts, Manifest, Record
 
 _FACTS_GUESS = 1 << 13  # bytes in which the first line of most manifests fits
 _DIRECTORY = "central directory"
 _TAIL = 1 << 16
+_PART = 1 << 20  # bytes read at a time of a record that is checked by itself
 
 
 class Source(Protocol):
@@ -112,15 +120,18 @@ def _find_manifest(source: Source) -> _Located | None:
     if directory is None:
         return None
     wanted = layout.full_name(MANIFEST_NAME).decode()
-    at = 0
+    at = last = 0
     try:
         while at < len(directory):
             name, size, offset, at = layout.parse_entry(directory, at)
             if name == wanted:
                 return _locate_manifest(source, size, offset)
+            last = offset
     except ValueError as error:
         raise DamagedCheckpointError(source.path, _DIRECTORY, str(error)) from error
-    if layout.full_name(MANIFEST_NAME) in directory:
+    # The manifest is the last record: where its name in the directory is damaged, its header has it still.
+    header = source.read(min(last, source.size), layout.BARE_HEADER + len(wanted))
+    if wanted.encode() in directory or header[layout.BARE_HEADER :] == wanted.encode():
         raise DamagedCheckpointError(source.path, _DIRECTORY, "its entries are not as they were written")
     return None
 
@@ -129,6 +140,8 @@ def _locate_manifest(source: Source, size: int, offset: int) -> _Located:
     begin = offset + len(layout.local_header(MANIFEST_NAME, size, offset))
     if begin + size > source.size:
         raise DamagedCheckpointError(source.path, _DIRECTORY, "it places the manifest outside the file")
+    if size > LONGEST:
+        raise DamagedCheckpointError(source.path, "manifest", f"it claims {size} bytes: no manifest has so many")
     return _Located(begin, size)
 
 
@@ -136,6 +149,8 @@ def _read_directory(source: Source) -> bytes | None:
     """Return the central directory; None if the file is no zip, or not one of torch's form."""
     tail = source.read(max(0, source.size - layout.END_SIZE), layout.END_SIZE)
     found = layout.parse_end(tail, source.size)
+    if found is not None and found.size > LONGEST:
+        raise DamagedCheckpointError(source.path, _DIRECTORY, f"it claims {found.size} bytes: none has so many")
     if found is not None:
         return source.read(found.offset, found.size)
     if looks_like_zip(source) and not _made_by_others(source):
@@ -215,16 +230,21 @@ def _check_end(source: Source, account: Account) -> None:
         raise DamagedCheckpointError(source.path, _DIRECTORY, "it is not as it was written")
 
 
-def check_headers(source: Source, account: Account) -> None:
-    """Check the records' local headers alone, and no data.
+def check_framing(source: Source, account: Account, small: Callable[[str], bool]) -> None:
+    """Check what stands between the records, and the bytes of those whose names are ``small``.
 
     Raises:
-        DamagedCheckpointError: naming the first record whose header is not as it was written.
+        DamagedCheckpointError: naming the first record that is not as it was written.
 
     """
+    inspection = Inspection(source.path, account)
     for index, item in enumerate(account.placed):
-        if source.read(item.header_offset, len(item.header)) != item.header:
-            raise DamagedCheckpointError(source.path, account.label(index), "its header is not as it was written")
+        begin, end = item.data_offset, item.data_offset + item.record.size
+        parts = [(item.header_offset, end)] if small(item.record.name) else [(item.header_offset, begin)]
+        for start, stop in (*parts, (end, item.end_offset)):
+            for at in range(start, stop, _PART):
+                inspection.take(at, memoryview(source.read(at, min(_PART, stop - at))))
+        inspection.check(index, data=small(item.record.name))
 
 
 def verify(source: WholeSource) -> Manifest | None:
@@ -281,6 +301,17 @@ class Inspection:
                 self._digests.setdefault(index, []).append(digest)
             for index, problem in wrong:
                 self._wrong[index] = problem
+
+    def check(self, index: int, *, data: bool) -> None:
+        """Say whether a record's framing, and with ``data`` its bytes, are as they were written.
+
+        Raises:
+            DamagedCheckpointError: naming it, if they are not.
+
+        """
+        problem = self._problem(index) if data else self._wrong.get(index, "")
+        if problem:
+            raise DamagedCheckpointError(self._path, self._account.label(index), problem)
 
     def finish(self) -> None:
         """Say whether all bytes have come and are as they were written.

@@ -26,7 +26,7 @@ from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.preemption import hurried, listen
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import SaveMode
-from holdfast.front.saving import link, raise_first, warm
+from holdfast.front.saving import link, raise_first, remove_signature, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
@@ -273,10 +273,12 @@ class LoopSaving(RankingAttributes, FailureWords):
         store = self._run.store
         problem = f"the old checkpoint {self._path(name)} could not be removed"
         try:
-            if not self._mode.async_save:
+            retired = ""
+            if self._mode.async_save:
+                retired = store.retire(name)
+            else:
                 store.remove(name)
-                return
-            retired = store.retire(name)
+            remove_signature(store, name)
         except OSError as error:
             warnings.warn(f"{problem}: {error}", stacklevel=2)
             return

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from holdfast.catalog import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
-from holdfast.engine import Into, load, load_into, verify
+from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.front.passing import PassingOver
@@ -26,12 +26,14 @@ __all__ = [
     "exists",
     "find_last",
     "is_filled",
+    "keygen",
     "load",
     "load_into",
     "load_newest",
     "make_folder",
     "newest",
     "set_torn_aside",
+    "sign",
     "verify",
     "whole",
     "write_ranking",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from holdfast.catalog import Found, names_aside
 from holdfast.engine import verify
-from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError
+from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError, printable
 from holdfast.front.start import Skipped
 from holdfast.storage import Store
 
@@ -100,7 +100,7 @@ class PassingOver:
         for one in met:
             aside, left = self._set_aside(one, run)
             text = f"It is set aside as {aside}" if aside else f"It is left where it is: {left}" if left else ""
-            warnings.warn(f"passed over: {one.error} {text}".rstrip(), stacklevel=stacklevel + 1)
+            warnings.warn(printable(f"passed over: {one.error} {text}".rstrip()), stacklevel=stacklevel + 1)
             self.skipped += (Skipped(one.item.path, _reason(one.error), aside),)
 
     def _set_aside(self, one: _Met, run: str) -> tuple[str, str]:

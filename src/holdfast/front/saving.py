@@ -15,6 +15,7 @@ from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
 from holdfast.engine.globals import globals_of
 from holdfast.errors import SaveError
+from holdfast.format.signature import SUFFIX
 from holdfast.front.provenance import git_commit, versions
 from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
@@ -36,6 +37,7 @@ __all__ = [
     "raise_first",
     "release",
     "remove_path",
+    "remove_signature",
     "save_path",
     "sweep",
     "warm",
@@ -121,13 +123,22 @@ def link(store: Store, source: str, target: str) -> str:
 
 
 def remove_path(path: str | os.PathLike[str]) -> None:
-    """Remove a checkpoint: a file, a directory of shards, or a blob. One that is gone is no error."""
+    """Remove a checkpoint: a file, a directory of shards, or a blob. One that is gone is no error.
+
+    Of a symbolic link only the link: what it leads to may be anybody's.
+    """
     root, name = split_path(path)
     store = open_store(root)
-    if store.is_local and os.path.isdir(store.path(name)):
+    if store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name)):
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)
+    remove_signature(store, name)
+
+
+def remove_signature(store: Store, name: str) -> None:
+    """Remove the signature of a checkpoint that is gone; most have none."""
+    store.remove(name + SUFFIX)
 
 
 Stamp = tuple[int, ...] | None

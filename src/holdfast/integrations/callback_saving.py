@@ -23,7 +23,17 @@ from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import make_save_mode
-from holdfast.front.saving import Behind, Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
+from holdfast.front.saving import (
+    Behind,
+    Flight,
+    Saver,
+    SaveStats,
+    Stamp,
+    is_written,
+    link,
+    raise_first,
+    remove_signature,
+)
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
@@ -267,6 +277,7 @@ class SavingMixin(StateMixin, FailureWords):
     def _retire(self, run: Run, name: str) -> None:
         """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
         retired = run.store.retire(name)
+        remove_signature(run.store, name)
         if self._mode.recycle_blocks and not self._spare:
             self._spare = retired
         elif retired and self._saver is not None:

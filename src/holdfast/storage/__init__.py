@@ -4,6 +4,7 @@ from holdfast.storage.contract import Blob, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK
 from holdfast.storage.paths import is_local, plain_path, real_path
+from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "give_up_all",
     "is_local",
     "join_path",
+    "open_regular",
     "open_store",
     "own_directory",
     "plain_path",

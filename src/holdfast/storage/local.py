@@ -21,6 +21,7 @@ from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import Blob, Chunks
 from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
+from holdfast.storage.regular import open_regular
 
 try:
     import fcntl
@@ -59,7 +60,7 @@ class LocalStore:
         """Return the regular files, without temporaries of unfinished writes and the lock of a run."""
         blobs = []
         for name, item in self._walk(self.root, "", depth):
-            if not _is_temporary(item.name) and item.name != RUN_LOCK and item.is_file():
+            if not _is_temporary(item.name) and item.name != RUN_LOCK and _is_file(item):
                 with contextlib.suppress(FileNotFoundError):  # removed since the listing
                     blobs.append(Blob(name, item.stat().st_size))
         return sorted(blobs, key=lambda blob: blob.name)
@@ -93,7 +94,7 @@ class LocalStore:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read from the file."""
-        with open(self.path(name), "rb") as file:
+        with open_regular(self.path(name)) as file:
             return os.pread(file.fileno(), length, offset)
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
@@ -190,6 +191,16 @@ class LocalStore:
             if _is_temporary(item.name) and remove_abandoned(item.path):
                 removed.append(name)
         return removed
+
+
+def _is_file(item: os.DirEntry[str]) -> bool:
+    """Tell whether it is a regular file, or a link to one; a link to itself is none."""
+    try:
+        return item.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _is_temporary(name: str) -> bool:
@@ -289,6 +300,21 @@ def make_folders(folder: str) -> list[str]:
             made.append(path)
         _sync_folder(os.path.dirname(path))
     return made
+
+
+def write_new(path: str, data: bytes, mode: int) -> None:
+    """Write a small file durably that is not there yet, with these permissions from its first moment.
+
+    Raises:
+        FileExistsError: if there is one.
+
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        _sync(descriptor)
+    _sync_folder(os.path.dirname(path))
 
 
 def _sync(descriptor: int) -> None:
