@@ -7,8 +7,8 @@ import pytest
 from holdfast.testing import power
 from tests.crash import mutants
 from tests.crash.counts import count
-from tests.crash.promises import Promises, assert_kept
-from tests.crash.scenarios import SCENARIOS, scenario
+from tests.crash.power_promises import Promises, assert_kept
+from tests.crash.power_scenarios import SCENARIOS, scenario
 
 
 def check(name, tmp_path, place, *fault, **how):
