@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash bench clean
+.PHONY: demo test check parity docs crash soak bench clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ parity: $(READY)  ## the same files as Lightning's class, in all seeded configur
 
 crash: $(READY)  ## real processes, really killed
 	$(BIN)/python -m pytest tests/crash
+
+soak: $(READY)  ## a training that is killed every few seconds for an hour, on a small disk that fills: needs root; MINUTES=60
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 docs: $(READY)  ## run the code in the documentation
 	$(BIN)/python -m pytest tests/test_docs.py
