@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.crash import counts
 from tests.crash.harness import Trainer, calls_on, can_trace, steps
 
 
@@ -46,3 +47,22 @@ def points(strace, trainer, tmp_path_factory):
         return calls_on(log, folder / "run")
 
     return of
+
+
+def pytest_sessionfinish(session):
+    """Hand what this process has counted to the one that tells it."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["crash counts"] = dict(counts.COUNTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add what a worker has counted."""
+    counts.COUNTS.update(getattr(node, "workeroutput", {}).get("crash counts", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many faults there were."""
+    for kind, number in sorted(counts.COUNTS.items()):
+        terminalreporter.write_line(f"{kind}: {number}")

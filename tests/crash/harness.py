@@ -95,7 +95,8 @@ class Trainer:
 
 
 def _environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": REPOSITORY}
+    path = os.pathsep.join([REPOSITORY, *filter(None, sys.path)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def _wait_until(told):

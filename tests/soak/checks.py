@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import holdfast
 from holdfast.front.opening import checkpoints
-from tests.soak.trainee import TOP, digest_of, loss_at
+from tests.soak.trainee import TOP, loss_at
+from tests.support.bits import digest_of_file
 
 REST = 2  # one file that was being written, and one whose name is gone and whose blocks are not
 ENDS = {"kill": -signal.SIGKILL, "strike": -signal.SIGKILL, "term": -signal.SIGTERM, "stop": 0}
@@ -89,7 +90,7 @@ def _look(folder, books):
     for item in found:
         try:
             holdfast.verify(item.path)
-            step, same = item.facts.step, digest_of(item.path)
+            step, same = item.facts.step, digest_of_file(item.path)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             problems.append(f"{item.name} is listed and cannot be loaded: {error}")
             continue

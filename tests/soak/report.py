@@ -90,6 +90,7 @@ def write(result, folder, place):
 def page(result):
     """What people read."""
     machine, settings = result["machine"], result["settings"]
+    command = f"`make soak MINUTES={settings['minutes']:g}`"
     rows = [
         ("minutes", f"{result['minutes']:g}"),
         ("lives", result["lives"]),
@@ -101,7 +102,7 @@ def page(result):
     lines = [
         "# Soak",
         "",
-        f"`make soak MINUTES={settings['minutes']:g}`: a training with a save every {settings['every']:g} s, on an ext4 of",
+        f"{command}: a training with a save every {settings['every']:g} s, on an ext4 of",
         f"{settings['disk_mb']} MB that fills and empties, killed every few seconds and started again. After each life",
         "every file is verified, loaded and compared, to the bit, with what the training had at that step; each life",
         "must resume from the newest; the best three of all that was ever acknowledged must be there.",

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import torch
 
-import holdfast
 from holdfast import Checkpointer
+from tests.support.bits import Acknowledged, digest_of_parts
 
 WIDTH = 256
 PACE = 0.02  # seconds of rest after each step: a machine has other things to do
@@ -37,28 +37,6 @@ def learn(model, optimizer, step):
     optimizer.step()
 
 
-def _tensors(value):
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            yield from _tensors(value[key])
-
-
-def digest(weights, state):
-    """A name for weights and optimizer state, to the bit."""
-    found = hashlib.sha256()
-    for tensor in (*_tensors(weights), *_tensors(state)):
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()[:20]
-
-
-def digest_of(path):
-    """The same for a file; it is loaded, so every byte of it is verified."""
-    state = holdfast.load(path)
-    return digest(state["state_dict"], state["optimizer_states"][0]["state"])
-
-
 def train(folder, tell, stopped, every):
     """Train from wherever the folder says until told to stop, with a save every so many seconds."""
     warnings.simplefilter("always")
@@ -67,18 +45,15 @@ def train(folder, tell, stopped, every):
     words = {"monitor": "loss", "save_top_k": TOP, "save_last": True, "train_time_interval": timedelta(seconds=every)}
     with Checkpointer(folder, model=model, optimizer=optimizer, on_save_error="warn", **words) as ckpt:
         start = ckpt.resume()
-        told = digest(model.state_dict(), optimizer.state_dict()["state"])
-        tell({"resumed": start.step, "missed": list(start.missed), "digest": told})
-        begun = committed = under_way = 0
+        tell({"resumed": start.step, "missed": list(start.missed), "digest": digest_of_parts(model, optimizer)})
+        acknowledged = Acknowledged(ckpt)
         while not stopped():
             step = ckpt.global_step + 1
             learn(model, optimizer, step)
-            tell({"step": step, "digest": digest(model.state_dict(), optimizer.state_dict()["state"])})
+            tell({"step": step, "digest": digest_of_parts(model, optimizer)})
             ckpt.step({"loss": loss_at(step)})
-            if ckpt.stats.committed > committed:
-                committed = ckpt.stats.committed
-                tell({"acknowledged": under_way})
-            if ckpt.stats.saves > begun:
-                begun, under_way = ckpt.stats.saves, step
+            known = acknowledged.after(step)
+            if known is not None:
+                tell({"acknowledged": known})
             time.sleep(PACE)
     tell({"closed": ckpt.global_step})

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from holdfast.testing._tracing import TracingError, Watch, follow, install_filter, seize
@@ -17,13 +18,22 @@ from holdfast.testing._tracing import TracingError, Watch, follow, install_filte
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a run prints is none of the answers
-    for name in sys.argv[1:]:
+    warm, *modules = sys.argv[1:]
+    for name in modules:
         importlib.import_module(name)
+    if warm:
+        _function(warm)()
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all pages
     print("{}", file=answers, flush=True)
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(_run(json.loads(line))), file=answers, flush=True)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def _run(order: dict[str, Any]) -> dict[str, Any]:
@@ -62,8 +72,7 @@ def _child(order: dict[str, Any], gate: int, *, traced: bool) -> None:
     try:
         signal.alarm(order["limit"])
         os.read(gate, 1)
-        module, _, name = order["function"].partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = _function(order["function"])
         if traced:
             install_filter()
         function(tell, *order["arguments"])

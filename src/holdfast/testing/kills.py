@@ -40,8 +40,6 @@ from holdfast.testing._calls import READING
 
 __all__ = ["READING", "Ended", "Forks", "Point", "TraceError", "can_trace"]
 
-_KILLED = ("kill", "torn")
-
 
 class TraceError(Exception):
     """The instrument itself does not work here: the message says why."""
@@ -95,20 +93,23 @@ class Forks:
 
     Args:
         modules: what to import. They are found as from the current folder.
+        warm: ``"module:name"`` of a function that is called there once, without arguments, for what is
+            imported or made only at its first use. It must leave no threads behind.
 
     Raises:
         TraceError: if a module cannot be imported; what it said is on stderr.
 
     """
 
-    def __init__(self, *modules: str) -> None:
+    def __init__(self, *modules: str, warm: str = "") -> None:
         """Start the process and wait until it has imported all."""
         self._scratch = tempfile.TemporaryDirectory(prefix="holdfast-kills-")
-        command = [sys.executable, "-m", "holdfast.testing._serving", *modules]
+        command = [sys.executable, "-m", "holdfast.testing._serving", warm, *modules]
         path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._server = subprocess.Popen(command, text=True, env=environment, **pipes)  # noqa: S603 - our own
+        self._server = subprocess.Popen(  # noqa: S603 - our own
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         self._answer()
 
     def __enter__(self) -> Self:
@@ -143,8 +144,9 @@ class Forks:
             watch: the folder whose calls are counted; without one nothing is, and the run costs less.
             at: the call to be struck; needs ``watch``.
             do: ``"kill"`` right before the call; ``"torn"``: half of its bytes are written, and the run
-                is killed (a call that writes none is made, and the run killed right after it); ``"short"``: half of its bytes are written, and the call says so; or the name
-                of an error, as ``"ENOSPC"``, with which it fails without being made.
+                is killed (a call that writes none is made, and the run killed right after it);
+                ``"short"``: half of its bytes are written, and the call says so; or the name of an
+                error, as ``"ENOSPC"``, with which it fails without being made.
             limit: seconds after which a run that hangs is ended, by SIGALRM.
 
         Raises:
