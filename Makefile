@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash soak bench clean
+.PHONY: demo test check parity docs crash crash-peers soak bench clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,8 +28,11 @@ check: $(READY)  ## style, types, layers
 parity: $(READY)  ## the same files as Lightning's class, in all seeded configurations
 	$(BIN)/python -m pytest -m long tests/parity
 
-crash: $(READY)  ## real processes, really killed
-	$(BIN)/python -m pytest tests/crash
+crash: $(READY)  ## real processes, really killed: every fault of every instrument
+	$(BIN)/python -m pytest tests/crash tests/soak -m "long or not long"
+
+crash-peers: $(READY)  ## kills and flipped bits, for holdfast and its peers: writes benchmarks/crash.md
+	$(BIN)/python -m benchmarks.crash
 
 soak: $(READY)  ## a training that is killed every few seconds for an hour, on a small disk that fills: needs root; MINUTES=60
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
