@@ -148,7 +148,7 @@ def _can_be(point, error):
 def test_killed_at_some_calls(forks, tmp_path, expected, name):
     """Killed right before a few calls of each scenario, and amid a write: all is kept, and the run goes on."""
     dice, known = chance(f"points of {name}"), expected(name)
-    for point in dice.sample(known.points, 4 * FACTOR):
+    for point in dice.sample(known.points, 2 * FACTOR):
         kill(forks, tmp_path, name, known, at=point)
     writes = [point for point in known.points if point.call in WRITES]
     kill(forks, tmp_path, name, known, at=dice.choice(writes), do="torn")
@@ -158,7 +158,7 @@ def test_killed_at_some_calls(forks, tmp_path, expected, name):
 def test_some_calls_fail(forks, tmp_path, expected, name):
     """A few calls of each scenario fail: what comes out is an error of ours or the right end, never a loss."""
     dice, known = chance(f"errors of {name}"), expected(name)
-    for point, error in dice.sample(failures(known.points), 3 * FACTOR):
+    for point, error in dice.sample(failures(known.points), 2 * FACTOR):
         fail(forks, tmp_path, name, known, at=point, error=error)
 
 
