@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FUZZ ?= 60
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash fuzz bench clean
+.PHONY: demo test check parity docs crash crash-peers soak fuzz bench clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,14 @@ check: $(READY)  ## style, types, layers
 parity: $(READY)  ## the same files as Lightning's class, in all seeded configurations
 	$(BIN)/python -m pytest -m long tests/parity
 
-crash: $(READY)  ## all points of all crash tests: killed processes, cut power; says how many
-	$(BIN)/python -m pytest -m "long or not long" tests/crash
+crash: $(READY)  ## all points of all crash tests: killed processes, failing calls, cut power; says how many
+	$(BIN)/python -m pytest -m "long or not long" tests/crash tests/soak tests/model
+
+crash-peers: $(READY)  ## kills and flipped bits, for holdfast and its peers: writes benchmarks/crash.md
+	$(BIN)/python -m benchmarks.crash
+
+soak: $(READY)  ## a training that is killed every few seconds for an hour, on a small disk that fills: needs root; MINUTES=60
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 fuzz: $(READY)  ## the readers against made-up files, for FUZZ seconds
 	$(BIN)/python -m tests.fuzz.readers $(FUZZ)
