@@ -117,7 +117,7 @@ def _train(tell, folder, words, steps, width, *, after=lambda: None):
     torch.set_num_threads(1)
     random.seed(7)
     model, optimizer, schedule = parts(width)
-    made = {"model": model, "optimizer": optimizer, "lr_scheduler": schedule, "on_save_error": "raise"}
+    made = {"model": model, "optimizer": optimizer, "lr_scheduler": schedule, "on_error": "raise"}
     with Checkpointer(folder, **made, **words) as ckpt:
         start = ckpt.resume()
         tell({"resumed": start.step, "missed": list(start.missed), "digest": digest_of_parts(model, optimizer)})

@@ -43,7 +43,7 @@ def train(folder, tell, stopped, every):
     warnings.showwarning = lambda message, *_, **__: tell({"warned": str(message)})
     model, optimizer = parts()
     words = {"monitor": "loss", "save_top_k": TOP, "save_last": True, "train_time_interval": timedelta(seconds=every)}
-    with Checkpointer(folder, model=model, optimizer=optimizer, on_save_error="warn", **words) as ckpt:
+    with Checkpointer(folder, model=model, optimizer=optimizer, on_error="warn", max_failures=10**6, **words) as ckpt:
         start = ckpt.resume()
         tell({"resumed": start.step, "missed": list(start.missed), "digest": digest_of_parts(model, optimizer)})
         acknowledged = Acknowledged(ckpt)
