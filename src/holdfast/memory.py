@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
+import sys
 
 PAGE = 4096  # bytes; no disk has larger logical blocks, and no common machine smaller pages
 _HUGE = 1 << 21
 _POPULATE_WRITE = 23  # linux/mman.h, since 5.14
+_WIPE_ON_FORK, _KEEP_ON_FORK = 18, 19  # the same, since 4.14
 
 
 def allocate(size: int) -> mmap.mmap:
@@ -22,15 +25,23 @@ def allocate(size: int) -> mmap.mmap:
 
 
 def keep_from_children(memory: mmap.mmap) -> None:
-    """Leave the memory out of processes that are forked: they would copy each page that changes here."""
-    if hasattr(mmap, "MADV_DONTFORK"):
-        memory.madvise(mmap.MADV_DONTFORK)
+    """Give processes that are forked none of the pages: they would copy each that changes here.
+
+    They have zeros in their place. Left out altogether, the range would be free there, and soon something
+    else's, which the end of this object would then take away.
+    """
+    _advise(memory, _WIPE_ON_FORK)
 
 
 def show_to_children(memory: mmap.mmap) -> None:
     """Let processes that are forked see the memory again, each page until it changes in either."""
-    if hasattr(mmap, "MADV_DOFORK"):
-        memory.madvise(mmap.MADV_DOFORK)
+    _advise(memory, _KEEP_ON_FORK)
+
+
+def _advise(memory: mmap.mmap, advice: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an older kernel: a child has the pages, until they change
+            memory.madvise(advice)
 
 
 def touch(memory: mmap.mmap) -> None:

@@ -112,16 +112,13 @@ class Shelf:
 
     def damage(self, value, *, is_last, torn):
         """Say that the bytes of a file are damaged: of both its names, where they share them."""
+        known = [self.last] if is_last else [item for item in self.ranked if item.value == value]
+        orders = {item.order for item in known}
         if not is_last or self.shares:
-            hit = [replace(item, damaged=True, torn=torn) if item.value == value else item for item in self.ranked]
+            hit = [replace(item, damaged=True, torn=torn) if item.order in orders else item for item in self.ranked]
             self.ranked = hit
-        if self.last is not None and self.last.value == value and (is_last or self.shares):
+        if self.last is not None and self.last.order in orders and (is_last or self.shares):
             self.last = replace(self.last, damaged=True, torn=torn)
-
-    def keep_only(self, ranked, last):
-        """After a kill: take note of what of the two possible worlds is there."""
-        self.ranked = [item for item in self.ranked if item.value in ranked]
-        self.last = self.last if self.last is not None and self.last.value == last else None
 
     def _set_aside(self, item, *, is_last):
         if not self.sets_aside:

@@ -275,7 +275,7 @@ class ModelCheckpointCore(RunMixin):
         if not self._began and not is_idle(trainer):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
         self._began = False
-        self._pending, self._saver = [], None
+        self._pending, self._saver, self._stamps = [], None, {}
         self._watch = MetricWatch()
         self._let_go()
 
