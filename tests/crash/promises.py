@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import holdfast
 from holdfast.front.opening import checkpoints
 from tests.crash.harness import DEPTH, leftovers
-from tests.crash.scenarios import RUN, acknowledged, of_file, opened
+from tests.crash.power_scenarios import RUN, acknowledged, of_file, opened
 from tests.crash.training import batches, digest, learn
 
 

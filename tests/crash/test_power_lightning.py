@@ -11,8 +11,8 @@ from holdfast.lightning import ModelCheckpoint
 from holdfast.testing import power
 from tests.crash.counts import count
 from tests.crash.harness import leftovers
+from tests.crash.power_scenarios import RUN, watch
 from tests.crash.promises import Promises, assert_there, listed
-from tests.crash.scenarios import RUN, watch
 from tests.support.lightning_models import Scripted, loader, trainer
 
 SCORES = (5.0, 3.0, 4.0, 2.0, 1.0, 0.5)

@@ -10,11 +10,11 @@ import pytest
 
 from holdfast.testing import power
 from holdfast.testing.tracing import processes
-from tests.crash import mutants
+from tests.crash import power_mutants as mutants
 from tests.crash.counts import count
 from tests.crash.disks import Disk, cut, why_not
+from tests.crash.power_scenarios import SCENARIOS, scenario
 from tests.crash.promises import Promises, assert_kept
-from tests.crash.scenarios import SCENARIOS, scenario
 
 CALLS = ("fsync", "rename", "link", "unlink", "mkdir", "rmdir", "pwrite", "write", "ftruncate")
 CUT, THROUGH = 7, 0
