@@ -16,7 +16,7 @@ from holdfast import Checkpointer
 from holdfast.storage import blocks
 from holdfast.storage.local import LocalStore
 from holdfast.testing.power import mark
-from tests.crash import mutants
+from tests.crash import power_mutants as mutants
 from tests.crash.training import batches, digest, learn, loss_at, parts
 
 RUN = "runs/line"  # two folders that are made by the first save

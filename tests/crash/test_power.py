@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.testing import power
-from tests.crash import mutants
+from tests.crash import power_mutants as mutants
 from tests.crash.counts import count
 from tests.crash.power_promises import Promises, assert_kept
 from tests.crash.power_scenarios import SCENARIOS, scenario

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.testing import power
 from holdfast.testing.tracing import processes
-from tests.crash import mutants
+from tests.crash import power_mutants as mutants
 from tests.crash.counts import count
 from tests.crash.disks import Disk, cut, why_not
 from tests.crash.power_promises import Promises, assert_kept
