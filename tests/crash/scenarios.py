@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from holdfast import Checkpointer
-from tests.crash.training import learn, loss_at, parts
+from holdfast.storage.local import LocalStore
+from tests.crash.training import learn, loss_at, parts, put_in_place
 from tests.support.bits import Acknowledged, digest_of_parts
 
 EVERY = {"every_n_train_steps": 1}
@@ -83,6 +84,12 @@ def train(tell, folder, name):
     """Train through a scenario from wherever the folder says."""
     scenario = SCENARIOS[name]
     _train(tell, folder, scenario.words, scenario.steps, scenario.width)
+
+
+def train_in_place(tell, folder, name):
+    """The same with a saver that is known to be wrong: it writes under the final name."""
+    LocalStore.put = put_in_place
+    train(tell, folder, name)
 
 
 def prepare(tell, folder, name):
