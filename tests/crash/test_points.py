@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from holdfast.testing.kills import Forks, can_trace
+from holdfast.testing.kills import Forks, Point, can_trace
 from tests.crash import promises
 from tests.crash.counts import count
 from tests.crash.promises import TRAIN, assert_finished, assert_goes_on, assert_kept
@@ -160,6 +160,16 @@ def test_some_calls_fail(forks, tmp_path, expected, name):
     dice, known = chance(f"errors of {name}"), expected(name)
     for point, error in dice.sample(failures(known.points), 2 * FACTOR):
         fail(forks, tmp_path, name, known, at=point, error=error)
+
+
+@pytest.mark.parametrize("number", [2, 7])
+def test_a_wrong_saver_is_found_out(forks, tmp_path, expected, number):
+    """These tests can fail: a saver that writes under the final name is caught by a kill amid a write."""
+    name, folder = "last replacing", str(tmp_path / "run")
+    ended = forks.run(f"{TRAIN}_in_place", folder, name, watch=folder, at=Point("write", number), do="torn")
+    assert (ended.reached, ended.code) == (True, KILLED)
+    with pytest.raises(AssertionError, match="is listed and damaged"):
+        assert_kept(folder, name, ended, expected(name))
 
 
 CASES = [(name, part) for name in sorted(SCENARIOS) for part in range(PARTS)]

@@ -153,7 +153,7 @@ def _child(order, gate):
     os._exit(0)
 
 
-def _put_in_place(store, name, chunks, *, over="", gate=None):
+def put_in_place(store, name, chunks, *, over="", gate=None):
     """Write a checkpoint as most programs do: under its own name from the first byte."""
     os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
     with open(store.path(name), "wb", buffering=0) as file:
@@ -164,7 +164,7 @@ def main():
     """Serve; with ``--in-place`` as a saver that is known to be wrong."""
     torch.set_num_threads(1)
     if "--in-place" in sys.argv:
-        LocalStore.put = _put_in_place
+        LocalStore.put = put_in_place
     digests = {words: train_without_checkpoints(width_of(words)) for words in (*WORDS, *BEHIND)}
     print(json.dumps(digests), flush=True)  # noqa: T201 - the answer
     for line in iter(sys.stdin.readline, ""):
