@@ -229,12 +229,13 @@ def test_requests(step, ranked_step, known, validated, k):
 @examples(100)
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.booleans())
 def test_signals(step, ranked_step, last_step, preempted_step, save_last):
-    """A signal leaves this very state for a resume, once: as ``last`` if that is asked for, else by a name of its own."""
+    """A signal leaves this very state for a resume, once: as ``last`` if that is asked for, else by its own name."""
     ledger = Ledger(ranked_step=ranked_step, last_step=last_step, preempted_step=preempted_step, deferred="waiting")
     verdict = decide(make_settings(save_last=save_last), Moment(Event.SIGNAL, step, 0), ledger)
     there = step in (0, ranked_step, last_step, preempted_step)
     assert verdict.last == (save_last and step not in (0, last_step))
     assert verdict.preempted == (not save_last and not there)
     assert verdict.saves or there
-    assert not (verdict.ranked or verdict.exception)
+    assert not verdict.ranked
+    assert not verdict.exception
     assert verdict.deferred == "waiting"
