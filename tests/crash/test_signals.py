@@ -16,7 +16,7 @@ from tests.support.running import PYTHONPATH
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
 WORDS = {"last": {}, "own name": {"save_last": False}}
-ENDED_BY_LIGHTNING = {signal.SIGINT: 1, signal.SIGTERM: 1}  # Lightning makes an exit of these
+ENDED_BY_LIGHTNING = {signal.SIGINT: 1, signal.SIGTERM: 0}  # Lightning makes an exit of these
 
 
 def told_step(outcome):
@@ -27,32 +27,52 @@ def newest(folder):
     return max(steps(folder).values(), default=0)
 
 
-def interrupt(trainer, folder, words, number, *, dice, laps):
-    """Send the signal to run after run of a plain loop; each has to save all the steps that it told of."""
-    caught = 0
-    for _ in range(laps):
-        before = survey(folder)
-        order = {"kill_after": dice.uniform(0.02, 0.12), "by": number, "given": WORDS[words]}
-        outcome = trainer.run(folder, "epochs", **order)
-        assert outcome.code in (0, -number), outcome.acks
-        assert_sound(folder, outcome, before, rest=0)
-        if outcome.code:
-            caught += bool(told_step(outcome))
-            # The last state of a whole run is kept, or not, as the words say.
-            assert newest(folder) >= told_step(outcome) or told_step(outcome) == EPOCHS * BATCHES, "a step was lost"
-    return caught
+def delays(dice):
+    """Times to wait before the signal, short and long ones: how fast a machine trains is not known."""
+    while True:
+        yield dice.uniform(0.01, dice.choice([0.05, 0.15, 0.5, 1.5]))
+
+
+def interrupt(run, folder, number, *, dice, wanted):
+    """Send the signal to run after run until that many were hit amid the training; return the last folder.
+
+    Each of them has to save all the steps that it told of. A run that gets through is followed by a fresh one.
+    """
+    caught, lap, waits = 0, 0, delays(dice)
+    for _ in range(wanted * 40):
+        place = f"{folder}-{lap}"
+        before = survey(place)
+        outcome = run(place, kill_after=next(waits), by=number)
+        assert outcome.code in (0, -number, ENDED_BY_LIGHTNING.get(number, 0)), outcome.acks
+        assert_sound(place, outcome, before, rest=0)
+        if outcome.digest is not None or told_step(outcome) == EPOCHS * BATCHES:
+            lap += 1  # the last state of a whole run is kept, or not, as the words say
+            continue
+        if told_step(outcome):
+            caught += 1
+            assert newest(place) >= told_step(outcome), "a step was lost"
+        if caught == wanted:
+            return place
+    pytest.fail("no signal came amid the training")
+
+
+def plain(trainer, words):
+    return lambda folder, **order: trainer.run(folder, "epochs", given=WORDS[words], **order)
+
+
+def fit(trainer):
+    return lambda folder, **order: trainer.run(folder, "fit", act="fit", given={"every_n_epochs": 1}, **order)
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=str)
 @pytest.mark.parametrize("words", sorted(WORDS))
 def test_a_plain_loop_that_is_interrupted_at_random_moments(trainer, tmp_path, words, number):
     """No finished step is lost, nothing unfinished is left, and the run ends with the weights of an undisturbed one."""
-    dice = chance(f"{words} {number}")
-    caught = interrupt(trainer, tmp_path / "run", words, number, dice=dice, laps=4 * FACTOR)
-    done = trainer.run(tmp_path / "run", "epochs", given=WORDS[words])
+    run = plain(trainer, words)
+    folder = interrupt(run, tmp_path / "run", number, dice=chance(f"{words} {number}"), wanted=2 * FACTOR)
+    done = run(folder)
     assert (done.code, done.digest) == (0, trainer.digests["epochs"])
-    assert leftovers(tmp_path / "run") == []
-    assert caught, "no signal came amid the training"
+    assert leftovers(folder) == []
 
 
 @pytest.mark.long
@@ -60,44 +80,35 @@ def test_a_plain_loop_that_is_interrupted_at_random_moments(trainer, tmp_path, w
 @pytest.mark.parametrize("words", sorted(WORDS))
 def test_a_plain_loop_that_is_interrupted_very_often(trainer, tmp_path, words, number):
     """The same, some hundred times."""
-    dice = chance(f"often {words} {number}")
+    run, dice = plain(trainer, words), chance(f"often {words} {number}")
     for lap in range(40):
-        interrupt(trainer, tmp_path / str(lap), words, number, dice=dice, laps=4)
-        done = trainer.run(tmp_path / str(lap), "epochs", given=WORDS[words])
+        folder = interrupt(run, tmp_path / str(lap), number, dice=dice, wanted=3)
+        done = run(folder)
         assert (done.code, done.digest) == (0, trainer.digests["epochs"])
-        assert leftovers(tmp_path / str(lap)) == []
+        assert leftovers(folder) == []
 
 
-def fit(trainer, folder, **order):
-    return trainer.run(folder, "fit", act="fit", given={"every_n_epochs": 1}, **order)
-
-
-def interrupt_fits(trainer, tmp_path, number, laps):
-    whole = fit(trainer, tmp_path / "whole")
-    dice, caught = chance(f"fits {number}"), 0
-    for _ in range(laps):
-        outcome = fit(trainer, tmp_path / "run", kill_after=dice.uniform(0.05, 0.25), by=number)
-        assert outcome.code in (0, -number, ENDED_BY_LIGHTNING.get(number, 0)), outcome.acks
-        if outcome.code and told_step(outcome):
-            caught += 1
-            assert newest(tmp_path / "run") >= told_step(outcome), "a step was lost"
-    done = fit(trainer, tmp_path / "run")
-    assert (done.code, done.digest) == (0, whole.digest)
-    assert leftovers(tmp_path / "run") == []
-    return caught
+def interrupt_fits(trainer, tmp_path, number, *, laps, wanted):
+    run, dice = fit(trainer), chance(f"fits {number}")
+    whole = run(tmp_path / "whole")
+    for lap in range(laps):
+        folder = interrupt(run, tmp_path / str(lap), number, dice=dice, wanted=wanted)
+        done = run(folder)
+        assert (done.code, done.digest) == (0, whole.digest)
+        assert leftovers(folder) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=str)
 def test_a_fit_that_is_interrupted_at_random_moments(trainer, tmp_path, number):
     """The same under Lightning, which has a meaning of its own for some of the signals."""
-    assert interrupt_fits(trainer, tmp_path, number, 4), "no signal came amid the training"
+    interrupt_fits(trainer, tmp_path, number, laps=1, wanted=2)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", SIGNALS, ids=str)
 def test_a_fit_that_is_interrupted_often(trainer, tmp_path, number):
     """The same with every signal, more often."""
-    assert interrupt_fits(trainer, tmp_path, number, 30)
+    interrupt_fits(trainer, tmp_path, number, laps=10, wanted=3)
 
 
 TWICE = """

@@ -224,3 +224,18 @@ def test_requests(step, ranked_step, known, validated, k):
     assert verdict.ranked == (new and known)
     assert verdict.missing == (new and not known)
     assert verdict.fatal == (new and not known and validated)
+
+
+@examples(100)
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.booleans())
+def test_signals(step, ranked_step, last_step, preempted_step, save_last):
+    """A signal leaves this very state for a resume, once: as ``last`` if that is asked for, else by its own name."""
+    ledger = Ledger(ranked_step=ranked_step, last_step=last_step, preempted_step=preempted_step, deferred="waiting")
+    verdict = decide(make_settings(save_last=save_last), Moment(Event.SIGNAL, step, 0), ledger)
+    there = step in (0, ranked_step, last_step, preempted_step)
+    assert verdict.last == (save_last and step not in (0, last_step))
+    assert verdict.preempted == (not save_last and not there)
+    assert verdict.saves or there
+    assert not verdict.ranked
+    assert not verdict.exception
+    assert verdict.deferred == "waiting"
