@@ -17,6 +17,8 @@ from holdfast.storage import Store
 EXTENSION = ".ckpt"
 _ASIDE = ".damaged"  # behind the name of a checkpoint that was found damaged and kept for people to look at
 _IS_ASIDE = re.compile(re.escape(_ASIDE) + r"(-\d+)?$")
+_BEGINNING = 64  # bytes that are zeros in no file of any kind, but in one that a power cut has emptied
+_LEAST = 4  # bytes in which the beginning of a file of any kind can be told
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,19 @@ def _look(store: Store, name: str, size: int) -> Found:
     if size == 0:
         return Found(name, path, size, problem="the file: it is empty", damaged=True)
     try:
-        facts = reading.read_facts(BlobSource(store, name, size))
+        source = BlobSource(store, name, size)
+        facts = reading.read_facts(source)
+        blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     except DamagedCheckpointError as error:
         return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True)
     except NewerFormatError as error:
         return Found(name, path, size, problem=error.problem)
     except OSError as error:
         return Found(name, path, size, problem=str(error))
+    if blank or size < _LEAST:
+        return Found(
+            name, path, size, problem="the file: nothing of it was ever written, or only its beginning is left"
+        )
     return Found(name, path, size, facts)
 
 

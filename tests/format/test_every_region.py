@@ -90,6 +90,20 @@ def test_every_damage_is_refused_and_named(pair):
                 assert caught.value.record.startswith(expected(damage.region)), damage.what
 
 
+@pytest.mark.parametrize("made", [bytes(5000), b"P", b"PK\3"], ids=["zeros", "one byte", "three bytes"])
+def test_what_a_power_cut_has_emptied_is_not_passed_over_in_silence(tmp_path, made, capsys):
+    """A checkpoint of zeros, or of a few bytes, is warned of by a resume and listed as damaged."""
+    path = put(tmp_path / "x.ckpt", made)
+    with (
+        pytest.warns(UserWarning, match=r"passed over.*x\.ckpt"),
+        Checkpointer(tmp_path, model=torch.nn.Linear(1, 1)) as checkpointer,
+    ):
+        assert checkpointer.resume().path is None
+    assert main(["ls", str(tmp_path)]) == 1
+    assert main(["verify", path]) == 1
+    assert "damaged: the file: " in capsys.readouterr().out
+
+
 def doors(path):
     """Each way to a state or a verdict; all are to refuse."""
     from holdfast.lightning import CheckpointIO
@@ -131,7 +145,15 @@ def test_damage_costs_no_memory(pair, large, tmp_path):
         one, two = ({"x": torch.full((1 << 20,), value), "y": [torch.ones(3)] * 9} for value in (1.0, 2.0))
         data, other = content(save(tmp_path / "1.ckpt", one)), content(save(tmp_path / "2.ckpt", two))
     whole, twin = put(tmp_path / "whole.ckpt", data), put(tmp_path / "other.ckpt", other)
-    command = [sys.executable, "-m", "tests.format.damage_child", whole, twin, str(tmp_path / "x.ckpt"), "4096"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.format.damage_child",
+        whole,
+        twin,
+        str(tmp_path / "x.ckpt"),
+        "29" if large else "1",
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=True)
     for line in done.stdout.splitlines():
         told = json.loads(line)
