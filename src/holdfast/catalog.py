@@ -109,7 +109,11 @@ def _look(store: Store, name: str, size: int) -> Found:
         return Found(name, path, size, problem=str(error))
     if blank or size < _LEAST:
         return Found(
-            name, path, size, problem="the file: nothing of it was ever written, or only its beginning is left"
+            name,
+            path,
+            size,
+            problem="the file: nothing of it was ever written, or only its beginning is left",
+            damaged=blank,
         )
     return Found(name, path, size, facts)
 
