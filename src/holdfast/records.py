@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 FORMAT_VERSION = 1
 
@@ -14,7 +14,8 @@ EXCEPTION = "exception"
 PREEMPTED = "preempted"
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True)
+class Record:
     """One record of a checkpoint file: its name without the archive's prefix, bytes, CRC-32."""
 
     name: str

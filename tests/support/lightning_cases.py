@@ -51,7 +51,7 @@ def step_of(path):
 
 def steps(folder):
     """The steps of every checkpoint in a folder, sorted."""
-    return sorted(step_of(os.path.join(folder, name)) for name in names(folder))
+    return sorted(step_of(os.path.join(folder, name)) for name in names(folder) if not name.startswith("."))
 
 
 def run_script(source, *arguments, timeout=300):
