@@ -123,7 +123,7 @@ def leave(one: object) -> None:
     finally:
         for number in [number for number in _handlers if not _is_wanted(number)]:
             handler = _handlers.pop(number)
-            if signal.getsignal(number) is handler:
+            if _stands(number, handler):
                 signal.signal(number, handler.earlier)
 
 
@@ -166,14 +166,14 @@ def _act(number: int, handler: _Handler) -> None:
     """Let a signal do what it does without us; listen again if that was to go on."""
     _state["delivering"] = True
     try:
-        if signal.getsignal(number) is not handler:  # somebody's own handler stands above ours, and was called
+        if not _stands(number, handler):  # somebody's own handler stands above ours, and was called
             handler.hand_on(number, None)
             return
         signal.signal(number, handler.earlier)
         if handler.earlier is signal.SIG_DFL:
             _prepare_to_end()
         signal.raise_signal(number)
-        if signal.getsignal(number) is handler.earlier:
+        if _stands(number, handler.earlier):
             signal.signal(number, handler)
     finally:
         _state["delivering"] = False
@@ -207,6 +207,10 @@ def _has_native_handler(number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+def _stands(number: int, handler: Any) -> bool:
+    return signal.getsignal(number) is handler
+
+
 def _is_wanted(number: int) -> bool:
     return any(number in signals for signals in list(_listeners.values()))
 
@@ -231,7 +235,7 @@ def _forget() -> None:
     _state.update(delivering=False, hurried=False)
     for number in _KILLS_AT_ONCE:
         handler = _handlers.get(number)
-        if handler is not None and signal.getsignal(number) is handler:
+        if handler is not None and _stands(number, handler):
             signal.signal(number, handler.earlier)
 
 

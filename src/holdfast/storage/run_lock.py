@@ -20,7 +20,12 @@ from dataclasses import dataclass, field
 
 from holdfast.errors import DirectoryInUseError
 from holdfast.storage.local import make_folders
-from holdfast.storage.locks import RUN_LOCK, fcntl, unlock
+from holdfast.storage.locks import RUN_LOCK, unlock
+
+try:
+    import fcntl
+except ImportError:  # no flock on this system: nobody's directory is known to be in use
+    fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _FLAGS = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK if fcntl is not None else 0  # a pipe would wait
