@@ -113,7 +113,7 @@ def _look(store: Store, name: str, size: int) -> Found:
             path,
             size,
             problem="the file: nothing of it was ever written, or only its beginning is left",
-            damaged=blank,
+            damaged=True,
         )
     return Found(name, path, size, facts)
 

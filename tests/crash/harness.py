@@ -178,9 +178,9 @@ def contents(folder):
 
 
 def leftovers(folder):
-    """The temporaries in a folder."""
+    """The temporaries in a folder; the lock of a run that was killed holds nothing, and is taken over."""
     found = [name for _, _, files in os.walk(folder) for name in files]
-    return [name for name in found if name.startswith(".holdfast-")]
+    return [name for name in found if name.startswith(".holdfast-") and name != RUN_LOCK]
 
 
 def steps(folder):

@@ -35,7 +35,7 @@ def sites():
     with open(local.__file__) as file:
         tree = ast.parse(file.read())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return [site for function in functions for site in _sites_in(function)]
+    return [site for function in functions for site in _sites_in(function) if str(site) not in ELSEWHERE]
 
 
 def _sites_in(function):
@@ -153,5 +153,8 @@ EXPOSED = {
     "remove, sync 1": "waiting",
     "remove, sync 2": "folders",
     "_open_spare, sync 1": "recycled",
-    "_make_folders, sync 1": "first save",
+    "make_folders, sync 1": "first save",
 }
+# Syncs of what no training waits for: a damaged file would be set aside again, and keys are made by hand.
+# Their order of calls is tested beside the store.
+ELSEWHERE = frozenset({"move, sync 1", "write_new, sync 1", "write_new, sync 2"})

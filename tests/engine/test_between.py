@@ -170,7 +170,8 @@ def test_a_save_from_a_signal_handler_is_refused(tmp_path, monkeypatch):
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with Checkpointer(tmp_path, model=model, every_n_train_steps=1, async_save=True) as ckpt:
+        words = {"every_n_train_steps": 1, "async_save": True, "save_on_signal": False}
+        with Checkpointer(tmp_path, model=model, **words) as ckpt:
             monkeypatch.setattr(saver_module, "capture", capture)
             ckpt.step()
     finally:

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from holdfast.storage import RUN_LOCK
 from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, loader, names, run_script, step_of, steps
 from tests.support.lightning_models import trainer
 
@@ -78,8 +79,7 @@ def test_a_last_that_a_kill_spared_is_removed(tmp_path, save_top_k, source):
     done = run_script(KILLED_BEFORE_THE_OLD_LAST_WENT, folder, save_top_k)
     assert done.returncode == 9, done.stderr
     ranked = ["epoch=1-step=4.ckpt"] if save_top_k else []
-    killed_with = ".holdfast-run.lock"  # which nobody holds any more
-    assert names(folder) == sorted(["epoch=0-last.ckpt", "epoch=1-last.ckpt", *ranked, killed_with])
+    assert names(folder) == sorted([RUN_LOCK, "epoch=0-last.ckpt", "epoch=1-last.ckpt", *ranked])
     assert set(steps(folder)) == {2, 4}
     cb = ModelCheckpoint(folder, monitor="val_loss", save_top_k=save_top_k, save_last=True)
     cb.CHECKPOINT_NAME_LAST = "{epoch}-last"

@@ -22,7 +22,7 @@ PRECIOUS = b"what a user has put there"
 class Home:
     """A directory or a URL."""
 
-    shares_last: bool  # which is also whether what is damaged can be set aside
+    shares_last: bool
 
     def contents(self):
         """The checkpoints that are listed: ``(path, whether it is last)``."""

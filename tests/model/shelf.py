@@ -25,8 +25,6 @@ class Shelf:
 
     Attributes:
         k, monitored, largest, keeps_last: the words of the run.
-        sets_aside: whether damaged files that were found are renamed; where not, they are found again.
-        left: such files, and whether they are ``last``.
         shares: whether ``last`` is a second name of the ranked checkpoint of the same save.
         protected: the value that the run resumed from, where that is a file of its own.
         last_step: the step at which ``last`` was brought up to the training; 0 if it was not yet.
@@ -39,13 +37,11 @@ class Shelf:
     largest: bool
     keeps_last: bool
     shares: bool
-    sets_aside: bool
     ranked: list[Saved] = field(default_factory=list)
     last: Saved | None = None
     protected: int | None = None
     last_step: int = 0
     orders: int = 0
-    left: list[tuple[Saved, bool]] = field(default_factory=list)
 
     def save(self, value, step, score):
         """An epoch has ended: save what its score admits, then forget what nobody wants."""
@@ -94,10 +90,7 @@ class Shelf:
         That is the damaged ones that are newer, and all that are torn: nobody can tell how old they are.
         """
         self.protected, known = None, self.candidates()
-        passed = [item.value for item, _ in (*known, *self.left) if item.torn]
-        whole = [item for item, _ in known if not item.damaged]
-        newest = whole[0].order if whole else 0
-        passed += [item.value for item, _ in self.left if not item.torn and item.order > newest]
+        passed = [item.value for item, _ in known if item.torn]
         for item, is_last in [pair for pair in known if pair[0].torn]:
             self._set_aside(item, is_last=is_last)
         for item, is_last in self.candidates():
@@ -121,8 +114,6 @@ class Shelf:
             self.last = replace(self.last, damaged=True, torn=torn)
 
     def _set_aside(self, item, *, is_last):
-        if not self.sets_aside:
-            self.left.append((item, is_last))
         if is_last:
             self.last = None
         else:

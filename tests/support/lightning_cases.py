@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint as Stock
 
 from holdfast.lightning import ModelCheckpoint
+from holdfast.storage import RUN_LOCK
 from tests.support.lightning_models import Scripted, loader, trainer
 from tests.support.running import PYTHONPATH, everything
 
@@ -50,8 +51,8 @@ def step_of(path):
 
 
 def steps(folder):
-    """The steps of every checkpoint in a folder, sorted."""
-    return sorted(step_of(os.path.join(folder, name)) for name in names(folder) if not name.startswith("."))
+    """The steps of every checkpoint in a folder, sorted; a dead run's lock is none."""
+    return sorted(step_of(os.path.join(folder, name)) for name in names(folder) if name != RUN_LOCK)
 
 
 def run_script(source, *arguments, timeout=300):

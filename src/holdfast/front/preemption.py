@@ -212,6 +212,10 @@ def _has_native_handler(number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+def _stands(number: int, handler: Any) -> bool:
+    return signal.getsignal(number) is handler
+
+
 def _is_wanted(number: int) -> bool:
     return any(number in signals for signals in list(_listeners.values()))
 

@@ -24,7 +24,7 @@ from holdfast.storage.locks import RUN_LOCK, unlock
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system
+except ImportError:  # no flock on this system: nobody's directory is known to be in use
     fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
