@@ -134,14 +134,13 @@ class Checkpointer(LoopResuming):
         if not (settings.save_weights_only and save_on_signal is True):  # nobody could resume from those
             self._signals = signals
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
-        identity = identity_of(settings)
-        self._run = Run(
-            settings,
-            open_store(self.dirpath),
-            self._agree(lambda: shared_run_id(self.dirpath, identity.owner)),
-            identity.owner,
-            clock=clock or SystemClock(),
-        )
+        owner = identity_of(settings).owner
+        run_id = self._agree(lambda: shared_run_id(self.dirpath, owner))
+        self._take_up(Run(settings, open_store(self.dirpath), run_id, owner, clock=clock or SystemClock()))
+
+    def _take_up(self, run: Run) -> None:
+        """Take the directory, clear it, and stand where the others of the same loop do."""
+        self._run = run
         self._agree(self._own)
         if self._alone:
             prepare(self, self._signals)
@@ -154,7 +153,7 @@ class Checkpointer(LoopResuming):
         self._measured_at = -1
         self._time_checked = self._run.clock.monotonic()
         self._told: set[str] = set()
-        self._adopt(standing(self._ledger, settings), self._path)
+        self._adopt(standing(self._ledger, run.settings), self._path)
         for name in self._agree(lambda: self._run.store.sweep(self._run.depth)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
         for other in self._beside():

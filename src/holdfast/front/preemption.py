@@ -197,11 +197,6 @@ def _install(number: int) -> None:
     signal.signal(number, handler)
 
 
-def _stands(number: int, handler: object) -> bool:
-    """Tell whether this is what a signal calls now."""
-    return signal.getsignal(number) is handler
-
-
 def _has_native_handler(number: int) -> bool:
     """Tell whether a handler was set past Python, which knows nothing of it. Only Linux says so."""
     try:

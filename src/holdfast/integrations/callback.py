@@ -19,10 +19,7 @@ from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.words import Event, admits, open_store
 from holdfast.integrations.callback_run import RunMixin
 from holdfast.integrations.freshness import MetricWatch
-from holdfast.integrations.trainer_facts import (
-    is_idle,
-    live_objects,
-)
+from holdfast.integrations.trainer_facts import is_idle, live_objects
 from holdfast.records import Lineage
 
 log = logging.getLogger("holdfast")
