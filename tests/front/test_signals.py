@@ -16,6 +16,14 @@ from tests.front.loops import names, step_of
 USR1 = signal.SIGUSR1
 
 
+@pytest.fixture(autouse=True)
+def nobody_else_listens():
+    """What other tests of this process have left open would keep each signal waiting for a step of theirs."""
+    for one in list(preemption._listeners):
+        preemption.leave(one)
+    preemption.asked.clear()
+
+
 @pytest.fixture
 def heard():
     """A handler of the user's own for SIGUSR1, which takes down the files that it finds."""

@@ -9,6 +9,7 @@ import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from holdfast.front import preemption
 from tests.support.lightning_cases import ModelCheckpoint, fit, names, step_of
 from tests.support.lightning_parts import Probe
 
@@ -22,6 +23,14 @@ class SendAt:
     def __call__(self, trainer):
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_listens():
+    """What other tests of this process have left open would keep each signal waiting for a step of theirs."""
+    for one in list(preemption._listeners):
+        preemption.leave(one)
+    preemption.asked.clear()
 
 
 @pytest.fixture(autouse=True)
