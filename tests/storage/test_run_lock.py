@@ -17,7 +17,10 @@ OWNER = """
 import os, sys, time
 from holdfast import DirectoryInUseError
 from holdfast.storage import own_directory
-workers = int(sys.argv[2])
+workers, slow = int(sys.argv[2]), float(sys.argv[3])
+if slow:  # a child whose first act after the fork comes late, as on a busy machine
+    parent, close = os.getpid(), os.close
+    os.close = lambda descriptor: (os.getpid() != parent and time.sleep(slow), close(descriptor))
 try:
     own = own_directory(sys.argv[1], run="theirs", since="today")
 except DirectoryInUseError as error:
@@ -40,8 +43,8 @@ def start():
     """Start processes that take a directory; none outlives the test."""
     processes = []
 
-    def begin(folder, workers=0):
-        command = [sys.executable, "-c", OWNER, str(folder), str(workers)]
+    def begin(folder, workers=0, slow=0.0):
+        command = [sys.executable, "-c", OWNER, str(folder), str(workers), str(slow)]
         environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         processes.append(process)
@@ -71,9 +74,10 @@ def test_a_second_process_is_told_who_has_it(tmp_path, start):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_killed_owner_holds_nothing(tmp_path, start):
-    """After SIGKILL the directory is free at once, though the dead run's file and its forked workers are there."""
-    first = start(tmp_path, workers=2)
+@pytest.mark.parametrize("slow", [0.0, 0.3])
+def test_a_killed_owner_holds_nothing(tmp_path, start, slow):
+    """After SIGKILL the directory is free, though the dead run's file and its workers are there, forked only just."""
+    first = start(tmp_path, workers=2, slow=slow)
     _, pid, *workers = map(str, first.stdout.readline().split())
     os.kill(int(pid), signal.SIGKILL)
     first.wait()

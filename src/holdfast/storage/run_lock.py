@@ -30,6 +30,7 @@ except ImportError:  # no flock on this system: nobody's directory is known to b
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _FLAGS = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK if fcntl is not None else 0  # a pipe would wait
 _LOOKS, _LOOK = 40, 0.005  # how often, and every how many seconds, to look for what a holder writes of itself
+_DEAD_HOLDS = 2.0  # seconds for the children of a dead holder to close what they have inherited
 
 
 @dataclass
@@ -141,18 +142,43 @@ def _open(path: str) -> int:
 def _lock(descriptor: int, folder: str) -> _Held | None:
     """Lock an open file; return what this process has of it already.
 
+    A holder that is dead has it no longer, though a child that it forked just before may still come to close it.
+
     Raises:
         DirectoryInUseError: if another process has it.
 
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    until = time.monotonic() + _DEAD_HOLDS
+    while not _flock(descriptor):
         shared = _held.get(_key(descriptor))
         if shared is not None:
             return shared
-        raise DirectoryInUseError(folder, **_holder(descriptor)) from None
+        holder = _holder(descriptor)
+        if not _is_dead(holder) or time.monotonic() > until:
+            raise DirectoryInUseError(folder, **holder)
+        time.sleep(_LOOK)
     return None
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_dead(holder: dict[str, str]) -> bool:
+    """Tell whether the process that a holder names was one of this host and has ended."""
+    if holder.get("host") != socket.gethostname() or not holder["pid"].isdecimal():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's; a number that is none
+        return False
+    return False
 
 
 def _key(descriptor: int) -> tuple[int, int]:
