@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from holdfast.front.catalogue import Found, newest_first, read_manifest_at, scan_aside_path, scan_path
+from holdfast.front.catalogue import Found, is_directory, newest_first, read_manifest_at, scan_aside_path, scan_path
 from holdfast.front.words import Decision, Entry, plan
 from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Manifest
 
@@ -66,6 +66,11 @@ def look_at(path: str) -> list[Look]:
     ]
     reasons = _reasons(known)
     return [replace(look, kept=reasons.get(look.name, "")) for look in looks]
+
+
+def files_at(path: str) -> list[str]:
+    """Return the paths of the checkpoints of a directory; of a file, its own."""
+    return [look.path for look in look_at(path)] if is_directory(path) else [path]
 
 
 def look_aside(path: str) -> list[str]:

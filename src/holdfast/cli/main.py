@@ -11,10 +11,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
 
 from holdfast._version import __version__
-from holdfast.cli import commands
 from holdfast.errors import (
     EXIT_NOT_FOUND,
     EXIT_PROBLEM,
@@ -25,37 +24,27 @@ from holdfast.errors import (
     printable,
 )
 
+VERBS = {
+    "ls": "list the checkpoints of a directory, and why each one is kept",
+    "show": "print the manifest of one checkpoint",
+    "verify": "check every byte of a checkpoint, or of all in a directory",
+    "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
+    "keygen": "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with",
+}  # each in its own module of this package, which is imported only if it is asked for
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command; with the name of a verb, one that knows the arguments of that alone."""
     parser = argparse.ArgumentParser(prog="holdfast", description="Look at checkpoints and check them.")
     parser.add_argument("--version", action="version", version=f"holdfast {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    for name, run, target, text in (
-        ("ls", commands.ls, "DIR", "list the checkpoints of a directory, and why each one is kept"),
-        ("show", commands.show, "FILE", "print the manifest of one checkpoint"),
-        ("verify", commands.verify, "DIR|FILE", "check every byte of a checkpoint, or of all in a directory"),
-    ):
+    for name, text in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        verb.add_argument("path", metavar=target, help="a local path or an fsspec URL")
-        verb.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for programs")
-        verb.set_defaults(run=run)
-        if name == "verify":
-            verb.add_argument("--key", metavar="PUBLIC", help="also check that this key's owner has signed it")
-    _add_signing(verbs)
+        if only in (None, name):
+            module = import_module(f"holdfast.cli.{name}")
+            module.add_arguments(verb)
+            verb.set_defaults(run=module.run)
     return parser
-
-
-def _add_signing(verbs: Any) -> None:
-    text = "sign a checkpoint, or all in a directory, with an ed25519 key"
-    verb = verbs.add_parser("sign", help=text, description=text[0].upper() + text[1:] + ".")
-    verb.add_argument("path", metavar="DIR|FILE", help="a local path or an fsspec URL")
-    verb.add_argument("--key", metavar="PRIVATE", required=True, help="a PEM or OpenSSH file without a password")
-    verb.set_defaults(run=commands.sign)
-    text = "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with"
-    verb = verbs.add_parser("keygen", help=text, description=text[0].upper() + text[1:] + ".")
-    verb.add_argument("path", metavar="PATH", help="a local path at which there is nothing yet")
-    verb.set_defaults(run=commands.keygen)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name in letters that the terminal lacks is shown escaped
-    arguments = vars(build_parser().parse_args(argv))
-    run, path = arguments.pop("run"), arguments.pop("path")
-    del arguments["verb"]
+    given = sys.argv[1:] if argv is None else argv
+    verb = given[0] if given and given[0] in VERBS else None
+    options = build_parser(verb).parse_args(given)
     try:
-        code: int = run(path, **arguments)
+        code: int = options.run(options)
         sys.stdout.flush()
     except CheckpointNotFoundError as error:
         return _fail(error, EXIT_NOT_FOUND)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from holdfast.catalog import Found, newest_first, scan, scan_aside
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import reading
 from holdfast.records import Manifest
+from holdfast.scanning import Found, newest_first, scan, scan_aside
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 

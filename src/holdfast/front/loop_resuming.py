@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from holdfast.catalog import Found, scan, scan_aside
 from holdfast.engine import quiesce
 from holdfast.engine.globals import globals_of
 from holdfast.front.loop_saving import LoopSaving
@@ -25,6 +24,7 @@ from holdfast.front.standing import standing
 from holdfast.front.start import Skipped, Start
 from holdfast.policy.ledger import Ledger
 from holdfast.records import Facts, Lineage
+from holdfast.scanning import Found, scan, scan_aside
 from holdfast.storage import open_store, split_path
 
 log = logging.getLogger("holdfast")

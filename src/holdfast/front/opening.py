@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from holdfast.catalog import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
 from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
@@ -18,6 +17,7 @@ from holdfast.front.planning import Run
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST, PREEMPTED
+from holdfast.scanning import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
 from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
 
 __all__ = [

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from holdfast.catalog import Found, names_aside
 from holdfast.engine import verify
 from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError, printable
 from holdfast.front.start import Skipped
+from holdfast.scanning import Found, names_aside
 from holdfast.storage import Store
 
 _HAND = "it was saved by hand"

@@ -6,11 +6,11 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from holdfast.catalog import Found, look, scan
 from holdfast.engine.flight import Flight
 from holdfast.front.planning import Plan, Run
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import LAST, PREEMPTED, RANKED, Facts
+from holdfast.scanning import Found, look, scan
 
 
 @dataclass(frozen=True)

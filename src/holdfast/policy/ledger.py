@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,11 @@ class Entry:
         step: its finished optimizer steps.
         epoch: its epoch.
         sequence: its place in the order of the run's saves.
+        metrics: every metric of its state, those measured later included.
+        time: when it was saved, in UTC; None if that is not known.
+        size: its bytes; 0 if they are not known.
+        pinned: whether somebody has asked that it be kept.
+        tags: the names that people have given it.
 
     """
 
@@ -23,6 +30,11 @@ class Entry:
     step: int
     epoch: int
     sequence: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    time: datetime | None = None
+    size: int = 0
+    pinned: bool = False
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,20 @@
+"""The arguments that several verbs take, each said once."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_path(parser: argparse.ArgumentParser, metavar: str, text: str = "a local path or an fsspec URL") -> None:
+    """Declare the path that the verb is about: ``options.path``."""
+    parser.add_argument("path", metavar=metavar, help=text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--json``: ``options.as_json``."""
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for programs")
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--yes`` of a verb that deletes: ``options.yes``; without it, it only says what it would do."""
+    parser.add_argument("--yes", action="store_true", help="do it; without this, only say what would be done")
