@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.verifying import Verified, verify_all
 
 __all__ = [
     "ChangedStateError",
@@ -56,12 +57,14 @@ __all__ = [
     "Start",
     "SystemClock",
     "UnsafeCheckpointError",
+    "Verified",
     "__version__",
     "keygen",
     "load",
     "newest",
     "sign",
     "verify",
+    "verify_all",
 ]
 
 # These import torch, which takes a second: the command does not need it to list a directory.
@@ -70,11 +73,13 @@ _LAZY = {
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "Verified": "holdfast.front.verifying",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "sign": "holdfast.engine",
     "verify": "holdfast.engine",
+    "verify_all": "holdfast.front.verifying",
 }
 
 

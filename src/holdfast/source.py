@@ -48,3 +48,19 @@ class FileSource:
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
         pour(self.file.fileno(), end, take)
+
+
+@dataclass(frozen=True)
+class TellingSource(FileSource):
+    """An open file that tells how many bytes of it have been handed over."""
+
+    progress: Callable[[int], None]
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+
+        def tell(offset: int, data: memoryview) -> None:
+            take(offset, data)
+            self.progress(len(data))
+
+        super().pour(end, tell)

@@ -13,6 +13,7 @@ import torch
 
 import holdfast
 from holdfast.cli import main
+from holdfast.cli.verify import KEYS
 from tests.support.files import content, put, save, small_state
 
 POLICY = {"monitor": "val_loss", "mode": "min", "save_top_k": 1, "save_last": True}
@@ -160,9 +161,10 @@ def test_show_of_a_foreign_file(run, capsys):
 def test_verify_a_directory_and_a_file(run, capsys):
     """``verify`` checks every byte of all checkpoints, or of one; whole ones end with 0."""
     assert main(["verify", str(run)]) == 0
-    rows = capsys.readouterr().out.splitlines()
+    *rows, total = capsys.readouterr().out.splitlines()
     assert len(rows) == 5
     assert all(row.startswith("whole    ") for row in rows)
+    assert total.startswith("5 whole: ")
     assert "zip's own checksums" in next(row for row in rows if "foreign" in row)
     assert main(["verify", str(run / "a.ckpt")]) == 0
 
@@ -172,7 +174,8 @@ def test_verify_names_what_is_damaged(run, capsys):
     start = content(run / "a.ckpt").index(small_state()["state_dict"]["weight"].numpy().tobytes())
     damage(run / "a.ckpt", at=start)
     assert main(["verify", str(run)]) == 1
-    rows = capsys.readouterr().out.splitlines()
+    *rows, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("4 whole, 1 damaged: ")
     (bad,) = (row for row in rows if row.startswith("DAMAGED"))
     assert str(run / "a.ckpt") in bad
     assert "record data/0 (state_dict.weight)" in bad
@@ -180,8 +183,10 @@ def test_verify_names_what_is_damaged(run, capsys):
     assert main(["verify", "--json", str(run)]) == 1
     results = json.loads(capsys.readouterr().out)
     (result,) = (result for result in results if not result["whole"])
-    assert set(result) == {"path", "whole", "record", "problem"}
-    assert all(set(item) == {"path", "whole", "manifest"} for item in results if item["whole"])
+    assert (result["path"], result["record"]) == (str(run / "a.ckpt"), "record data/0 (state_dict.weight)")
+    assert all(set(item) == set(KEYS) for item in results)
+    assert main(["verify", "--quiet", str(run)]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == bad
     assert main(["verify", str(run / "a.ckpt")]) == 1
     assert main(["ls", str(run)]) == 0  # a listing reads no tensors
 

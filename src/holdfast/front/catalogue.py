@@ -11,7 +11,18 @@ from holdfast.scanning import Found, newest_first, scan, scan_aside
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_aside_path", "scan_path"]
+__all__ = [
+    "DEPTH",
+    "Found",
+    "has_checksums",
+    "is_directory",
+    "newest_first",
+    "read_manifest_at",
+    "scan_aside_path",
+    "scan_path",
+]
+
+DEPTH = 100  # folders below a directory: any number that people nest runs in
 
 
 def is_directory(path: str) -> bool:
