@@ -136,12 +136,15 @@ def test_show_tells_the_whole_manifest(run, capsys):
         "step 1, epoch 0",
         "because: every epoch",
         "val_loss = 0.25",
-        "state_dict.weight",
+        "state_dict  ",
+        "    weight  ",
         "float32",
         "3x4",
         "data/0",
     ):
         assert part in out
+    assert main(["show", "--records", str(run / "a.ckpt")]) == 0
+    assert "data.pkl" in capsys.readouterr().out
     assert main(["show", "--json", str(run / "a.ckpt")]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"path", "manifest"}

@@ -13,12 +13,16 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any, Final, TextIO
 
 from holdfast.cli.text import table
 from holdfast.errors import printable
 
 STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}  # as terminals number them
+
+_GAP = "  "  # between two columns
+_LEAST = 20  # columns of the terminal that the last column of a table needs to fold in
 
 
 def print_json(value: object) -> None:
@@ -35,9 +39,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Co
         right: the titles of those columns that are flush right: numbers.
 
     """
-    if on_terminal(sys.stdout) and _print_rich(head, rows, right):
+    wide = on_terminal(sys.stdout) and _fits(head, rows)
+    if wide and _print_rich(head, rows, right):
         return
-    print(table(head, rows, right=right))
+    first, *rest = table(head, rows, right=right).split("\n")
+    print("\n".join([styled(first, "bold"), *rest]))
 
 
 def say(text: str, style: str = "") -> None:
@@ -86,6 +92,13 @@ def _ignore(done: int) -> None:
     del done
 
 
+def _fits(head: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether all columns but the last fit beside each other on the terminal, with room for the last to fold."""
+    cells = [head, *rows]
+    taken = sum(max(len(printable(row[column])) for row in cells) + len(_GAP) for column in range(len(head) - 1))
+    return get_terminal_size().columns - taken >= _LEAST
+
+
 def _print_rich(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> bool:
     """Print with rich; False if it is not installed."""
     try:
@@ -97,7 +110,7 @@ def _print_rich(head: Sequence[str], rows: Sequence[Sequence[str]], right: Colle
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for place, title in enumerate(head):
         numeric = title in right
-        whole = numeric or 0 < place < len(head) - 1
+        whole = numeric or place < len(head) - 1
         made.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))  # a Text is never read as markup
