@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
     from holdfast.front.verifying import Verified, verify_all
+    from holdfast.policy.budget import Within
+    from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
+    from holdfast.policy.thinning import Thin
 
 __all__ = [
+    "All",
+    "Best",
     "ChangedStateError",
     "CheckpointNotFoundError",
     "Checkpointer",
@@ -44,20 +49,27 @@ __all__ = [
     "ConfigurationError",
     "DamagedCheckpointError",
     "DirectoryInUseError",
+    "EveryEpochs",
+    "EverySteps",
     "FakeClock",
     "HoldfastError",
+    "Latest",
     "LoadError",
     "MissingExtraError",
     "MissingMetricError",
+    "Newer",
     "NewerFormatError",
+    "Pinned",
     "SaveError",
     "SaveStats",
     "SignatureError",
     "Skipped",
     "Start",
     "SystemClock",
+    "Thin",
     "UnsafeCheckpointError",
     "Verified",
+    "Within",
     "__version__",
     "keygen",
     "load",
@@ -67,13 +79,22 @@ __all__ = [
     "verify_all",
 ]
 
-# These import torch, which takes a second: the command does not need it to list a directory.
+# Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
+    "All": "holdfast.policy.rules",
+    "Best": "holdfast.policy.rules",
     "Checkpointer": "holdfast.front.checkpointer",
+    "EveryEpochs": "holdfast.policy.rules",
+    "EverySteps": "holdfast.policy.rules",
+    "Latest": "holdfast.policy.rules",
+    "Newer": "holdfast.policy.rules",
+    "Pinned": "holdfast.policy.rules",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
     "Verified": "holdfast.front.verifying",
+    "Thin": "holdfast.policy.thinning",
+    "Within": "holdfast.policy.budget",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
