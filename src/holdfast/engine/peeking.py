@@ -58,10 +58,13 @@ class Peek:
 
     def record(self, tensor: torch.Tensor) -> str:
         """Return the name of the record that a tensor is a view of; "" where it is of none, as an empty one."""
-        if self._ranges is None or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
             return ""
-        address = tensor.untyped_storage().data_ptr()
-        span = self._ranges.at(address) if address else None
+        return self._record_of(tensor.untyped_storage())
+
+    def _record_of(self, storage: torch.UntypedStorage) -> str:
+        address = storage.data_ptr() if self._ranges is not None and storage.device.type == "cpu" else 0
+        span = self._ranges.at(address) if self._ranges is not None and address else None
         return "" if span is None else span.name
 
     def digest(self, tensor: torch.Tensor) -> tuple[int, int] | None:
@@ -78,12 +81,23 @@ class Peek:
             DamagedCheckpointError: naming the record, if it is not as it was written.
 
         """
-        name = self.record(tensor)
+        self._hold(self.record(tensor))
+        return tensor.detach()
+
+    def hold(self, storage: torch.UntypedStorage) -> None:
+        """Read and check the record of a storage of the state, as ``values`` does.
+
+        Raises:
+            DamagedCheckpointError: naming the record, if it is not as it was written.
+
+        """
+        self._hold(self._record_of(storage))
+
+    def _hold(self, name: str) -> None:
         if self._ranges is not None and name and name != self._held:
             self.forget()
             self._held = name  # before: what a read that failed has left is given back as well
             self._ranges.fill(name)
-        return tensor.detach()
 
     def forget(self) -> None:
         """Give back the memory of the values that are there."""
