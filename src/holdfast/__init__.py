@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
+    from holdfast.front.pruning import Pruned, prune
     from holdfast.front.start import Skipped, Start
     from holdfast.front.verifying import Verified, verify_all
     from holdfast.policy.budget import Within
@@ -65,6 +66,7 @@ __all__ = [
     "Newer",
     "NewerFormatError",
     "Pinned",
+    "Pruned",
     "SaveError",
     "SaveStats",
     "SignatureError",
@@ -81,6 +83,7 @@ __all__ = [
     "load",
     "newest",
     "open",
+    "prune",
     "sign",
     "verify",
     "verify_all",
@@ -98,6 +101,7 @@ _LAZY = {
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
     "Pinned": "holdfast.policy.rules",
+    "Pruned": "holdfast.front.pruning",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
@@ -109,6 +113,7 @@ _LAZY = {
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
+    "prune": "holdfast.front.pruning",
     "sign": "holdfast.engine",
     "verify": "holdfast.engine",
     "verify_all": "holdfast.front.verifying",

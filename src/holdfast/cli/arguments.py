@@ -27,3 +27,8 @@ def positive(text: str) -> int:
         msg = f"{value} is less than 1"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Declare the checkpoints that the verb is about: ``options.paths``."""
+    parser.add_argument("paths", metavar="FILE", nargs="+", help="local paths or fsspec URLs")

@@ -51,6 +51,17 @@ def say(text: str, style: str = "") -> None:
     print(styled(printable(text), style))
 
 
+def print_path(path: str, *, as_json: bool = False) -> None:
+    """Print a path alone, for scripts: byte for byte in a pipe, with its control characters escaped on a terminal."""
+    if as_json:
+        print_json({"path": path})
+    elif sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        print(printable(path))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+
+
 def styled(text: str, style: str, stream: TextIO | None = None) -> str:
     """Return a text as a terminal shows it in a style; as it is where nothing is to be coloured."""
     if not style or not has_colour(sys.stdout if stream is None else stream):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import import_module
-from typing import Any
 
+from holdfast.cli import noting
 from holdfast.cli.arguments import add_json, add_path, positive
-from holdfast.cli.look import look_at_file
 from holdfast.cli.output import print_json, print_table, say
 from holdfast.cli.text import age, amount, number
 from holdfast.cli.tree import HEAD, RIGHT, tree
 from holdfast.errors import EXIT_OK
+from holdfast.front.catalog import open_checkpoint
+from holdfast.front.checkpoint import Checkpoint
 from holdfast.records import Manifest
 
 DESCRIPTION = """Tell everything that a checkpoint says of itself: its manifest, where it comes from, what it was made
@@ -36,28 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="the statistics of this tensor (min, max, mean, norm, NaN and Inf); can be given several times",
+        help="only the statistics (least, greatest, mean, norm, NaNs) of this tensor, or of a pattern such as "
+        "'*.bias'; can be given several times",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the manifest of one checkpoint, or the statistics of some of its tensors."""
-    path = options.path
+    """Print what one checkpoint says of itself and people of it, or the statistics of some of its tensors."""
+    checkpoint = open_checkpoint(options.path)
     if options.tensor:
-        return _statistics(options)
-    manifest = look_at_file(path)
+        return _statistics(checkpoint, options)
+    manifest = checkpoint.manifest
     if options.as_json:
-        print_json({"path": path, "manifest": asdict(manifest) if manifest is not None else None})
+        print_json({**noting.as_dict(checkpoint), "manifest": asdict(manifest) if manifest is not None else None})
     elif manifest is None:
-        say(f"{path}: it has no manifest: it was not saved by holdfast")
+        say(f"{checkpoint.path}: it has no manifest: it was not saved by holdfast")
     else:
-        _print(path, manifest, options)
+        _print(checkpoint, manifest, options)
     return EXIT_OK
 
 
-def _print(path: str, manifest: Manifest, options: argparse.Namespace) -> None:
-    say(path, "bold")
-    for line in _facts(manifest):
+def _print(checkpoint: Checkpoint, manifest: Manifest, options: argparse.Namespace) -> None:
+    say(checkpoint.path, "bold")
+    for line in (*_facts(manifest), *_said(checkpoint)):
         say(line, "" if line.startswith(" ") else "bold")
     say(f"tensors ({len(manifest.tensors)})", "bold")
     print_table(HEAD, tree(manifest, options.depth), right=RIGHT)
@@ -88,19 +89,34 @@ def _facts(manifest: Manifest) -> Iterable[str]:
     yield from (f"  {name} = {number(value)}" for name, value in facts.metrics.items())
 
 
-def _statistics(options: argparse.Namespace) -> int:
+def _said(checkpoint: Checkpoint) -> Iterable[str]:
+    """Yield what people say of it, if they say anything."""
+    if checkpoint.late_metrics:
+        yield f"metrics attached later ({len(checkpoint.late_metrics)})"
+        yield from (f"  {name} = {number(value)}" for name, value in checkpoint.late_metrics.items())
+    if checkpoint.pinned or checkpoint.tags:
+        yield "tags"
+        yield from (f"  {tag}" for tag in (*(["pinned"] if checkpoint.pinned else []), *checkpoint.tags))
+    if checkpoint.notes:
+        yield f"notes ({len(checkpoint.notes)})"
+        yield from (f"  {note.time}: {note.text}" for note in checkpoint.notes)
+    yield from (f"damaged note: {problem}" for problem in checkpoint.damaged_notes)
+
+
+def _statistics(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
     """Print what some tensors are like, without loading the rest."""
-    found: list[Any] = import_module("holdfast.front.tensors").statistics(options.path, options.tensor)
-    rows = [item if isinstance(item, dict) else asdict(item) for item in found]
+    rows = [item.as_dict() for item in checkpoint.statistics(options.tensor)]
     if options.as_json:
-        print_json({"path": options.path, "tensors": rows})
+        print_json({"path": checkpoint.path, "tensors": rows})
         return EXIT_OK
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    print_table(head, [[_shown(row.get(key)) for key in head] for row in rows])
+    head = ("name", "dtype", "shape", "minimum", "maximum", "mean", "norm", "nans", "infinities")
+    print_table(head, [[_shown(row[key]) for key in head] for row in rows], right=head[3:])
     return EXIT_OK
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
         return "x".join(map(str, value)) or "scalar"
+    if isinstance(value, list):  # the two parts of a complex mean
+        return "+".join(map(number, value)) + "j"
     return number(value) if isinstance(value, float) else "" if value is None else str(value)

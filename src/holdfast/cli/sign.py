@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from holdfast.cli.arguments import add_json, add_path
-from holdfast.cli.look import files_at
 from holdfast.cli.output import print_json, say
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM, DamagedCheckpointError
 
@@ -26,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Sign one checkpoint, or all of a directory."""
     from holdfast.front.opening import sign as sign_file  # noqa: PLC0415 - imports torch
+    from holdfast.front.verifying import to_verify  # noqa: PLC0415 - the same
 
     results: list[dict[str, Any]] = []
-    for item in files_at(options.path):
+    for item in [found.path for found in to_verify(options.path)]:
         result = {"path": item, "signature": None, "problem": ""}
         try:
             result["signature"] = sign_file(item, options.key)

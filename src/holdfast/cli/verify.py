@@ -11,15 +11,15 @@ from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, progress, say
 from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
-from holdfast.front.catalogue import DEPTH, is_directory, scan_aside_path
+from holdfast.front.catalogue import aside, is_directory, leftovers
 
 if TYPE_CHECKING:
     from holdfast.front.verifying import Verified
 
 DESCRIPTION = """Read every byte of a checkpoint, or of all below a directory of runs, and check every digest.
 
-Names the record that is damaged. Also tells of files that were set aside as damaged, and of what writers
-that died have left: no run uses these, and they do not make the exit code 1."""
+Names the record that is damaged. Also tells of files that were set aside as damaged, and of what saves that
+died have left unfinished: no run uses these, and they do not make the exit code 1."""
 EXAMPLES = """
 holdfast verify runs/digits
 holdfast verify --quiet --json runs | jq '.[].path'
@@ -46,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
     path = options.path
     files = to_verify(path)
     begin = time.monotonic()
-    with progress(sum(size for _, size in files), "verifying") as advance:
+    with progress(sum(item.size for item in files), "verifying") as advance:
         results = verify_each(files, key=options.key, progress=advance)
     seconds = time.monotonic() - begin
-    # What is known to be damaged already is no reason for the exit code of a problem.
-    unused = {"set_aside": scan_aside_path(path, depth=DEPTH)} if is_directory(path) else {}
+    # What no run uses is no reason for the exit code of a problem.
+    unused = {"set_aside": aside(path), "leftover": leftovers(path)} if is_directory(path) else {}
     shown = [result for result in results if not (options.quiet and result.whole)]
     if options.as_json:
         print_json([*map(_as_dict, shown), *(_unused(item, why) for why, items in unused.items() for item in items)])
@@ -67,7 +67,7 @@ def _print(shown: Sequence[Verified], unused: dict[str, list[str]]) -> None:
     for item in unused.get("set_aside", ()):
         say(f"aside    {item}: damaged; no run uses it", "dim")
     for item in unused.get("leftover", ()):
-        say(f"torn     {item}: left by a writer that died; the next run here removes it", "dim")
+        say(f"torn     {item}: unfinished: its writer died (the next run here removes it) or is at it now", "dim")
 
 
 def _as_dict(result: Verified) -> dict[str, Any]:

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.engine import verify
-from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, NewerFormatError, SignatureError
-from holdfast.front.catalogue import DEPTH, has_checksums, is_directory, scan_path
+from holdfast.errors import (
+    CheckpointNotFoundError,
+    DamagedCheckpointError,
+    NewerFormatError,
+    SignatureError,
+    printable,
+)
+from holdfast.front.catalogue import checkpoints_below, has_checksums, is_directory
+from holdfast.scanning import Found
 from holdfast.storage import is_local, open_store, split_path
 
 _LOCAL_THREADS = 4  # files at once; a large one is read by several threads of its own
@@ -65,50 +72,51 @@ def verify_all(path: str | os.PathLike[str], *, key: Any = None, progress: _Prog
     return verify_each(to_verify(os.fspath(path)), key=key, progress=progress)
 
 
-def to_verify(path: str) -> list[tuple[str, int]]:
-    """Return the checkpoints below a directory, or the one at a path, with their bytes.
+def to_verify(path: str) -> list[Found]:
+    """Return the checkpoints below a directory, or the one at a path.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
 
     """
     if is_directory(path):
-        return [(item.path, item.size) for item in scan_path(path, depth=DEPTH)]
+        return checkpoints_below(path)
     root, name = split_path(path)
     store = open_store(root)
     if not store.exists(name):
-        msg = f"there is no checkpoint at {path}"
+        msg = f"there is no checkpoint at {printable(path)}"
         raise CheckpointNotFoundError(msg)
     try:
-        return [(path, store.size(name))]
-    except OSError:  # a link that leads nowhere, a pipe: the check says what
-        return [(path, 0)]
+        return [Found(name, path, store.size(name))]
+    except OSError:  # a link that leads nowhere: the check says so
+        return [Found(name, path, 0)]
 
 
-def verify_each(
-    files: Sequence[tuple[str, int]], *, key: Any = None, progress: _Progress | None = None
-) -> list[Verified]:
-    """Check every byte of these files, each given with its size; as ``verify_all``."""
+def verify_each(files: Sequence[Found], *, key: Any = None, progress: _Progress | None = None) -> list[Verified]:
+    """Check every byte of these files; as ``verify_all``."""
 
-    def check(item: tuple[str, int]) -> Verified:
+    def check(item: Found) -> Verified:
         counted = _Counted(progress)
         try:
-            return _check(*item, key, counted)
+            return _check(item, key, counted)
         except CheckpointNotFoundError as error:
             if len(files) == 1:
                 raise
-            return Verified(*item, whole=None, problem=f"{error}: removed, it seems, since the directory was listed")
+            return Verified(item.path, item.size, whole=None, problem=str(error))  # removed since it was listed
         finally:
-            counted.settle(item[1])
+            counted.settle(item.size)
 
     if len(files) == 1:
         return [check(files[0])]
-    threads = _LOCAL_THREADS if not files or is_local(files[0][0]) else _REMOTE_THREADS
+    threads = _LOCAL_THREADS if not files or is_local(files[0].path) else _REMOTE_THREADS
     with ThreadPoolExecutor(threads, "holdfast-verify") as pool:
         return list(pool.map(check, files))
 
 
-def _check(path: str, size: int, key: Any, progress: _Progress) -> Verified:
+def _check(item: Found, key: Any, progress: _Progress) -> Verified:
+    path, size = item.path, item.size
+    if item.problem and not size and not item.damaged:  # a folder that may not be read, a pipe that would be waited for
+        return Verified(path, size, whole=None, problem=item.problem)
     try:
         manifest = verify(path, key=key, progress=progress)
         sure = manifest is not None or key is not None or has_checksums(path)

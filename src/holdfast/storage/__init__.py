@@ -5,7 +5,7 @@ from holdfast.storage.locate import join_path, open_store, same_place, split_pat
 from holdfast.storage.locks import RUN_LOCK
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
-from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
+from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
 
 __all__ = [
     "HIDDEN",
@@ -16,6 +16,7 @@ __all__ = [
     "Store",
     "give_up_all",
     "is_local",
+    "is_owned_here",
     "join_path",
     "open_regular",
     "open_store",

@@ -96,6 +96,17 @@ def own_directory(folder: str, *, run: str, since: str) -> Ownership | None:
             return None
 
 
+def is_owned_here(folder: str) -> bool:
+    """Tell whether this very process has a directory already; without taking it, and without touching anything."""
+    try:
+        status = os.lstat(os.path.join(os.path.realpath(folder), RUN_LOCK))
+    except OSError:
+        return False
+    with _guard:
+        held = _held.get((status.st_dev, status.st_ino))
+        return held is not None and held.process == os.getpid()
+
+
 def give_up_all() -> None:
     """Give up every directory of this process, because it is about to end."""
     with _guard:
