@@ -31,17 +31,23 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.average import Averaged, average
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.comparing import diff
+    from holdfast.front.difference import Difference
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.tensors import TensorStatistics, statistics, tensor
 
 __all__ = [
+    "Averaged",
     "ChangedStateError",
     "CheckpointNotFoundError",
     "Checkpointer",
     "Clock",
     "ConfigurationError",
     "DamagedCheckpointError",
+    "Difference",
     "DirectoryInUseError",
     "FakeClock",
     "HoldfastError",
@@ -55,25 +61,37 @@ __all__ = [
     "Skipped",
     "Start",
     "SystemClock",
+    "TensorStatistics",
     "UnsafeCheckpointError",
     "__version__",
+    "average",
+    "diff",
     "keygen",
     "load",
     "newest",
     "sign",
+    "statistics",
+    "tensor",
     "verify",
 ]
 
 # These import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
+    "Averaged": "holdfast.front.average",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Difference": "holdfast.front.difference",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "TensorStatistics": "holdfast.front.tensors",
+    "average": "holdfast.front.average",
+    "diff": "holdfast.front.comparing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "sign": "holdfast.engine",
+    "statistics": "holdfast.front.tensors",
+    "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",
 }
 
