@@ -31,13 +31,17 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.average import Averaged, average
     from holdfast.front.catalog import Catalog, catalog
     from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.comparing import diff
+    from holdfast.front.difference import Difference
     from holdfast.front.opening import newest
     from holdfast.front.pruning import Pruned, prune
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.tensors import TensorStatistics, statistics, tensor
     from holdfast.front.verifying import Verified, verify_all
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "All",
+    "Averaged",
     "Best",
     "Catalog",
     "ChangedStateError",
@@ -54,6 +59,7 @@ __all__ = [
     "Clock",
     "ConfigurationError",
     "DamagedCheckpointError",
+    "Difference",
     "DirectoryInUseError",
     "EveryEpochs",
     "EverySteps",
@@ -73,18 +79,23 @@ __all__ = [
     "Skipped",
     "Start",
     "SystemClock",
+    "TensorStatistics",
     "Thin",
     "UnsafeCheckpointError",
     "Verified",
     "Within",
     "__version__",
+    "average",
     "catalog",
+    "diff",
     "keygen",
     "load",
     "newest",
     "open",
     "prune",
     "sign",
+    "statistics",
+    "tensor",
     "verify",
     "verify_all",
 ]
@@ -92,10 +103,12 @@ __all__ = [
 # Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "All": "holdfast.policy.rules",
+    "Averaged": "holdfast.front.average",
     "Best": "holdfast.policy.rules",
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
     "Latest": "holdfast.policy.rules",
@@ -105,16 +118,21 @@ _LAZY = {
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
-    "Verified": "holdfast.front.verifying",
+    "TensorStatistics": "holdfast.front.tensors",
     "Thin": "holdfast.policy.thinning",
+    "Verified": "holdfast.front.verifying",
     "Within": "holdfast.policy.budget",
+    "average": "holdfast.front.average",
     "catalog": "holdfast.front.catalog",
+    "diff": "holdfast.front.comparing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
     "prune": "holdfast.front.pruning",
     "sign": "holdfast.engine",
+    "statistics": "holdfast.front.tensors",
+    "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",
     "verify_all": "holdfast.front.verifying",
 }

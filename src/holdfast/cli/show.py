@@ -9,6 +9,7 @@ from dataclasses import asdict
 from holdfast.cli import noting
 from holdfast.cli.arguments import add_json, add_path, positive
 from holdfast.cli.output import print_json, print_table, say
+from holdfast.cli.statistics import show_tensors
 from holdfast.cli.text import age, amount, number
 from holdfast.cli.tree import HEAD, RIGHT, tree
 from holdfast.errors import EXIT_OK
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     """Print what one checkpoint says of itself and people of it, or the statistics of some of its tensors."""
     checkpoint = open_checkpoint(options.path)
     if options.tensor:
-        return _statistics(checkpoint, options)
+        show_tensors(checkpoint.path, options.tensor, as_json=options.as_json)
+        return EXIT_OK
     manifest = checkpoint.manifest
     if options.as_json:
         print_json({**noting.as_dict(checkpoint), "manifest": asdict(manifest) if manifest is not None else None})
@@ -101,22 +103,3 @@ def _said(checkpoint: Checkpoint) -> Iterable[str]:
         yield f"notes ({len(checkpoint.notes)})"
         yield from (f"  {note.time}: {note.text}" for note in checkpoint.notes)
     yield from (f"damaged note: {problem}" for problem in checkpoint.damaged_notes)
-
-
-def _statistics(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
-    """Print what some tensors are like, without loading the rest."""
-    rows = [item.as_dict() for item in checkpoint.statistics(options.tensor)]
-    if options.as_json:
-        print_json({"path": checkpoint.path, "tensors": rows})
-        return EXIT_OK
-    head = ("name", "dtype", "shape", "minimum", "maximum", "mean", "norm", "nans", "infinities")
-    print_table(head, [[_shown(row[key]) for key in head] for row in rows], right=head[3:])
-    return EXIT_OK
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "x".join(map(str, value)) or "scalar"
-    if isinstance(value, list):  # the two parts of a complex mean
-        return "+".join(map(number, value)) + "j"
-    return number(value) if isinstance(value, float) else "" if value is None else str(value)

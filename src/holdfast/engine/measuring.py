@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 _BLOCK = 1 << 18  # elements
+_TINY = 1e-140  # a norm below which squares may have been rounded to nothing
 _NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -64,7 +65,7 @@ def has_values(tensor: torch.Tensor) -> bool:
     if tensor.device.type == "meta":
         return False
     try:
-        torch.zeros(1, dtype=tensor.dtype).to(torch.float64)
+        torch.zeros(1, dtype=tensor.dtype).to(torch.complex128)
     except (RuntimeError, NotImplementedError):
         return tensor.is_quantized
     return True
@@ -186,7 +187,13 @@ def _norm(block: torch.Tensor) -> float:
     values = torch.view_as_real(block.resolve_conj()) if block.is_complex() else block
     if not values.is_floating_point():
         values = values.to(torch.float64)
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    norm = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    if _TINY < norm < math.inf or math.isnan(norm):
+        return norm
+    scale = float(torch.linalg.vector_norm(values, math.inf))  # squares of such values may not be numbers any more
+    if not math.isfinite(scale) or scale == 0:
+        return scale
+    return float(torch.linalg.vector_norm(values.to(torch.float64) / scale)) * scale
 
 
 def _double(block: torch.Tensor) -> torch.dtype:
