@@ -9,6 +9,7 @@ from datetime import datetime
 from holdfast.errors import ConfigurationError
 from holdfast.front.checkpoint import Checkpoint
 from holdfast.policy import keeping
+from holdfast.policy.notation import parse_rules
 from holdfast.policy.retention import Decision
 from holdfast.policy.rules import All
 from holdfast.policy.terms import Term
@@ -62,8 +63,10 @@ def decide(
 def recorded_rules(checkpoint: Checkpoint) -> tuple[Term, ...]:
     """Return the rules that a run says in this checkpoint it keeps by; all are kept where they cannot be read."""
     policy = checkpoint.facts.policy if checkpoint.facts is not None else {}
-    top = policy.get("save_top_k", -1)
+    keep, top = policy.get("keep"), policy.get("save_top_k", -1)
     try:
+        if keep is not None:
+            return parse_rules(keep)
         return keeping.rules_for(checkpoint.monitor, checkpoint.mode, top)
     except ConfigurationError:
         return (All(_UNREADABLE),)
