@@ -164,7 +164,8 @@ def _relation(a: Peek, b: Peek) -> Relation:
         and one.resumed_from == other.resumed_from
     ):
         texts.append(f"both runs resumed from {one.resumed_from.path}")
-    texts.append(f"{abs(steps)} steps {'later' if steps > 0 else 'earlier'}" if steps else "at the same step")
+    unit = "step" if abs(steps) == 1 else "steps"
+    texts.append(f"{abs(steps)} {unit} {'later' if steps > 0 else 'earlier'}" if steps else "at the same step")
     return Relation(", ".join(texts), same, bool(ahead or behind), steps)
 
 
