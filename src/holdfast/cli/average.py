@@ -12,6 +12,11 @@ from holdfast.errors import EXIT_OK, printable
 if TYPE_CHECKING:
     from holdfast.front.average import Averaged
 
+EXAMPLES = """
+holdfast average runs/digits/epoch=*.ckpt --out mean.ckpt
+holdfast average runs/digits/epoch=*.ckpt --ema 0.9 --out ema.ckpt
+"""
+
 _FEW = 5  # names that are told of the tensors that were not averaged
 
 

@@ -15,6 +15,8 @@ from holdfast.errors import EXIT_OK, printable
 if TYPE_CHECKING:
     from holdfast.front.difference import Difference, TensorChange, ValueChange
 
+EXAMPLES = "holdfast diff runs/a/last.ckpt runs/b/last.ckpt --top 50"
+
 _TOP = 20
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from holdfast import notes
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import DirectoryInUseError
+from holdfast.format.signature import SUFFIX
 from holdfast.front.catalog import Catalog, catalog
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.noting import let_go
 from holdfast.policy.notation import parse_rules
 from holdfast.policy.retention import Decision
 from holdfast.policy.terms import Term
 from holdfast.records import RANKED
 from holdfast.scanning import look
 from holdfast.storage import is_local, is_owned_here, open_store, own_directory, real_path, split_path
-
-_SIGNATURE = ".sig"
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def prune(
             _own(owned, folder, given)
         # What a run that has just ended has committed, and what was pinned meanwhile, counts.
         plan = _planned(catalog(path), keep, given)
-        done = [(item if item.keep else _remove(item, checkpoint), checkpoint) for item, checkpoint in plan]
-        _forget_notes(done)
-        return [item for item, _ in done]
+        return [item if item.keep else _remove(item, checkpoint) for item, checkpoint in plan]
 
 
 def freed(pruned: Sequence[Pruned]) -> int:
@@ -182,30 +179,35 @@ def _own(owned: ExitStack, folder: str, now: datetime) -> None:
         owned.callback(ownership.give_up)
 
 
+class _ChangedError(Exception):
+    """The file is no longer the one that was planned for."""
+
+
 def _remove(item: Pruned, checkpoint: Checkpoint) -> Pruned:
-    """Remove one file if it is still what was planned for, then its signature and its notes."""
-    root, name = split_path(item.path)
-    store = open_store(root)
-    now = look(store, name)
-    if now.facts is None or now.facts != checkpoint.facts or now.size != item.size:
-        return replace(item, spared="it is not the file that was planned for: it was written or removed meanwhile")
-    identity = notes.identity(now.facts)
-    if identity and notes.read_one(store, [""], identity).pinned:
-        return replace(item, spared="it was pinned meanwhile")
-    try:
+    """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes."""
+    facts = checkpoint.facts
+    folder = _run_folder(checkpoint)
+    store, name = open_store(folder), item.path[len(folder) :].lstrip("/")
+    if facts is None:
+        return replace(item, spared="it has no manifest")
+
+    def remove(name: str) -> None:
+        now = look(store, name)
+        if now.facts != facts or now.size != item.size:
+            raise _ChangedError
         store.remove(name)
-        store.remove(name + _SIGNATURE)
+        store.remove(name + SUFFIX)
+
+    try:
+        gone = let_go(store, name, facts, remove)
+    except _ChangedError:
+        return replace(item, spared="it is not the file that was planned for: it was written or removed meanwhile")
     except OSError as error:
-        return replace(item, spared=f"it could not be removed: {error.strerror or error}")
-    return replace(item, removed=True)
-
-
-def _forget_notes(done: Sequence[tuple[Pruned, Checkpoint]]) -> None:
-    """Remove what was said of saves of which no file is left."""
-    left = {notes.identity(checkpoint.facts) for item, checkpoint in done if not item.removed and checkpoint.facts}
-    for item, checkpoint in done:
-        if item.removed and checkpoint.facts is not None and notes.identity(checkpoint.facts) not in left:
-            root, name = split_path(item.path)
-            for folder in notes.folders_of(name, checkpoint.facts):
-                with suppress(OSError):  # the next run here sweeps them
-                    notes.forget(open_store(root), folder, notes.identity(checkpoint.facts))
+        if store.exists(name):
+            return replace(item, spared=f"it could not be removed: {error.strerror or error}")
+        return replace(item, removed=True)  # what stayed is its signature or its notes: the next run sweeps them
+    return (
+        replace(item, removed=True)
+        if gone
+        else replace(item, spared="it was pinned, or something is said of it, just now")
+    )
