@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import CheckpointNotFoundError, ConfigurationError, LoadError, printable
+from holdfast.errors import CheckpointNotFoundError, ConfigurationError, LoadError, SaveError, printable
 from holdfast.format import reading
 from holdfast.format.notes import NoteError
 from holdfast.front.loop_words import number
@@ -213,7 +213,7 @@ class Checkpoint:
         Raises:
             ConfigurationError: for what cannot be a tag (printable text without commas); or if it has no manifest.
             CheckpointNotFoundError: if the file is gone, or another checkpoint has taken its name.
-            SaveError: if it could not be committed.
+            SaveError: if it could not be committed, or the checkpoint cannot be read.
 
         """
         return self._say(Change(tag=tuple(names)))
@@ -245,11 +245,7 @@ class Checkpoint:
 
     def _say(self, change: Change) -> Checkpoint:
         """Commit a change; then look whether the checkpoint is still there, as another process may have removed it."""
-        identity = notes.identity(self._known)
-        if self.facts is None or not identity:
-            what = f"it cannot be read: {printable(self.problem)}" if self.problem else "it has no manifest"
-            msg = f"nothing can be noted of {printable(self.path)}, as it does not say which save it is: {what}"
-            raise ConfigurationError(msg)
+        identity = self._identity()
         folders = notes.folders_of(self.name, self._known)
         change = replace(change, time=self._clock.now().isoformat(timespec="seconds"))
         with self._store.hold(self.name):  # whoever is about to remove it waits, and then sees what was said
@@ -258,13 +254,37 @@ class Checkpoint:
             except NoteError as error:
                 raise ConfigurationError(str(error)) from error
             now = look(self._store, self.name)
-        if now.facts is None or notes.identity(now.facts) != identity:
-            if now.facts is not None or not self._store.exists(self.name):
-                notes.forget(self._store, folders[0], identity)
-            raise _gone(self.path)
+        self._check_still_there(now, folders[0], identity)
         self._noted = notes.read_one(self._store, folders, identity)
         self._reasons.forget()
         return self
+
+    def _identity(self) -> str:
+        """Return what identifies the save.
+
+        Raises:
+            ConfigurationError: if nothing does.
+            SaveError: if it cannot be read.
+
+        """
+        identity = notes.identity(self._known)
+        if self.problem:
+            msg = f"nothing can be noted of {printable(self.path)}, as it cannot be read: {printable(self.problem)}"
+            raise SaveError(msg, path=self.path)
+        if not identity:
+            msg = f"nothing can be noted of {printable(self.path)}: it has no manifest that says which save it is"
+            raise ConfigurationError(msg)
+        return identity
+
+    def _check_still_there(self, now: Found, folder: str, identity: str) -> None:
+        """Raise an error if the checkpoint has gone since it was looked for; nothing is then left of what was said."""
+        if now.facts is not None and notes.identity(now.facts) == identity:
+            return
+        if now.problem and self._store.exists(self.name):
+            msg = f"{printable(self.path)} was noted, but it cannot be read any more: {printable(now.problem)}"
+            raise SaveError(msg, path=self.path)
+        notes.forget(self._store, folder, identity)
+        raise _gone(self.path)
 
     def verify(self, *, key: Any = None) -> Manifest | None:
         """Check every byte of it; return its manifest. As ``holdfast.verify``, which says what is raised."""
