@@ -190,7 +190,8 @@ class LocalStore:
                 os.rmdir(folder)
             except OSError:  # not empty, or gone
                 return
-            _sync_folder(os.path.dirname(folder))
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
+                _sync_folder(os.path.dirname(folder))
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""

@@ -85,7 +85,8 @@ def hold(path: str, *, alone: bool) -> Iterator[bool]:
         yield _wait_for(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH) and _is_at(descriptor, path)
     finally:
         unlock(descriptor)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written by it
+            os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: str) -> bool:
