@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, TypeVar
@@ -56,6 +55,8 @@ def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:
     """Return what ``look`` says of each item, in order; where the items are not near, several are asked at a time."""
     if near:
         return map(look, items)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import, and local files need none
+
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(look, items))
 

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from shutil import get_terminal_size
 from typing import Any, Final, TextIO
 
 from holdfast.cli.text import table
@@ -107,6 +106,8 @@ def _fits(head: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Tell whether all columns but the last fit beside each other on the terminal, with room for the last to fold."""
     cells = [head, *rows]
     taken = sum(max(len(printable(row[column])) for row in cells) + len(_GAP) for column in range(len(head) - 1))
+    from shutil import get_terminal_size  # noqa: PLC0415 - only for a terminal
+
     return get_terminal_size().columns - taken >= _LEAST
 
 

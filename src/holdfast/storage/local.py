@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
 _FICLONE = 0x40049409  # linux/fs.h
+_BLOCK = 1 << 24  # bytes of a copy at a time
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
@@ -169,7 +168,8 @@ class LocalStore:
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
-                    shutil.copyfileobj(origin, copy, 1 << 24)
+                    while block := origin.read(_BLOCK):
+                        copy.write(block)
             _sync(descriptor)
             os.rename(temporary, self.path(target))
         return how
@@ -249,7 +249,7 @@ def _open_spare(spare: str, target: str) -> int | None:
 
 
 def _temporary_name(target: str) -> str:
-    name = f"{HIDDEN}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    name = f"{HIDDEN}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 
