@@ -12,10 +12,9 @@ clock decides. A folder whose checkpoints nobody has said anything of holds no t
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import re
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -62,6 +61,8 @@ def identity(facts: Facts) -> str:
     """Return what identifies the save that a checkpoint is of, whatever its file is called; "" if nothing does."""
     if not facts.run and not facts.time:
         return ""
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, and most who only look find no notes
+
     said = json.dumps([facts.run, facts.owner, facts.sequence, facts.time, facts.step])
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
@@ -117,7 +118,7 @@ def write(store: Store, folder: str, identity: str, change: Change, beside: Iter
     data = encode_change(change)
     home, others = _home(folder, identity), [_home(other, identity) for other in beside if other != folder]
     for left in range(_TRIES, 0, -1):
-        name = f"{home}/{_next(store, home, others):08d}-{secrets.token_hex(8)}.json"
+        name = f"{home}/{_next(store, home, others):08d}-{os.urandom(8).hex()}.json"
         try:
             store.put(name, [data])
         except FileNotFoundError as error:  # another process has just removed the folder, which was empty

@@ -266,6 +266,8 @@ class _OfOne:
 
 
 def _said(said: notes.Notes, item: Found) -> Noted:
+    if not (said or said.problems):
+        return Noted()
     identity = notes.identity(item.facts) if item.facts is not None else ""
     return said.of(identity)
 

@@ -15,7 +15,7 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, HoldfastError, LoadError, SaveError, printable
 from holdfast.format import reading
 from holdfast.format.notes import NoteError
-from holdfast.front.loop_words import number
+from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
 from holdfast.source import BlobSource

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import socket
 import threading
 import time
 import warnings
@@ -170,7 +169,7 @@ def _flock(descriptor: int) -> bool:
 
 def _is_dead(holder: dict[str, str]) -> bool:
     """Tell whether the process that a holder names was one of this host and has ended."""
-    if holder.get("host") != socket.gethostname() or not holder["pid"].isdecimal():
+    if holder.get("host") != _host() or not holder["pid"].isdecimal():
         return False
     try:
         os.kill(int(holder["pid"]), 0)
@@ -179,6 +178,12 @@ def _is_dead(holder: dict[str, str]) -> bool:
     except (OSError, OverflowError):  # another user's; a number that is none
         return False
     return False
+
+
+def _host() -> str:
+    import socket  # noqa: PLC0415 - slow to import, and whoever only looks at a directory takes none
+
+    return socket.gethostname()
 
 
 def _key(descriptor: int) -> tuple[int, int]:
@@ -197,7 +202,7 @@ def _is_still(descriptor: int, path: str) -> bool:
 
 def _introduce(held: _Held, run: str) -> None:
     """Write who we are. What cannot be written is missing in another's error, and nowhere else."""
-    facts = {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": held.since}
+    facts = {"run": run, "host": _host(), "pid": os.getpid(), "since": held.since}
     with contextlib.suppress(OSError):  # a full disk; a file of another user
         os.ftruncate(held.descriptor, 0)
         os.pwrite(held.descriptor, json.dumps(facts).encode(), 0)
