@@ -61,6 +61,7 @@ def identity(facts: Facts) -> str:
     """Return what identifies the save that a checkpoint is of, whatever its file is called; "" if nothing does."""
     if not facts.run and not facts.time:
         return ""
+
     said = json.dumps([facts.run, facts.owner, facts.sequence, facts.time, facts.step])
     from hashlib import sha256  # noqa: PLC0415 - slow to import, and a directory without notes needs none
 

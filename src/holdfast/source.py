@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import BinaryIO, TypeVar
 
 from holdfast.storage import Store
-from holdfast.storage.direct_read import pour
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,7 +54,7 @@ def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:
     """Return what ``look`` says of each item, in order; where the items are not near, several are asked at a time."""
     if near:
         return map(look, items)
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import, and local files need none
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for those who look into a folder
 
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(look, items))
@@ -79,6 +78,8 @@ class FileSource:
 
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
+        from holdfast.storage.direct_read import pour  # noqa: PLC0415 - with ctypes: not for those who only look
+
         pour(self.file.fileno(), end, take)
 
 

@@ -266,8 +266,10 @@ class _OfOne:
 
 
 def _said(said: notes.Notes, item: Found) -> Noted:
-    known = said or said.problems  # or there is nothing to ask for
-    return said.of(notes.identity(item.facts) if item.facts is not None and known else "")
+    if not (said or said.problems):
+        return Noted()
+    identity = notes.identity(item.facts) if item.facts is not None else ""
+    return said.of(identity)
 
 
 def _said_of(store: Store, item: Found) -> Noted:

@@ -15,6 +15,7 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, HoldfastError, LoadError, SaveError, printable
 from holdfast.format import reading
 from holdfast.format.notes import NoteError
+from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
 from holdfast.source import BlobSource
@@ -240,8 +241,6 @@ class Checkpoint:
             metrics: numbers by name, NaN and infinities too. One of a name that the checkpoint has counts instead.
 
         """
-        from holdfast.front.loop_words import number  # noqa: PLC0415 - it knows all words of a loop: slow to import
-
         return self._say(Change(metrics={name: number(str(name), value) for name, value in metrics.items()}))
 
     def _say(self, change: Change) -> Checkpoint:

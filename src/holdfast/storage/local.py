@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import HIDDEN, Blob, Chunks
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
@@ -102,6 +101,8 @@ class LocalStore:
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
+        from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
+
         target = self.path(name)
         make_folders(os.path.dirname(target))
         spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
@@ -163,6 +164,7 @@ class LocalStore:
         return how
 
     def _clone(self, source: str, target: str) -> str:
+
         with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
             temporary, descriptor = made
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
