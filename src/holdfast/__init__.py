@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
+    from holdfast.front.simulation import Course, Simulation, simulate
     from holdfast.front.start import Skipped, Start
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
@@ -46,6 +47,7 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Course",
     "DamagedCheckpointError",
     "DirectoryInUseError",
     "EveryEpochs",
@@ -62,6 +64,7 @@ __all__ = [
     "SaveError",
     "SaveStats",
     "SignatureError",
+    "Simulation",
     "Skipped",
     "Start",
     "SystemClock",
@@ -73,6 +76,7 @@ __all__ = [
     "load",
     "newest",
     "sign",
+    "simulate",
     "verify",
 ]
 
@@ -81,12 +85,14 @@ _LAZY = {
     "All": "holdfast.policy.rules",
     "Best": "holdfast.policy.rules",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Course": "holdfast.front.simulation",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
     "Pinned": "holdfast.policy.rules",
     "SaveStats": "holdfast.engine",
+    "Simulation": "holdfast.front.simulation",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
     "Thin": "holdfast.policy.thinning",
@@ -95,6 +101,7 @@ _LAZY = {
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "sign": "holdfast.engine",
+    "simulate": "holdfast.front.simulation",
     "verify": "holdfast.engine",
 }
 

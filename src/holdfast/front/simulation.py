@@ -22,7 +22,7 @@ from holdfast.policy.thinning import Thin
 __all__ = ["Course", "Point", "Simulation", "simulate"]
 
 _MOST_SAVES = 2_000_000
-_MOST_LOOKS = 500_000  # checkpoints that the rules look at, over all saves: a few seconds
+_MOST_LOOKS = 200_000  # checkpoints that the rules look at, over all saves: a second or two
 _START = datetime(2000, 1, 3, tzinfo=timezone.utc)  # a Monday
 _DAY = 86400.0
 
@@ -107,7 +107,7 @@ class Simulation:
     @property
     def end(self) -> Point:
         """What is there in the end."""
-        return self.points[-1] if self.points else Point(0, 0, 0)
+        return self.points[-1]
 
     @property
     def written_per_day(self) -> float | None:
@@ -183,6 +183,9 @@ def simulate(  # noqa: PLR0913 - the facts of a run, one parameter each
         _checked_seconds(step_seconds, rules),
         _courses(rules, monitor, extreme("mode", mode), metrics or {}),
     )
+    if run.saves < 1:
+        msg = f"a run of {run.steps:,} steps that saves every {run.every:,} steps saves nothing: save more often"
+        raise ConfigurationError(msg)
     if run.saves > _MOST_SAVES:
         msg = f"{run.saves:,} saves are more than the {_MOST_SAVES:,} that are simulated: save less often"
         raise ConfigurationError(msg)
