@@ -10,10 +10,17 @@ from holdfast.errors import ConfigurationError
 from holdfast.policy.budget import Within
 from holdfast.policy.keeping import most_kept, plan, rules_for, rules_of
 from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
-from holdfast.policy.terms import AnyOf, Known
+from holdfast.policy.terms import AnyOf, Known, Term
 from holdfast.policy.thinning import Thin
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+
+
+class Signalled(Term):
+    """A trigger that is no rule."""
+
+    def __str__(self):
+        return "Signalled()"
 
 
 def history(*steps, **words):
@@ -42,8 +49,11 @@ def test_what_is_no_rule_is_refused():
     assert rules_of([Latest(1) | All(), Latest(1)]) == (Latest(1), All())
     with pytest.raises(ConfigurationError, match="7 is no rule"):
         rules_of([Latest(1), 7])
-    with pytest.raises(ConfigurationError, match="'Latest' is no rule"):
+    with pytest.raises(ConfigurationError, match="'Latest' means nothing here"):
         rules_of("Latest")
+    with pytest.raises(ConfigurationError, match="says when to save"):
+        rules_of([Latest(1), Signalled()])
+    assert rules_of("Latest(1) | All()") == (Latest(1), All())
     with pytest.raises(ConfigurationError, match="no zone"):
         Latest(1).plan([], datetime(2026, 1, 1))  # noqa: DTZ001 - such a time is what is refused
 
