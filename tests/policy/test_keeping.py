@@ -219,3 +219,13 @@ def test_how_many_files_it_will_be():
     assert most_kept(rules_of([])) == 1
     assert most_kept(rules_of(Thin(hourly=24, daily=7, steps={1000: 5}))) == 37
     assert most_kept(rules_of(All()), saves=12) == 12
+
+
+def test_the_best_of_every_ranking_is_of_the_floor():
+    """A budget cannot take the best by the metric of a ``Best``, and ``Best(0, ...)`` keeps it."""
+    found = [Known(str(place), sequence=place, size=10, metrics={"acc": -float(place)}) for place in range(5)]
+    assert kept(Best(2, "acc", mode="max") | Latest(3) | Within(10), found) == ["0", "4"]
+    assert kept(Best(0, "acc", mode="max"), found) == ["0", "4"]
+    decision = (Best(2, "acc", mode="max") | Within(10)).plan(found, NOW)[1]
+    assert (decision.keep, decision.rank) == (False, 2)
+    assert decision.reason == "over the budget, and the oldest (2 of the 2 highest acc)"
