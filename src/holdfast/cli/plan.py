@@ -19,7 +19,8 @@ what is written in total.
 The rules:
   Latest(n)  Best(k, 'metric', mode='max')  EverySteps(n)  EveryEpochs(n)  Thin(hourly=24, daily=7, weekly=-1)
   Thin(steps={1000: 10, 10000: -1})  Newer('7d')  All()  Within('200GB')
-joined by |: what any of them keeps is kept, then Within takes back the oldest. The newest always stays, and the best."""
+joined by |: what any of them keeps is kept, then Within takes back the oldest. The newest stays whatever the rules
+say, and the best."""
 EXAMPLES = """
 holdfast plan --rules "Latest(3) | EverySteps(10000) | Within('200GB')" --steps 1e6 --every 500 --size 14GB
 holdfast plan --rules "Thin(hourly=24, daily=7)" --steps 1e6 --every 500 --size 14GB --step-seconds 0.8
