@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from holdfast.front.difference import Difference
     from holdfast.front.opening import newest
     from holdfast.front.pruning import Pruned, prune
+    from holdfast.front.simulation import Course, Simulation, simulate
     from holdfast.front.start import Skipped, Start
     from holdfast.front.tensors import TensorStatistics, statistics, tensor
     from holdfast.front.verifying import Verified, verify_all
@@ -58,6 +59,7 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Course",
     "DamagedCheckpointError",
     "Difference",
     "DirectoryInUseError",
@@ -76,6 +78,7 @@ __all__ = [
     "SaveError",
     "SaveStats",
     "SignatureError",
+    "Simulation",
     "Skipped",
     "Start",
     "SystemClock",
@@ -94,6 +97,7 @@ __all__ = [
     "open",
     "prune",
     "sign",
+    "simulate",
     "statistics",
     "tensor",
     "verify",
@@ -108,6 +112,7 @@ _LAZY = {
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Course": "holdfast.front.simulation",
     "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
@@ -116,6 +121,7 @@ _LAZY = {
     "Pinned": "holdfast.policy.rules",
     "Pruned": "holdfast.front.pruning",
     "SaveStats": "holdfast.engine",
+    "Simulation": "holdfast.front.simulation",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
     "TensorStatistics": "holdfast.front.tensors",
@@ -131,6 +137,7 @@ _LAZY = {
     "open": "holdfast.front.catalog",
     "prune": "holdfast.front.pruning",
     "sign": "holdfast.engine",
+    "simulate": "holdfast.front.simulation",
     "statistics": "holdfast.front.tensors",
     "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",

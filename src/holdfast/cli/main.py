@@ -40,6 +40,7 @@ VERBS = {
     "note": "put a text beside a checkpoint",
     "metric": "attach metrics to a checkpoint that were measured after its save",
     "verify": "check every byte of a checkpoint, or of all in a directory",
+    "plan": "simulate rules: how many files and bytes they would keep of a run",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
     "diff": "say what two checkpoints differ in: tensors, hyperparameters, versions",
     "average": "write the mean of several checkpoints' weights as a new checkpoint",
