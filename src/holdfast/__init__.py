@@ -32,6 +32,8 @@ from holdfast.errors import (
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.exporting import Exported, export
+    from holdfast.front.importing import Imported, import_checkpoint
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
 
@@ -43,8 +45,10 @@ __all__ = [
     "ConfigurationError",
     "DamagedCheckpointError",
     "DirectoryInUseError",
+    "Exported",
     "FakeClock",
     "HoldfastError",
+    "Imported",
     "LoadError",
     "MissingExtraError",
     "MissingMetricError",
@@ -57,6 +61,8 @@ __all__ = [
     "SystemClock",
     "UnsafeCheckpointError",
     "__version__",
+    "export",
+    "import_checkpoint",
     "keygen",
     "load",
     "newest",
@@ -67,9 +73,13 @@ __all__ = [
 # These import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
+    "Exported": "holdfast.front.exporting",
+    "Imported": "holdfast.front.importing",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "export": "holdfast.front.exporting",
+    "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",

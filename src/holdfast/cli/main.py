@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
+from types import ModuleType
 
 from holdfast._version import __version__
 from holdfast.errors import (
@@ -28,9 +30,17 @@ VERBS = {
     "ls": "list the checkpoints of a directory, and why each one is kept",
     "show": "print the manifest of one checkpoint",
     "verify": "check every byte of a checkpoint, or of all in a directory",
+    "export": "write the weights of a checkpoint as safetensors, or as a torch file",
+    "import": "make a checkpoint with a manifest of safetensors, or of a file that torch or Lightning wrote",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
     "keygen": "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with",
 }  # each in its own module of this package, which is imported only if it is asked for
+
+
+def verb_module(name: str) -> ModuleType:
+    """Import the module of a verb: ``import`` lives in ``import_``, ``a-b`` in ``a_b``."""
+    plain = name.replace("-", "_")
+    return import_module(f"holdfast.cli.{plain}_" if iskeyword(plain) else f"holdfast.cli.{plain}")
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -41,7 +51,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, text in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if only in (None, name):
-            module = import_module(f"holdfast.cli.{name}")
+            module = verb_module(name)
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     return parser

@@ -11,7 +11,18 @@ from holdfast.scanning import Found, newest_first, scan, scan_aside
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_aside_path", "scan_path"]
+__all__ = [
+    "Found",
+    "has_checksums",
+    "is_directory",
+    "newest_first",
+    "read_manifest_at",
+    "scan_aside_path",
+    "scan_path",
+    "size_at",
+]
+
+_DEPTH = 100  # folders below a directory: any number that people nest runs in
 
 
 def is_directory(path: str) -> bool:
@@ -62,3 +73,20 @@ def read_manifest_at(path: str) -> Manifest | None:
     except (FileNotFoundError, IsADirectoryError) as error:
         msg = f"there is no checkpoint file {path}"
         raise CheckpointNotFoundError(msg) from error
+
+
+def size_at(path: str) -> int:
+    """Return the bytes of a file, or of the files below a directory.
+
+    Raises:
+        CheckpointNotFoundError: if there is neither.
+
+    """
+    root, name = split_path(path.rstrip("/") or path)
+    try:
+        if not is_directory(path):
+            return open_store(root).size(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"there is nothing at {path}"
+        raise CheckpointNotFoundError(msg) from error
+    return sum(blob.size for blob in open_store(path).blobs(depth=_DEPTH))
