@@ -36,8 +36,13 @@ if TYPE_CHECKING:
     from holdfast.front.importing import Imported, import_checkpoint
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
+    from holdfast.policy.budget import Within
+    from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
+    from holdfast.policy.thinning import Thin
 
 __all__ = [
+    "All",
+    "Best",
     "ChangedStateError",
     "CheckpointNotFoundError",
     "Checkpointer",
@@ -45,21 +50,28 @@ __all__ = [
     "ConfigurationError",
     "DamagedCheckpointError",
     "DirectoryInUseError",
+    "EveryEpochs",
+    "EverySteps",
     "Exported",
     "FakeClock",
     "HoldfastError",
     "Imported",
+    "Latest",
     "LoadError",
     "MissingExtraError",
     "MissingMetricError",
+    "Newer",
     "NewerFormatError",
+    "Pinned",
     "SaveError",
     "SaveStats",
     "SignatureError",
     "Skipped",
     "Start",
     "SystemClock",
+    "Thin",
     "UnsafeCheckpointError",
+    "Within",
     "__version__",
     "export",
     "import_checkpoint",
@@ -70,14 +82,23 @@ __all__ = [
     "verify",
 ]
 
-# These import torch, which takes a second: the command does not need it to list a directory.
+# Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
+    "All": "holdfast.policy.rules",
+    "Best": "holdfast.policy.rules",
     "Checkpointer": "holdfast.front.checkpointer",
+    "EveryEpochs": "holdfast.policy.rules",
+    "EverySteps": "holdfast.policy.rules",
     "Exported": "holdfast.front.exporting",
     "Imported": "holdfast.front.importing",
+    "Latest": "holdfast.policy.rules",
+    "Newer": "holdfast.policy.rules",
+    "Pinned": "holdfast.policy.rules",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "Thin": "holdfast.policy.thinning",
+    "Within": "holdfast.policy.budget",
     "export": "holdfast.front.exporting",
     "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
