@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.exporting import Exported, export
     from holdfast.front.importing import Imported, import_checkpoint
+    from holdfast.front.moving import Copied, copy
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
     from holdfast.policy.budget import Within
@@ -48,6 +49,7 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Copied",
     "DamagedCheckpointError",
     "DirectoryInUseError",
     "EveryEpochs",
@@ -73,6 +75,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "Within",
     "__version__",
+    "copy",
     "export",
     "import_checkpoint",
     "keygen",
@@ -89,6 +92,7 @@ _LAZY = {
     "Checkpointer": "holdfast.front.checkpointer",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
+    "Copied": "holdfast.front.moving",
     "Exported": "holdfast.front.exporting",
     "Imported": "holdfast.front.importing",
     "Latest": "holdfast.policy.rules",
@@ -99,6 +103,7 @@ _LAZY = {
     "Start": "holdfast.front.start",
     "Thin": "holdfast.policy.thinning",
     "Within": "holdfast.policy.budget",
+    "copy": "holdfast.front.moving",
     "export": "holdfast.front.exporting",
     "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",

@@ -3,6 +3,7 @@
 from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK
+from holdfast.storage.partial import put_by_parts
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
@@ -21,6 +22,7 @@ __all__ = [
     "open_store",
     "own_directory",
     "plain_path",
+    "put_by_parts",
     "real_path",
     "same_place",
     "split_path",

@@ -110,13 +110,7 @@ class LocalStore:
                 gate()
             if spare:
                 os.ftruncate(descriptor, written)
-            length = os.fstat(descriptor).st_size
-            if length != written:
-                msg = f"wrote {written} bytes but the file has {length}"
-                raise OSError(errno.EIO, msg, target)
-            _sync(descriptor)
-            os.rename(temporary, target)
-        _sync_folder(os.path.dirname(target))
+            commit_temporary(descriptor, temporary, target, written)
         return written
 
     def retire(self, name: str) -> str:
@@ -217,6 +211,22 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
     finally:
         unlock(descriptor)
         os.close(descriptor)
+
+
+def commit_temporary(descriptor: int, temporary: str, target: str, written: int) -> None:
+    """Give a temporary file that was written whole its name; on return it survives a power cut.
+
+    Raises:
+        OSError: if it has not the bytes that were written, or cannot be made durable.
+
+    """
+    length = os.fstat(descriptor).st_size
+    if length != written:
+        msg = f"wrote {written} bytes but the file has {length}"
+        raise OSError(errno.EIO, msg, target)
+    _sync(descriptor)
+    os.rename(temporary, target)
+    _sync_folder(os.path.dirname(target))
 
 
 def _open_spare(spare: str, target: str) -> int | None:
