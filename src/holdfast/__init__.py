@@ -31,6 +31,9 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.catalog import Catalog, catalog
+    from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
+    from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.exporting import Exported, export
     from holdfast.front.importing import Imported, import_checkpoint
@@ -44,7 +47,9 @@ if TYPE_CHECKING:
 __all__ = [
     "All",
     "Best",
+    "Catalog",
     "ChangedStateError",
+    "Checkpoint",
     "CheckpointNotFoundError",
     "Checkpointer",
     "Clock",
@@ -75,12 +80,14 @@ __all__ = [
     "UnsafeCheckpointError",
     "Within",
     "__version__",
+    "catalog",
     "copy",
     "export",
     "import_checkpoint",
     "keygen",
     "load",
     "newest",
+    "open",
     "sign",
     "verify",
 ]
@@ -89,6 +96,8 @@ __all__ = [
 _LAZY = {
     "All": "holdfast.policy.rules",
     "Best": "holdfast.policy.rules",
+    "Catalog": "holdfast.front.catalog",
+    "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
@@ -103,15 +112,18 @@ _LAZY = {
     "Start": "holdfast.front.start",
     "Thin": "holdfast.policy.thinning",
     "Within": "holdfast.policy.budget",
+    "catalog": "holdfast.front.catalog",
     "copy": "holdfast.front.moving",
     "export": "holdfast.front.exporting",
     "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
+    "open": "holdfast.front.catalog",
     "sign": "holdfast.engine",
     "verify": "holdfast.engine",
 }
+_OTHERWISE = {"open": "open_checkpoint"}  # names that would hide one of Python's in their own module
 
 
 def __getattr__(name: str) -> Any:
@@ -119,6 +131,6 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         msg = f"module 'holdfast' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(_LAZY[name]), name)
+    value = getattr(import_module(_LAZY[name]), _OTHERWISE.get(name, name))
     globals()[name] = value
     return value

@@ -18,13 +18,13 @@ import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
 from holdfast.errors import SaveError, printable
 from holdfast.format.notes import LONGEST_CHANGE, NoteError, decode_change, encode_change
 from holdfast.records import Change, Facts, Note, Noted
+from holdfast.source import each
 from holdfast.storage import HIDDEN, NO_BLOB, Blob, Store
 
 FOLDER = f"{HIDDEN}notes"
@@ -32,7 +32,6 @@ _CHANGE = re.compile(r"([0-9]{8,12})-([0-9a-f]{16})\.json")
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 _HIGHEST = 10**12 - 1
 _TRIES = 20  # at writing into a folder that another process removes because it has become empty
-_REQUESTS = 16  # under way at a time, where each is a trip over the network
 _Placed = tuple[int, str, Change]  # a change with its counter and its random part
 _NO_FOLDER = "it is no folder of its own that can be read"
 
@@ -194,11 +193,7 @@ def _each(store: Store, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, _Place, C
         is_whole_folder = blob.size == NO_BLOB and blob.name.endswith((FOLDER, place.identity or FOLDER))
         if place.counter is not None or is_whole_folder:
             wanted.append((blob, place))
-    if store.is_local or len(wanted) <= 1:
-        results: Iterable[Change | str | None] = (_read_change(store, blob) for blob, _ in wanted)
-    else:
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            results = list(pool.map(lambda item: _read_change(store, item[0]), wanted))
+    results = each(store.is_local, wanted, lambda item: _read_change(store, item[0]))
     for (blob, place), result in zip(wanted, results, strict=True):
         if result is not None:
             yield blob, place, result

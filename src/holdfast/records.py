@@ -35,7 +35,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Lineage:
-    """The checkpoint that a run resumed from: its path as given, its step, its run."""
+    """A checkpoint that another one comes from: its path as given, its step, its run."""
 
     path: str
     step: int | None = None
@@ -61,6 +61,7 @@ class Facts:
             (``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``).
         policy: the settings that retention followed: ``monitor, mode, save_top_k``.
         resumed_from: what the run resumed from, if it did.
+        sources: what it was computed from, if it was not trained: an average of others.
         git_commit: the commit of the code that trained it, where there is one.
         versions: of Python, torch, holdfast and the framework.
 
@@ -79,6 +80,7 @@ class Facts:
     names: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
     resumed_from: Lineage | None = None
+    sources: tuple[Lineage, ...] = ()
     git_commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 

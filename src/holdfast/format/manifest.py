@@ -38,6 +38,7 @@ _FORMS: Mapping[str, Any] = {
     "names": dict,
     "policy": dict,
     "resumed_from": (dict, type(None)),
+    "sources": list,
     "git_commit": _TEXT_OR_NONE,
     "versions": dict,
 }
@@ -61,7 +62,7 @@ def encode(manifest: Manifest) -> bytes:
         ManifestError: if they would be more than a reader takes.
 
     """
-    facts = {key: plain(value) for key, value in asdict(manifest.facts).items()}
+    facts = {key: plain(value) for key, value in asdict(manifest.facts).items() if key != "sources" or value}
     lines = (
         {"holdfast": manifest.format, **facts},
         [[record.name, record.size, f"{record.crc32:08x}"] for record in manifest.records],
@@ -147,6 +148,7 @@ def _facts(head: Any) -> Facts:
         _flat(_is(_POLICY.get(key, object), value))
     if values.get("resumed_from") is not None:
         values["resumed_from"] = _lineage(**values["resumed_from"])
+    values["sources"] = tuple(_lineage(**source) for source in _are(dict, values.get("sources", [])))
     return Facts(**values)
 
 

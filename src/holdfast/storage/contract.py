@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 HIDDEN = ".holdfast-"  # how the names begin of the files and folders that are no blobs like others
@@ -12,10 +12,14 @@ NO_BLOB = -1  # the size, in a listing of what is hidden, of what stands there a
 
 @dataclass(frozen=True)
 class Blob:
-    """One named blob: its name relative to the root (parts joined by ``/``) and bytes."""
+    """One named blob: its name relative to the root (parts joined by ``/``) and bytes.
+
+    ``file_id`` is the same for two names that share their bytes ("" where that cannot be told).
+    """
 
     name: str
     size: int
+    file_id: str = field(default="", compare=False)
 
 
 Chunks = Iterable[bytes | memoryview]
@@ -61,6 +65,13 @@ class Store(Protocol):
         In the root's, and in those at most ``depth`` folders down; what lies in them and one folder further. What
         stands there and is no blob (a link, a folder too deep, one that may not be read) has the size ``NO_BLOB``.
         No link is followed. Where there is no such folder, that costs one look.
+        """
+        ...
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the names of unfinished writes, those of living writers too, at most ``depth`` folders down.
+
+        In hidden folders as well.
         """
         ...
 

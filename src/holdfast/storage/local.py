@@ -67,13 +67,18 @@ class LocalStore:
                     odd[name] = problem
                 continue
             with contextlib.suppress(FileNotFoundError):  # removed since the listing
-                blobs.append(Blob(name, item.stat().st_size))
+                status = item.stat()
+                blobs.append(Blob(name, status.st_size, f"{status.st_dev}:{status.st_ino}"))
         return sorted(blobs, key=lambda blob: blob.name)
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the files in the hidden folders of this name."""
         found = (blob for prefix in folders(self.root, "", depth) for blob in within(self.root, prefix + folder))
         return sorted(found, key=lambda blob: blob.name)
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the temporaries."""
+        return sorted(name for name, item in walk(self.root, "", depth, {}, hidden=True) if is_temporary(item.name))
 
     def exists(self, name: str) -> bool:
         """Tell whether anything has this name; a dangling symbolic link does."""

@@ -75,6 +75,14 @@ class RemoteStore:
             found = [blob for blob, (before, inside, _) in parts if inside and before.count("/") <= depth]
         return [blob for blob in found if not _is_temporary(blob.name)]
 
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the temporaries of this store; unfinished uploads are the object store's own affair."""
+        return [blob.name for blob in self._temporaries(depth)]
+
+    def _temporaries(self, depth: int) -> list[Blob]:
+        found = (blob for blob in self._everything(depth + _WITHIN) if _is_temporary(blob.name))
+        return [blob for blob in found if blob.name.count("/") <= depth or _hidden_at(blob.name)]
+
     def _everything(self, depth: int) -> list[Blob]:
         """List the blobs. From some depth on without a limit: that is one request for a thousand, not one a folder."""
         self.fs.invalidate_cache()
@@ -182,9 +190,8 @@ class RemoteStore:
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
         removed = []
-        for blob in self._everything(depth + _WITHIN):
-            near = blob.name.count("/") <= depth or _hidden_at(blob.name)
-            if near and _is_temporary(blob.name) and self._age(blob.name) > _ABANDONED:
+        for blob in self._temporaries(depth):
+            if self._age(blob.name) > _ABANDONED:
                 self.remove(blob.name)
                 removed.append(blob.name)
         return removed
