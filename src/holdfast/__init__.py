@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.doctor import Finding, doctor
     from holdfast.front.exporting import Exported, export
     from holdfast.front.importing import Imported, import_checkpoint
     from holdfast.front.moving import Copied, copy
@@ -61,6 +62,7 @@ __all__ = [
     "EverySteps",
     "Exported",
     "FakeClock",
+    "Finding",
     "HoldfastError",
     "Imported",
     "Latest",
@@ -82,6 +84,7 @@ __all__ = [
     "__version__",
     "catalog",
     "copy",
+    "doctor",
     "export",
     "import_checkpoint",
     "keygen",
@@ -114,6 +117,8 @@ _LAZY = {
     "Within": "holdfast.policy.budget",
     "catalog": "holdfast.front.catalog",
     "copy": "holdfast.front.moving",
+    "Finding": "holdfast.front.finding",
+    "doctor": "holdfast.front.doctor",
     "export": "holdfast.front.exporting",
     "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",

@@ -30,6 +30,7 @@ VERBS = {
     "ls": "list the checkpoints of a directory, and why each one is kept",
     "show": "print the manifest of one checkpoint",
     "verify": "check every byte of a checkpoint, or of all in a directory",
+    "doctor": "say what is wrong in a directory, and what to do",
     "cp": "copy a checkpoint, or a directory of runs, and verify the copy",
     "export": "write the weights of a checkpoint as safetensors, or as a torch file",
     "import": "make a checkpoint with a manifest of safetensors, or of a file that torch or Lightning wrote",

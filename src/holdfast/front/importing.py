@@ -13,10 +13,10 @@ from holdfast.engine.streaming import Promises, write_promised
 from holdfast.errors import ConfigurationError, printable
 from holdfast.front.provenance import versions
 from holdfast.front.shards import INDEX, SUFFIX
-from holdfast.front.stock import IMPORTED, facts_of
+from holdfast.front.stock import facts_of
 from holdfast.front.tensorfiles import TensorFiles, index_of
 from holdfast.front.weights import find_weights, read_state
-from holdfast.records import RANKED, Facts, Lineage, Manifest
+from holdfast.records import IMPORTED, RANKED, Facts, Lineage, Manifest
 from holdfast.scanning import EXTENSION
 from holdfast.storage import is_local, open_store, plain_path, split_path
 

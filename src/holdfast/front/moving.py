@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast import notes
-from holdfast.errors import CheckpointNotFoundError, ConfigurationError, LoadError, printable
+from holdfast.errors import CheckpointNotFoundError, ConfigurationError, DamagedCheckpointError, LoadError, printable
 from holdfast.format.signature import SUFFIX
 from holdfast.front.catalogue import is_directory
 from holdfast.front.copying import COPIED, SKIPPED, Advance, Place, copy_blob
@@ -197,6 +197,9 @@ def _copy_one(work: _Work, place: Place, goal: Place) -> bool:
     """Copy one of several files; tell whether the target has it now."""
     try:
         how = copy_blob(place, goal, force=work.force, advance=work.advance)
+    except DamagedCheckpointError as error:
+        work.problems.append((place.path, f"damaged: {error.record}: {error.problem}"))
+        return False
     except LoadError as error:
         work.problems.append((place.path, str(error)))
         return False

@@ -16,9 +16,8 @@ from holdfast.engine.streaming import PIECE, bytes_of, counted
 from holdfast.errors import ConfigurationError, printable
 from holdfast.format import safetensors as form
 from holdfast.front.dtypes import SAFETENSORS, Cast
-from holdfast.front.stock import IMPORTED
 from holdfast.front.weights import Weights
-from holdfast.records import Facts
+from holdfast.records import IMPORTED, Facts
 from holdfast.storage import Store
 
 SUFFIX = ".safetensors"

@@ -14,8 +14,6 @@ from holdfast.front.weights import OPTIMIZERS
 from holdfast.records import Facts, Manifest
 from holdfast.storage import is_local, plain_path
 
-IMPORTED = "imported"  # the run of what is imported, unless another is named: so that all are ranked together
-
 _LIGHTNING = "pytorch-lightning_version"
 _CALLBACK = "ModelCheckpoint"
 _MODES = ("min", "max")

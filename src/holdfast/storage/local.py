@@ -140,7 +140,7 @@ class LocalStore:
         if os.path.lexists(goal):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
         os.rename(self.path(name), goal)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return True
 
     def link(self, source: str, target: str) -> str:
@@ -150,7 +150,7 @@ class LocalStore:
             return "hard link"  # rename between two links of one file would do nothing
         make_folders(os.path.dirname(goal))
         how = _hard_link(origin, goal) or self._clone(source, target)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return how
 
     def _clone(self, source: str, target: str) -> str:
@@ -160,7 +160,7 @@ class LocalStore:
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
                     shutil.copyfileobj(origin, copy, 1 << 24)
-            _sync(descriptor)
+            sync_file(descriptor)
             os.rename(temporary, self.path(target))
         return how
 
@@ -173,14 +173,14 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
             if not is_temporary(os.path.basename(path)):
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
             try:
                 os.rmdir(folder)
             except OSError:  # not empty, or gone
                 return
-            _sync_folder(os.path.dirname(folder))
+            sync_folder(os.path.dirname(folder))
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
@@ -229,9 +229,9 @@ def commit_temporary(descriptor: int, temporary: str, target: str, written: int)
     if length != written:
         msg = f"wrote {written} bytes but the file has {length}"
         raise OSError(errno.EIO, msg, target)
-    _sync(descriptor)
+    sync_file(descriptor)
     os.rename(temporary, target)
-    _sync_folder(os.path.dirname(target))
+    sync_folder(os.path.dirname(target))
 
 
 def _open_spare(spare: str, target: str) -> int | None:
@@ -246,7 +246,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
     if alone and here and lock_for_life(descriptor):
-        _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
+        sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
     unlock(descriptor)
     os.close(descriptor)
@@ -301,7 +301,7 @@ def make_folders(folder: str) -> list[str]:
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
             made.append(path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     return made
 
 
@@ -316,11 +316,11 @@ def write_new(path: str, data: bytes, mode: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        _sync(descriptor)
-    _sync_folder(os.path.dirname(path))
+        sync_file(descriptor)
+    sync_folder(os.path.dirname(path))
 
 
-def _sync(descriptor: int) -> None:
+def sync_file(descriptor: int) -> None:
     """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is None:
@@ -329,7 +329,8 @@ def _sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, full)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the names in a folder."""
     descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
