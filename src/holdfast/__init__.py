@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.comparing import diff
     from holdfast.front.difference import Difference
+    from holdfast.front.doctor import Finding, doctor
+    from holdfast.front.exporting import Exported, export
+    from holdfast.front.importing import Imported, import_checkpoint
+    from holdfast.front.moving import Copied, copy
     from holdfast.front.opening import newest
     from holdfast.front.pruning import Pruned, prune
     from holdfast.front.simulation import Course, Simulation, simulate
@@ -59,14 +63,18 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Copied",
     "Course",
     "DamagedCheckpointError",
     "Difference",
     "DirectoryInUseError",
     "EveryEpochs",
     "EverySteps",
+    "Exported",
     "FakeClock",
+    "Finding",
     "HoldfastError",
+    "Imported",
     "Latest",
     "LoadError",
     "MissingExtraError",
@@ -90,7 +98,11 @@ __all__ = [
     "__version__",
     "average",
     "catalog",
+    "copy",
     "diff",
+    "doctor",
+    "export",
+    "import_checkpoint",
     "keygen",
     "load",
     "newest",
@@ -112,10 +124,14 @@ _LAZY = {
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Copied": "holdfast.front.moving",
     "Course": "holdfast.front.simulation",
     "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
+    "Exported": "holdfast.front.exporting",
+    "Finding": "holdfast.front.finding",
+    "Imported": "holdfast.front.importing",
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
     "Pinned": "holdfast.policy.rules",
@@ -130,7 +146,11 @@ _LAZY = {
     "Within": "holdfast.policy.budget",
     "average": "holdfast.front.average",
     "catalog": "holdfast.front.catalog",
+    "copy": "holdfast.front.moving",
     "diff": "holdfast.front.comparing",
+    "doctor": "holdfast.front.doctor",
+    "export": "holdfast.front.exporting",
+    "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",

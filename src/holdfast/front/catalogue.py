@@ -6,11 +6,12 @@ import os
 
 from holdfast.errors import CheckpointNotFoundError, printable
 from holdfast.format import reading
+from holdfast.records import Manifest
 from holdfast.scanning import Found, name_before, survey
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["aside", "checkpoints_below", "has_checksums", "is_directory", "leftovers"]
+__all__ = ["aside", "checkpoints_below", "has_checksums", "is_directory", "leftovers", "read_manifest_at", "size_at"]
 
 _DEPTH = 100  # folders below a directory: any number that people nest runs in
 
@@ -52,3 +53,37 @@ def has_checksums(path: str) -> bool:
     root, name = split_path(path)
     store = open_store(root)
     return reading.looks_like_zip(BlobSource(store, name, store.size(name)))
+
+
+def read_manifest_at(path: str) -> Manifest | None:
+    """Return the manifest of one checkpoint file; None if it has none.
+
+    Raises:
+        CheckpointNotFoundError: if there is no such file.
+        DamagedCheckpointError: if its manifest cannot be read.
+
+    """
+    root, name = split_path(path)
+    store = open_store(root)
+    try:
+        return reading.read_manifest(BlobSource(store, name, store.size(name)))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        msg = f"there is no checkpoint file {path}"
+        raise CheckpointNotFoundError(msg) from error
+
+
+def size_at(path: str) -> int:
+    """Return the bytes of a file, or of the files below a directory.
+
+    Raises:
+        CheckpointNotFoundError: if there is neither.
+
+    """
+    root, name = split_path(path.rstrip("/") or path)
+    try:
+        if not is_directory(path):
+            return open_store(root).size(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"there is nothing at {path}"
+        raise CheckpointNotFoundError(msg) from error
+    return sum(blob.size for blob in open_store(path).blobs(depth=_DEPTH))

@@ -115,13 +115,7 @@ class LocalStore:
                 gate()
             if spare:
                 os.ftruncate(descriptor, written)
-            length = os.fstat(descriptor).st_size
-            if length != written:
-                msg = f"wrote {written} bytes but the file has {length}"
-                raise OSError(errno.EIO, msg, target)
-            _sync(descriptor)
-            os.rename(temporary, target)
-        _sync_folder(os.path.dirname(target))
+            commit_temporary(descriptor, temporary, target, written)
         return written
 
     def retire(self, name: str) -> str:
@@ -146,7 +140,7 @@ class LocalStore:
         if os.path.lexists(goal):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
         os.rename(self.path(name), goal)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return True
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
@@ -160,7 +154,7 @@ class LocalStore:
             return "hard link"  # rename between two links of one file would do nothing
         make_folders(os.path.dirname(goal))
         how = _hard_link(origin, goal) or self._clone(source, target)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return how
 
     def _clone(self, source: str, target: str) -> str:
@@ -172,7 +166,7 @@ class LocalStore:
                 with open(descriptor, "wb", closefd=False) as copy:
                     while block := origin.read(_BLOCK):
                         copy.write(block)
-            _sync(descriptor)
+            sync_file(descriptor)
             os.rename(temporary, self.path(target))
         return how
 
@@ -185,7 +179,7 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
             if not is_temporary(os.path.basename(path)):
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
             try:
@@ -193,7 +187,7 @@ class LocalStore:
             except OSError:  # not empty, or gone
                 return
             with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
-                _sync_folder(os.path.dirname(folder))
+                sync_folder(os.path.dirname(folder))
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
@@ -231,6 +225,22 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
         os.close(descriptor)
 
 
+def commit_temporary(descriptor: int, temporary: str, target: str, written: int) -> None:
+    """Give a temporary file that was written whole its name; on return it survives a power cut.
+
+    Raises:
+        OSError: if it has not the bytes that were written, or cannot be made durable.
+
+    """
+    length = os.fstat(descriptor).st_size
+    if length != written:
+        msg = f"wrote {written} bytes but the file has {length}"
+        raise OSError(errno.EIO, msg, target)
+    sync_file(descriptor)
+    os.rename(temporary, target)
+    sync_folder(os.path.dirname(target))
+
+
 def _open_spare(spare: str, target: str) -> int | None:
     """Open and lock a retired file; None if it is gone, has another name, or lies on another filesystem."""
     if not spare:
@@ -243,7 +253,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
     if alone and here and lock_for_life(descriptor):
-        _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
+        sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
     unlock(descriptor)
     os.close(descriptor)
@@ -298,7 +308,7 @@ def make_folders(folder: str) -> list[str]:
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
             made.append(path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     return made
 
 
@@ -313,11 +323,11 @@ def write_new(path: str, data: bytes, mode: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        _sync(descriptor)
-    _sync_folder(os.path.dirname(path))
+        sync_file(descriptor)
+    sync_folder(os.path.dirname(path))
 
 
-def _sync(descriptor: int) -> None:
+def sync_file(descriptor: int) -> None:
     """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is None:
@@ -326,7 +336,8 @@ def _sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, full)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the names in a folder."""
     descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -97,6 +97,27 @@ def _is_at(descriptor: int, path: str) -> bool:
         return False
 
 
+def is_locked(path: str) -> bool | None:
+    """Tell whether somebody who lives has locked a file; None where that cannot be told. Changes nothing."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    else:
+        return False
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)
+
+
 def remove_abandoned(path: str) -> bool:
     """Remove a temporary file if its writer is gone; tell whether it was."""
     if fcntl is None:
