@@ -1,11 +1,11 @@
-"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here."""
+"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here.
 
-from holdfast.storage.abilities import Abilities, probe
+What only few need, and slow to import, is asked of its own module: ``abilities``, ``holders``, ``partial``.
+"""
+
 from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Store
-from holdfast.storage.holders import Holder, holder_of
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
-from holdfast.storage.partial import put_by_parts
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
@@ -14,13 +14,10 @@ __all__ = [
     "HIDDEN",
     "NO_BLOB",
     "RUN_LOCK",
-    "Abilities",
     "Blob",
-    "Holder",
     "Ownership",
     "Store",
     "give_up_all",
-    "holder_of",
     "is_local",
     "is_locked",
     "is_owned_here",
@@ -29,8 +26,6 @@ __all__ = [
     "open_store",
     "own_directory",
     "plain_path",
-    "probe",
-    "put_by_parts",
     "real_path",
     "same_place",
     "split_path",
