@@ -31,18 +31,23 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.average import Averaged, average
     from holdfast.front.catalog import Catalog, catalog
     from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.comparing import diff
+    from holdfast.front.difference import Difference
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.tensors import TensorStatistics, statistics, tensor
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
     from holdfast.policy.thinning import Thin
 
 __all__ = [
     "All",
+    "Averaged",
     "Best",
     "Catalog",
     "ChangedStateError",
@@ -52,6 +57,7 @@ __all__ = [
     "Clock",
     "ConfigurationError",
     "DamagedCheckpointError",
+    "Difference",
     "DirectoryInUseError",
     "EveryEpochs",
     "EverySteps",
@@ -70,26 +76,33 @@ __all__ = [
     "Skipped",
     "Start",
     "SystemClock",
+    "TensorStatistics",
     "Thin",
     "UnsafeCheckpointError",
     "Within",
     "__version__",
+    "average",
     "catalog",
+    "diff",
     "keygen",
     "load",
     "newest",
     "open",
     "sign",
+    "statistics",
+    "tensor",
     "verify",
 ]
 
 # Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "All": "holdfast.policy.rules",
+    "Averaged": "holdfast.front.average",
     "Best": "holdfast.policy.rules",
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySteps": "holdfast.policy.rules",
     "Latest": "holdfast.policy.rules",
@@ -98,14 +111,19 @@ _LAZY = {
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "TensorStatistics": "holdfast.front.tensors",
     "Thin": "holdfast.policy.thinning",
     "Within": "holdfast.policy.budget",
+    "average": "holdfast.front.average",
     "catalog": "holdfast.front.catalog",
+    "diff": "holdfast.front.comparing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
     "sign": "holdfast.engine",
+    "statistics": "holdfast.front.tensors",
+    "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",
 }
 _OTHERWISE = {"open": "open_checkpoint"}  # names that would hide one of Python's in their own module

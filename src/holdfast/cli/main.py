@@ -29,6 +29,8 @@ VERBS = {
     "show": "print the manifest of one checkpoint",
     "verify": "check every byte of a checkpoint, or of all in a directory",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
+    "diff": "say what two checkpoints differ in: tensors, hyperparameters, versions",
+    "average": "write the mean of several checkpoints' weights as a new checkpoint",
     "keygen": "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with",
 }  # each in its own module of this package, which is imported only if it is asked for
 

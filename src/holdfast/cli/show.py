@@ -9,6 +9,7 @@ from dataclasses import asdict
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.look import look_at_file
 from holdfast.cli.output import print_json
+from holdfast.cli.statistics import show_tensors
 from holdfast.cli.text import age, amount, number, table
 from holdfast.errors import EXIT_OK, printable
 from holdfast.records import Manifest
@@ -18,11 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_path(parser, "FILE")
     add_json(parser)
+    parser.add_argument(
+        "--tensor",
+        metavar="NAME",
+        action="append",
+        help="what this tensor's values are like, or those that a pattern such as '*.weight' fits; reads no others",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the manifest of one checkpoint."""
     path, as_json = options.path, options.as_json
+    if options.tensor:
+        show_tensors(path, options.tensor, as_json=as_json)
+        return EXIT_OK
     manifest = look_at_file(path)
     if manifest is None:
         message = "it has no manifest: it was not saved by holdfast"
