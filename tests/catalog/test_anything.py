@@ -116,6 +116,10 @@ for item in catalog:
         item.tag("x")
     except holdfast.HoldfastError as error:
         said.append(type(error).__name__)
+try:
+    holdfast.catalog(sys.argv[1] + "/closed")
+except holdfast.LoadError:
+    said.append("not listed")
 print(json.dumps([{item.name: item.problem for item in catalog}, sorted(set(said))]))
 """
 
@@ -140,4 +144,4 @@ def test_without_permission(tmp_path):
     assert done.returncode == 0, done.stderr
     listed, said = json.loads(done.stdout)
     assert_listed(listed, expected)
-    assert said == ["ConfigurationError", "SaveError"]
+    assert said == ["ConfigurationError", "SaveError", "not listed"]

@@ -198,7 +198,7 @@ class Checkpoint:
             LoadError: if it may not be read, or is no file.
 
         """
-        with _reading(self.path):
+        with reading_of(self.path):
             return reading.read_manifest(BlobSource(self._store, self.name, self._store.size(self.name)))
 
     @property
@@ -288,30 +288,30 @@ class Checkpoint:
 
     def verify(self, *, key: Any = None) -> Manifest | None:
         """Check every byte of it; return its manifest. As ``holdfast.verify``, which says what is raised."""
-        with _reading(self.path):
+        with reading_of(self.path):
             manifest: Manifest | None = import_module("holdfast.engine").verify(self.path, key=key)
             return manifest
 
     def load(self, **words: Any) -> Any:
         """Load its state, as ``holdfast.load`` does with these words."""
-        with _reading(self.path):
+        with reading_of(self.path):
             return import_module("holdfast.engine").load(self.path, **words)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor without loading the rest, as ``holdfast.front.tensors.tensor``."""
-        with _reading(self.path):
+        with reading_of(self.path):
             value: torch.Tensor = import_module("holdfast.front.tensors").tensor(self.path, name)
             return value
 
     def statistics(self, names: str | Collection[str] | None = None) -> list[TensorStatistics]:
         """Return what its tensors are like: least, greatest, mean, norm, NaNs. As ``holdfast.statistics``."""
-        with _reading(self.path):
+        with reading_of(self.path):
             found: list[TensorStatistics] = import_module("holdfast.front.tensors").statistics(self.path, names)
             return found
 
     def diff(self, other: Checkpoint | str | os.PathLike[str]) -> Any:
         """Return what is different in another checkpoint, as ``holdfast.diff(self, other)``."""
-        with _reading(self.path):
+        with reading_of(self.path):
             return import_module("holdfast").diff(self.path, os.fspath(other))
 
     def __fspath__(self) -> str:
@@ -334,7 +334,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
+def reading_of(path: str) -> Iterator[None]:
     """Make errors of the system errors of ours."""
     try:
         yield
