@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
     from holdfast.policy.thinning import Thin
+    from holdfast.policy.when import At, EverySeconds, OnImprovement, OnSignal
 
 __all__ = [
     "All",
+    "At",
     "Best",
     "ChangedStateError",
     "CheckpointNotFoundError",
@@ -49,6 +51,7 @@ __all__ = [
     "DamagedCheckpointError",
     "DirectoryInUseError",
     "EveryEpochs",
+    "EverySeconds",
     "EverySteps",
     "FakeClock",
     "HoldfastError",
@@ -58,6 +61,8 @@ __all__ = [
     "MissingMetricError",
     "Newer",
     "NewerFormatError",
+    "OnImprovement",
+    "OnSignal",
     "Pinned",
     "SaveError",
     "SaveStats",
@@ -79,12 +84,16 @@ __all__ = [
 # Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "All": "holdfast.policy.rules",
+    "At": "holdfast.policy.when",
     "Best": "holdfast.policy.rules",
     "Checkpointer": "holdfast.front.checkpointer",
     "EveryEpochs": "holdfast.policy.rules",
+    "EverySeconds": "holdfast.policy.when",
     "EverySteps": "holdfast.policy.rules",
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
+    "OnImprovement": "holdfast.policy.when",
+    "OnSignal": "holdfast.policy.when",
     "Pinned": "holdfast.policy.rules",
     "SaveStats": "holdfast.engine",
     "Skipped": "holdfast.front.start",

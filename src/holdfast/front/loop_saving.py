@@ -20,9 +20,10 @@ from holdfast.errors import SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
+from holdfast.front.forgetting import look_again, outlook
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.owning import Owned
-from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
+from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import SaveMode
@@ -251,7 +252,9 @@ class LoopSaving(RankingAttributes, FailureWords):
             self._failures.committed()
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
-            for decision in to_remove(self._run, done, before):
+            seen = self._agree(partial(look_again, self._run, done, before))
+            done = seen.ledger
+            for decision in seen.dropped:
                 self._agree(partial(self._remove, decision.name, before))
                 done = done.without(decision.name)
             self._ledger = done

@@ -19,8 +19,9 @@ from weakref import proxy
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
+from holdfast.front.forgetting import look_again, outlook
 from holdfast.front.passing import checked_on_damage
-from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
+from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.saving import (
@@ -242,8 +243,9 @@ class SavingMixin(StateMixin, FailureWords):
         self._failures.committed()
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
-        self._set_ledger(after)
-        for decision in to_remove(run, after, before):
+        seen = self._agree(trainer, partial(look_again, run, after, before))
+        self._set_ledger(seen.ledger)
+        for decision in seen.dropped:
             log.debug("removing %s: %s", decision.name, decision.reason)
             self._remove(trainer, run, decision.name, before)
         self._set_ledger(self._ledger)
