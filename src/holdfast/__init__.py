@@ -31,6 +31,9 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.catalog import Catalog, catalog
+    from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
+    from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
     from holdfast.front.start import Skipped, Start
@@ -43,7 +46,9 @@ __all__ = [
     "All",
     "At",
     "Best",
+    "Catalog",
     "ChangedStateError",
+    "Checkpoint",
     "CheckpointNotFoundError",
     "Checkpointer",
     "Clock",
@@ -74,9 +79,11 @@ __all__ = [
     "UnsafeCheckpointError",
     "Within",
     "__version__",
+    "catalog",
     "keygen",
     "load",
     "newest",
+    "open",
     "sign",
     "verify",
 ]
@@ -86,6 +93,8 @@ _LAZY = {
     "All": "holdfast.policy.rules",
     "At": "holdfast.policy.when",
     "Best": "holdfast.policy.rules",
+    "Catalog": "holdfast.front.catalog",
+    "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySeconds": "holdfast.policy.when",
@@ -100,12 +109,15 @@ _LAZY = {
     "Start": "holdfast.front.start",
     "Thin": "holdfast.policy.thinning",
     "Within": "holdfast.policy.budget",
+    "catalog": "holdfast.front.catalog",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
+    "open": "holdfast.front.catalog",
     "sign": "holdfast.engine",
     "verify": "holdfast.engine",
 }
+_OTHERWISE = {"open": "open_checkpoint"}  # names that would hide one of Python's in their own module
 
 
 def __getattr__(name: str) -> Any:
@@ -113,6 +125,6 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         msg = f"module 'holdfast' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(_LAZY[name]), name)
+    value = getattr(import_module(_LAZY[name]), _OTHERWISE.get(name, name))
     globals()[name] = value
     return value

@@ -19,7 +19,7 @@ POLICY = {"monitor": "val_loss", "mode": "min", "save_top_k": 1, "save_last": Tr
 LOOK_KEYS = {"name", "path", "size", "kept", "problem", "facts"}
 FACT_KEYS = {
     "step", "epoch", "sequence", "time", "metrics", "reason", "kind", "weights_only",
-    "run", "owner", "names", "policy", "resumed_from", "git_commit", "versions",
+    "run", "owner", "names", "policy", "resumed_from", "sources", "git_commit", "versions",
 }  # fmt: skip
 
 

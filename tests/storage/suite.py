@@ -82,6 +82,22 @@ class StoreSuite:
         assert store.put("x.ckpt", chunks) == len(data)
         assert store.blobs() == [Blob("x.ckpt", len(data))]
 
+    def test_hidden_folders_are_listed_only_by_name(self, store):
+        """What lies in a folder whose name begins with ``.holdfast-`` is in no listing, and is found by its name."""
+        names = [".holdfast-x/a", ".holdfast-x/in/b", "sub/.holdfast-x/in/c", "sub/deep/.holdfast-x/d", "sub/x.ckpt"]
+        for name in names:
+            store.put(name, [name.encode()])
+        assert store.blobs(depth=9) == [Blob("sub/x.ckpt", 10)]
+        for depth, count in ((0, 2), (1, 3), (2, 4), (9, 4)):
+            assert store.hidden(".holdfast-x", depth) == [Blob(name, len(name)) for name in names[:count]]
+        assert store.hidden(".holdfast-x/in") == [Blob(names[1], len(names[1]))]
+        assert store.hidden("sub/.holdfast-x") == [Blob(names[2], len(names[2]))]
+        assert store.hidden(".holdfast-y", 9) == []
+        for name in names:
+            assert store.read(name, 0, 99) == name.encode()
+            store.remove(name)
+        assert self.really_there(store) == []
+
     @pytest.mark.parametrize("name", NAMES[:4])
     def test_a_move_is_whole_or_not_at_all(self, store, name):
         """A moved blob has its new name and no other; a store without such a step says so and changes nothing."""

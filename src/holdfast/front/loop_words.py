@@ -18,7 +18,7 @@ def number(name: str, value: Any) -> float:
     """
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         msg = f"the metric {name!r} must be one number, but got {value!r}"
         raise ConfigurationError(msg) from None
 

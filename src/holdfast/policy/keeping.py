@@ -92,7 +92,8 @@ def plan(  # noqa: PLR0913 - the question has as many parts
         msg = f"the time {now} has no zone: use for example datetime.now(timezone.utc)"
         raise ConfigurationError(msg)
     given = list(candidates)
-    asked = _Asked(tuple(rules), now, monitor, mode, frozenset(resumed_from))
+    sentence = tuple(sorted(dict.fromkeys(rules), key=str))  # so that their order does not show in the reasons either
+    asked = _Asked(sentence, now, monitor, mode, frozenset(resumed_from))
     ranked: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     others: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for place, candidate in enumerate(given):

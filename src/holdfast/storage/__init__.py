@@ -1,6 +1,6 @@
 """Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here."""
 
-from holdfast.storage.contract import Blob, Store
+from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK
 from holdfast.storage.paths import is_local, plain_path, real_path
@@ -8,6 +8,8 @@ from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
 
 __all__ = [
+    "HIDDEN",
+    "NO_BLOB",
     "RUN_LOCK",
     "Blob",
     "Ownership",

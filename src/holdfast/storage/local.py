@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.storage.blocks import BlockWriter
-from holdfast.storage.contract import Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
 from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 from holdfast.storage.regular import open_regular
@@ -28,8 +29,6 @@ try:
 except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
-_TEMPORARY_PREFIX = ".holdfast-"
-_TEMPORARY_SUFFIX = ".tmp"
 _FICLONE = 0x40049409  # linux/fs.h
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
@@ -56,25 +55,30 @@ class LocalStore:
         outside = relative.split(os.sep)[0] in (os.pardir, os.curdir)
         return None if outside else relative.replace(os.sep, "/")
 
-    def blobs(self, depth: int = 0) -> list[Blob]:
-        """Return the regular files, without temporaries of unfinished writes and the lock of a run."""
+    def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
+        """Return the regular files, without temporaries of unfinished writes, the lock of a run, and what is hidden."""
         blobs = []
-        for name, item in self._walk(self.root, "", depth):
-            if not _is_temporary(item.name) and item.name != RUN_LOCK and _is_file(item):
-                with contextlib.suppress(FileNotFoundError):  # removed since the listing
-                    blobs.append(Blob(name, item.stat().st_size))
+        for name, item in walk(self.root, "", depth, odd):
+            if is_temporary(item.name) or item.name == RUN_LOCK:
+                continue
+            problem = why_no_file(item)
+            if problem:
+                if odd is not None:
+                    odd[name] = problem
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed since the listing
+                status = item.stat()
+                blobs.append(Blob(name, status.st_size, f"{status.st_dev}:{status.st_ino}"))
         return sorted(blobs, key=lambda blob: blob.name)
 
-    def _walk(self, folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        try:
-            found = list(os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for item in found:
-            if not item.is_dir(follow_symlinks=False):
-                yield prefix + item.name, item
-            elif depth > 0:
-                yield from self._walk(item.path, f"{prefix}{item.name}/", depth - 1)
+    def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
+        """Return the files in the hidden folders of this name."""
+        found = (blob for prefix in folders(self.root, "", depth) for blob in within(self.root, prefix + folder))
+        return sorted(found, key=lambda blob: blob.name)
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the temporaries."""
+        return sorted(name for name, item in walk(self.root, "", depth, {}, hidden=True) if is_temporary(item.name))
 
     def exists(self, name: str) -> bool:
         """Tell whether anything has this name; a dangling symbolic link does."""
@@ -101,7 +105,7 @@ class LocalStore:
         """Write a file durably: on return it survives a power cut."""
         target = self.path(name)
         make_folders(os.path.dirname(target))
-        spare = self.path(over) if _is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
+        spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
         with _temporary_beside(target, spare) as (temporary, descriptor):
             with BlockWriter(descriptor, temporary) as writer:
                 for chunk in chunks:
@@ -174,7 +178,7 @@ class LocalStore:
         path = self.path(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-            if not _is_temporary(os.path.basename(path)):
+            if not is_temporary(os.path.basename(path)):
                 _sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
@@ -187,24 +191,13 @@ class LocalStore:
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
         removed = []
-        for name, item in self._walk(self.root, "", depth):
-            if _is_temporary(item.name) and remove_abandoned(item.path):
+        for name, item in walk(self.root, "", depth, hidden=True):
+            if is_temporary(item.name) and remove_abandoned(item.path):
                 removed.append(name)
+        for folder in hidden_folders(self.root, depth):
+            with contextlib.suppress(OSError):  # not empty, or gone; a writer that has only just made it tries again
+                os.rmdir(folder)
         return removed
-
-
-def _is_file(item: os.DirEntry[str]) -> bool:
-    """Tell whether it is a regular file, or a link to one; a link to itself is none."""
-    try:
-        return item.is_file()
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        return False
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
 
 
 @contextlib.contextmanager
@@ -251,7 +244,7 @@ def _open_spare(spare: str, target: str) -> int | None:
 
 
 def _temporary_name(target: str) -> str:
-    name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    name = f"{HIDDEN}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 

@@ -1,0 +1,323 @@
+"""One checkpoint: what it says of itself, what people say of it, and what can be done with it. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from holdfast import notes
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import CheckpointNotFoundError, ConfigurationError, LoadError, printable
+from holdfast.format import reading
+from holdfast.format.notes import NoteError
+from holdfast.front.loop_words import number
+from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
+from holdfast.scanning import Found, look
+from holdfast.source import BlobSource
+from holdfast.storage import Store
+
+if TYPE_CHECKING:  # these import torch
+    import torch
+
+    from holdfast.front.tensors import TensorStatistics
+
+BY_HAND = "by hand"
+FOREIGN = "foreign"
+
+
+class Reasons(Protocol):
+    """What knows why checkpoints are kept."""
+
+    def of(self, checkpoint: Checkpoint) -> str:
+        """Return why this one is."""
+        ...
+
+    def forget(self) -> None:
+        """Take note that something was said of one of them."""
+        ...
+
+
+class Checkpoint:
+    """One checkpoint file. ``holdfast.open`` and ``holdfast.catalog`` return it.
+
+    What is read of it is read when it is opened: its facts, and what people have said of it. Its manifest is read when
+    it is asked for, and its tensors never by themselves. The methods that change something change what people say of
+    it, in small files beside it; its own bytes are never touched.
+
+    Attributes:
+        name: relative to the directory that was asked for; of one that was opened by its path, to its run's.
+        path: as other programs take it.
+        size: in bytes.
+        file_id: the same for two names that share their bytes; "" where that cannot be told.
+        facts: what its manifest says; None if it has none, or it cannot be read.
+        problem: why it cannot be read, or "".
+        damaged: whether that is so because its bytes are not those that were saved.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        found: Found,
+        noted: Noted,
+        reasons: Reasons,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        """Hold what was found."""
+        self._clock = clock or SystemClock()
+        self._store = store
+        self._noted = noted
+        self._reasons = reasons
+        self._known = found.facts or Facts()
+        self.name = found.name
+        self.path = found.path
+        self.size = found.size
+        self.file_id = found.file_id
+        self.facts = found.facts
+        self.problem = found.problem
+        self.damaged = found.damaged
+
+    @property
+    def role(self) -> str | None:
+        """What it is to its run: ``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``.
+
+        Or ``"by hand"`` for one that no rule had saved, ``"foreign"`` for one without a manifest, and None for one
+        that was renamed or copied by hand.
+        """
+        if self.facts is None:
+            return FOREIGN
+        if not self._known.names:
+            return BY_HAND
+        return next((role for role, name in self._known.names.items() if f"/{self.name}".endswith(f"/{name}")), None)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its run, as the beginning of the name: "" or ending in a slash."""
+        mine = self._known.names.get(self.role or "", "")
+        return self.name[: len(self.name) - len(mine)] if mine else self.name[: self.name.rfind("/") + 1]
+
+    @property
+    def run(self) -> str:
+        """The run's identifier, or ""."""
+        return self._known.run
+
+    @property
+    def owner(self) -> str:
+        """Which callback of the run has saved it, or ""."""
+        return self._known.owner
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps; 0 if it does not say."""
+        return self._known.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch during which it was saved, from 0."""
+        return self._known.epoch
+
+    @property
+    def sequence(self) -> int:
+        """Its place in the order of its run's saves."""
+        return self._known.sequence
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was saved, aware of its zone; None if it does not say."""
+        try:
+            time = datetime.fromisoformat(self._known.time)
+        except ValueError:
+            return None
+        return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric of its state; one that was measured later counts instead of its own of the same name."""
+        return {**self._known.metrics, **self._noted.metrics}
+
+    @property
+    def late_metrics(self) -> dict[str, float]:
+        """The metrics that were added after the save."""
+        return dict(self._noted.metrics)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The names that people have given it."""
+        return self._noted.tags
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """The texts that people have put beside it, oldest first."""
+        return self._noted.notes
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is kept whatever the rules say; True also while what was said of it cannot be read."""
+        return self._noted.pinned
+
+    @property
+    def damaged_notes(self) -> tuple[str, ...]:
+        """What was said of it and cannot be read, each as its file and why."""
+        return self._noted.damaged
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that it was ranked by."""
+        monitor = self._known.policy.get("monitor")
+        return monitor if isinstance(monitor, str) else None
+
+    @property
+    def mode(self) -> str:
+        """Whether the lowest (``"min"``) or the highest (``"max"``) value of it is best."""
+        return "max" if self._known.policy.get("mode") == "max" else "min"
+
+    @property
+    def score(self) -> float | None:
+        """The value of that metric; None without one."""
+        return self.metrics.get(self.monitor) if self.monitor is not None else None
+
+    @property
+    def kept(self) -> str:
+        """Why its run keeps it, or would not; "" for a file that is no checkpoint of ours."""
+        return self._reasons.of(self) if self.facts is not None else ""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The whole manifest, read now; None if it has none.
+
+        Raises:
+            CheckpointNotFoundError: if the file is gone.
+            DamagedCheckpointError: if its manifest cannot be read.
+            NewerFormatError: if a later holdfast wrote it.
+
+        """
+        try:
+            return reading.read_manifest(BlobSource(self._store, self.name, self._store.size(self.name)))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise _gone(self.path) from error
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype, shape and record of each tensor, from the manifest; none without one. Raises as it does."""
+        manifest = self.manifest
+        return manifest.tensors if manifest is not None else ()
+
+    def tag(self, *names: str) -> Checkpoint:
+        """Give it names; return itself. Safe for any number of processes at once, as are all such methods.
+
+        Raises:
+            ConfigurationError: for what cannot be a tag (printable text without commas); or if it has no manifest.
+            CheckpointNotFoundError: if the file is gone, or another checkpoint has taken its name.
+            SaveError: if it could not be committed.
+
+        """
+        return self._say(Change(tag=tuple(names)))
+
+    def untag(self, *names: str) -> Checkpoint:
+        """Take names from it; one that it does not have is no error. Returns itself; raises as ``tag``."""
+        return self._say(Change(untag=tuple(names)))
+
+    def pin(self) -> Checkpoint:
+        """Keep it whatever the rules say, until it is unpinned. Returns itself; raises as ``tag``."""
+        return self._say(Change(pin=True))
+
+    def unpin(self) -> Checkpoint:
+        """Leave it to the rules again. Returns itself; raises as ``tag``."""
+        return self._say(Change(pin=False))
+
+    def note(self, text: str) -> Checkpoint:
+        """Put a text beside it. Returns itself; raises as ``tag``."""
+        return self._say(Change(note=text))
+
+    def add_metrics(self, metrics: Mapping[str, Any]) -> Checkpoint:
+        """Add what was measured after the save: the ranking follows. Returns itself; raises as ``tag``.
+
+        Args:
+            metrics: numbers by name, NaN and infinities too. One of a name that the checkpoint has counts instead.
+
+        """
+        return self._say(Change(metrics={name: number(str(name), value) for name, value in metrics.items()}))
+
+    def _say(self, change: Change) -> Checkpoint:
+        """Commit a change; then look whether the checkpoint is still there, as another process may have removed it."""
+        identity = notes.identity(self._known)
+        if self.facts is None or not identity:
+            what = f"it cannot be read: {printable(self.problem)}" if self.problem else "it has no manifest"
+            msg = f"nothing can be noted of {printable(self.path)}, as it does not say which save it is: {what}"
+            raise ConfigurationError(msg)
+        folders = notes.folders_of(self.name, self._known)
+        try:
+            time = self._clock.now().isoformat(timespec="seconds")
+            notes.write(self._store, folders[0], identity, replace(change, time=time))
+        except NoteError as error:
+            raise ConfigurationError(str(error)) from error
+        now = look(self._store, self.name)
+        if now.facts is None or notes.identity(now.facts) != identity:
+            if not now.problem or not self._store.exists(self.name):
+                notes.forget(self._store, folders[0], identity)
+            raise _gone(self.path)
+        self._noted = notes.read_one(self._store, folders, identity)
+        self._reasons.forget()
+        return self
+
+    def verify(self, *, key: Any = None) -> Manifest | None:
+        """Check every byte of it; return its manifest. As ``holdfast.verify``, which says what is raised."""
+        manifest: Manifest | None = import_module("holdfast.engine").verify(self._readable(), key=key)
+        return manifest
+
+    def load(self, **words: Any) -> Any:
+        """Load its state, as ``holdfast.load`` does with these words."""
+        return import_module("holdfast.engine").load(self._readable(), **words)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor without loading the rest, as ``holdfast.front.tensors.tensor``."""
+        value: torch.Tensor = import_module("holdfast.front.tensors").tensor(self._readable(), name)
+        return value
+
+    def statistics(self, names: str | Collection[str] | None = None) -> list[TensorStatistics]:
+        """Return what its tensors are like: least, greatest, mean, norm, NaNs. As ``holdfast.statistics``."""
+        found: list[TensorStatistics] = import_module("holdfast.front.tensors").statistics(self._readable(), names)
+        return found
+
+    def diff(self, other: Checkpoint | str | os.PathLike[str]) -> Any:
+        """Return what is different in another checkpoint, as ``holdfast.diff(self, other)``."""
+        path = other.path if isinstance(other, Checkpoint) else os.fspath(other)
+        return import_module("holdfast").diff(self._readable(), path)
+
+    def _readable(self) -> str:
+        """Return the path of what may be read at all: a pipe of this name would be waited for."""
+        if self.problem and not self.damaged and self.size == 0:
+            msg = f"{printable(self.path)} cannot be read: {printable(self.problem)}"
+            raise LoadError(msg)
+        return self.path
+
+    def __fspath__(self) -> str:
+        """Return the path: whatever takes a path takes a checkpoint."""
+        return self.path
+
+    def __repr__(self) -> str:
+        """Return what tells it from others."""
+        tags = f", tags={', '.join(self.tags)}" if self.tags else ""
+        score = f", {self.monitor}={self.score:.5g}" if self.score is not None else ""
+        what = self.problem or "no manifest"
+        if self.facts is not None:
+            what = f"step {self.step}, epoch {self.epoch}{score}"
+        return f"<Checkpoint {printable(f'{self.path}: {what}{tags}')}{', pinned' if self.pinned else ''}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        html: str = import_module("holdfast.front.showing").checkpoint_html(self)
+        return html
+
+
+def _gone(path: str) -> CheckpointNotFoundError:
+    msg = (
+        f"{printable(path)} is gone: since it was looked for it was removed, or another checkpoint has taken its "
+        "name. Nothing is noted of it. `holdfast ls` lists what there is"
+    )
+    return CheckpointNotFoundError(msg)
