@@ -20,9 +20,11 @@ from holdfast import (
     OnImprovement,
     OnSignal,
     Within,
+    catalog,
     load,
 )
 from holdfast.front.opening import checkpoints
+from holdfast.policy.notation import show_rules
 from tests.front.loops import Loop, names, step_of
 
 VALUES = {1: 5.0, 2: 4.0, 3: 6.0, 4: 3.0, 5: 7.0, 6: 3.5, 7: 2.0, 8: 9.0}
@@ -94,7 +96,9 @@ def test_a_run_keeps_what_its_rules_say(tmp_path, keep, expected):
     assert steps(tmp_path) == expected
     found = checkpoints(tmp_path)
     assert {item.facts.policy["save_when"] for item in found} == {"EverySteps(1)"}
-    assert {item.facts.policy["keep"] for item in found} == {" | ".join(map(str, ckpt.run.settings.keep))}
+    assert {item.facts.policy["keep"] for item in found} == {show_rules(ckpt.run.settings.keep)}
+    told = catalog(tmp_path).plan(resumed_from=())
+    assert all(decision.keep for decision in told), "what the run has kept, the catalog would drop"
 
 
 def test_the_attributes_follow_the_rules(tmp_path):

@@ -237,7 +237,7 @@ def test_the_notation_is_python(terms):
     """What is written into the manifest is read by Python as the same triggers."""
     names = {name: getattr(holdfast, name) for name in holdfast.__all__ if name[0].isupper()}
     text = make_settings(save_when=terms).notation["save_when"]
-    again = eval(text, names) if text else ()  # noqa: S307 - the test wrote it
+    again = eval(text, names)  # noqa: S307 - the test wrote it
     assert triggers_of(again) == triggers_of(terms)
 
 

@@ -16,6 +16,7 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
+from holdfast.front.forgetting import sweep_up
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
@@ -155,7 +156,7 @@ class Checkpointer(LoopResuming):
         self._time_checked = self._run.clock.monotonic()
         self._told: set[str] = set()
         self._adopt(standing(self._ledger, run.settings), self._path)
-        for name in self._agree(lambda: self._run.store.sweep(self._run.depth)):
+        for name in self._agree(lambda: sweep_up(self._run)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
         for other in self._beside():
             if other._start_path and not self._start_path:  # noqa: SLF001 - one class

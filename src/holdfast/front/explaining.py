@@ -9,6 +9,7 @@ from datetime import datetime
 from holdfast.errors import ConfigurationError
 from holdfast.front.checkpoint import Checkpoint
 from holdfast.policy import keeping
+from holdfast.policy.notation import parse_rules
 from holdfast.policy.retention import Decision
 from holdfast.policy.rules import All
 from holdfast.policy.terms import Term
@@ -63,8 +64,9 @@ def recorded_rules(checkpoint: Checkpoint) -> tuple[Term, ...]:
     """Return the rules that a run says in this checkpoint it keeps by; all are kept where they cannot be read."""
     policy = checkpoint.facts.policy if checkpoint.facts is not None else {}
     top = policy.get("save_top_k", -1)
+    keep = policy.get("keep")
     try:
-        return keeping.rules_for(checkpoint.monitor, checkpoint.mode, top)
+        return parse_rules(keep) if keep is not None else keeping.rules_for(checkpoint.monitor, checkpoint.mode, top)
     except ConfigurationError:
         return (All(_UNREADABLE),)
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
+from holdfast.format.signature import SUFFIX
+from holdfast.front.noted import forget_notes, is_pinned, sweep_notes, with_notes
 from holdfast.front.planning import Plan, Run, landed
+from holdfast.front.reopening import Stamps, is_ours, not_ours
+from holdfast.front.saving import remove_signature
 from holdfast.policy import keeping
 from holdfast.policy.budget import Within
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.retention import Decision
 from holdfast.policy.terms import Known
 from holdfast.records import LAST, PREEMPTED, RANKED
+from holdfast.scanning import name_before
+
+PINNED: Final = "pinned"
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Forgetting:
 
 
 def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
-    """Rank 0 only: take note of what has changed since, and ask what is to be removed.
+    """Rank 0 only: take note of what people say by now, and ask what is to be removed.
 
     Args:
         run: the run.
@@ -37,8 +46,70 @@ def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
         before: what was, before the newest save.
 
     """
-    known = measured(run, ledger)
+    try:
+        known = with_notes(run, _sizes(run, ledger))
+    except OSError as error:
+        warnings.warn(
+            f"what is noted of the checkpoints in {run.store.root} could not be read: {error}. Nothing is removed "
+            "until it can be, as anything may be pinned",
+            stacklevel=2,
+        )
+        return Forgetting(_put_off(ledger, before))
     return Forgetting(known, tuple(to_remove(run, known, before)))
+
+
+def why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
+    """Rank 0 only: tell, just before a file is removed, why it is left after all; "" if it is not.
+
+    Returns ``PINNED`` if somebody has pinned it since; else a sentence.
+    """
+    try:
+        if is_pinned(run, ledger, name):
+            return PINNED
+    except OSError as error:
+        return f"{run.store.path(name)} is left, as it may be pinned: {error}"
+    return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
+
+
+def forget(run: Run, now: Ledger, before: Ledger, name: str) -> None:
+    """Rank 0 only: after a checkpoint is gone, its signature and its notes go.
+
+    Args:
+        run: the run.
+        now: what is committed.
+        before: what was when the removal was decided.
+        name: what was removed.
+
+    Raises:
+        OSError: if they cannot be removed; the next start of the run does that then.
+
+    """
+    remove_signature(run.store, name)
+    forget_notes(run, now, before, name)
+
+
+def sweep_up(run: Run) -> list[str]:
+    """Rank 0 only: remove what a run that died has left behind in the directory; return what, by name.
+
+    Unfinished files, and the signatures and notes of checkpoints that it had removed.
+    """
+    removed = run.store.sweep(run.depth)
+    names = {blob.name for blob in run.store.blobs(run.depth)}
+    before = {name_before(name) for name in names}  # what was set aside keeps its signature
+    ending = run.settings.style.extension + SUFFIX
+    orphans = [name for name in sorted(names) if name.endswith(ending) and name.removesuffix(SUFFIX) not in before]
+    for name in orphans:
+        run.store.remove(name)
+    sweep_notes(run.store, run.depth)
+    return [*removed, *orphans]
+
+
+def _put_off(ledger: Ledger, before: Ledger) -> Ledger:
+    """Return the ledger that still knows what the next commit has to forget."""
+    names = (before.last.name,) if before.last is not None else ()
+    current = ledger.last.name if ledger.last is not None else ""
+    old = dict.fromkeys((*before.old_lasts, *names))
+    return replace(ledger, old_lasts=tuple(name for name in old if name != current))
 
 
 def outlook(run: Run, ledger: Ledger, plans: Iterable[Plan]) -> Ledger:
@@ -76,13 +147,13 @@ def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
             if name not in spared
         ]
     # What a signal had saved is for the next resume alone: it goes with the first commit after it.
-    overtaken = [entry.name for entry in before.preempted if entry.name not in run.protected]
+    overtaken = [entry.name for entry in before.preempted if not (entry.pinned or entry.name in run.protected)]
     return dropped + [Decision(name, keep=False, reason="a newer checkpoint is committed") for name in overtaken]
 
 
 def _candidates(run: Run, ledger: Ledger, before: Ledger) -> list[Known]:
     """Return the ledger as the rules see it; what they do not decide about counts for the budgets."""
-    overtaken = {entry.name for entry in before.preempted} - run.protected
+    overtaken = {entry.name for entry in before.preempted if not entry.pinned} - run.protected
     found = [_known(run, entry, RANKED) for entry in ledger.entries]
     if ledger.last is not None:
         found.append(_known(run, ledger.last, LAST))
@@ -128,7 +199,7 @@ def _saved_again(run: Run, ledger: Ledger) -> list[str]:
     ]
 
 
-def measured(run: Run, ledger: Ledger) -> Ledger:
+def _sizes(run: Run, ledger: Ledger) -> Ledger:
     """Return the ledger with the sizes that its budgets ask for."""
     if not any(isinstance(rule, Within) for rule in run.settings.rules):
         return ledger

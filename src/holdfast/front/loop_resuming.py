@@ -15,6 +15,7 @@ from holdfast.engine.globals import globals_of
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import collect, living, restore
 from holdfast.front.loop_words import identity_of
+from holdfast.front.noted import with_notes
 from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.passing import PassingOver, checked_on_damage
 from holdfast.front.planning import Run, names_of
@@ -162,10 +163,10 @@ class LoopResuming(LoopSaving):
             facts = next((item.facts for item in found if item.name == own_name), None) or Facts()
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
-                return run, reopen(run, Remembered(), step, self._damaged)
+                return run, with_notes(run, reopen(run, Remembered(), step, self._damaged))
             run = replace(run, run=facts.run, protected=names_of(store, path))
             memory = Remembered(owners=self._earlier_owners(facts.owner, found))
-            return run, reopen(run, memory, step, self._damaged)
+            return run, with_notes(run, reopen(run, memory, step, self._damaged))
 
         run, self._ledger = self._agree(find)
         self._run = replace(run, store=store, clock=self._run.clock)

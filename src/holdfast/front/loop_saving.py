@@ -20,14 +20,14 @@ from holdfast.errors import SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
-from holdfast.front.forgetting import look_again, outlook
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, why_left
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
-from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
+from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
-from holdfast.front.saving import link, raise_first, remove_signature, warm
+from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
@@ -255,8 +255,8 @@ class LoopSaving(RankingAttributes, FailureWords):
             seen = self._agree(partial(look_again, self._run, done, before))
             done = seen.ledger
             for decision in seen.dropped:
-                self._agree(partial(self._remove, decision.name, before))
-                done = done.without(decision.name)
+                if self._agree(partial(self._remove, decision.name, done, before)):
+                    done = done.without(decision.name)
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
         if outcome.error is not None:
@@ -268,11 +268,14 @@ class LoopSaving(RankingAttributes, FailureWords):
             log.error(message)
         warnings.warn(message, stacklevel=2)
 
-    def _remove(self, name: str, ledger: Ledger) -> None:
-        """Rank 0 only."""
-        if not is_ours(self._run, ledger, name, self._stamps):
-            warnings.warn(not_ours(self._path(name)), stacklevel=2)
-            return
+    def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
+        """Rank 0 only; tell whether the run is done with this file."""
+        left = why_left(self._run, before, name, self._stamps)
+        if left:
+            if left == PINNED:
+                return False
+            warnings.warn(left, stacklevel=2)
+            return True
         store = self._run.store
         problem = f"the old checkpoint {self._path(name)} could not be removed"
         try:
@@ -281,14 +284,15 @@ class LoopSaving(RankingAttributes, FailureWords):
                 retired = store.retire(name)
             else:
                 store.remove(name)
-            remove_signature(store, name)
+            forget(self._run, now, before, name)
         except OSError as error:
             warnings.warn(f"{problem}: {error}", stacklevel=2)
-            return
+            return True
         if self._mode.recycle_blocks and not self._spare:
             self._spare = retired
         elif retired:
             self._open_saver().tidy(partial(store.remove, retired), problem)
+        return True
 
     def _skip(self, plan: Plan) -> None:
         """Leave a save out, and say so."""

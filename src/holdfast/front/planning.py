@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from holdfast import notes
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import MissingMetricError
 from holdfast.front.provenance import git_commit, versions
@@ -65,6 +66,10 @@ class Run:
         style = self.settings.style
         keys = depth(self.settings.filename), depth(style.last)
         return max(keys)
+
+    def note_folders(self, name: str) -> tuple[str, ...]:
+        """Return the folders in which notes of a save may lie: that of the name, and that of ``last``."""
+        return tuple(dict.fromkeys(other[: other.rfind("/") + 1] for other in (name, self.settings.style.last)))
 
 
 def new_run_id() -> str:
@@ -160,7 +165,10 @@ def entry_of(name: str, facts: Facts) -> Entry:
         time = datetime.fromisoformat(facts.time)
     if time is not None and time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
-    return Entry(name, None, facts.step, facts.epoch, facts.sequence, metrics=facts.metrics, time=time)
+    identity = notes.identity(facts)
+    return Entry(
+        name, None, facts.step, facts.epoch, facts.sequence, metrics=facts.metrics, time=time, identity=identity
+    )
 
 
 def _metrics_of(settings: Settings, moment: Moment) -> dict[str, float]:
@@ -197,9 +205,10 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     names: dict[str, str] = {}
     if verdict.ranked:
         replaced = _replaced(settings, ledger, moment, score)
-        # The name of a file that goes may be used again, unless the run resumed from it, or another
-        # save is on its way, whose commit would remove the file of that name.
-        reusable = "" if replaced in run.protected or run.waiting else replaced
+        # The name of a file that goes may be used again, unless the run resumed from it, somebody has pinned it, or
+        # another save is on its way, whose commit would remove the file of that name.
+        stays = replaced in run.protected or run.waiting or _is_pinned(run, ledger.named(replaced))
+        reusable = "" if stays else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
@@ -209,6 +218,16 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         own = ledger.last.name if ledger.last is not None else ""
         names[LAST] = _free_name(run, settings.style.last, moment, own, taken=names.values())
     return names
+
+
+def _is_pinned(run: Run, entry: Entry | None) -> bool:
+    """Tell whether a file must not be written over; where that cannot be told it must not."""
+    if entry is None or not entry.identity:
+        return False
+    try:
+        return notes.read_one(run.store, run.note_folders(entry.name), entry.identity).pinned
+    except OSError:
+        return True
 
 
 def _replaced(settings: Settings, ledger: Ledger, moment: Moment, score: float | None) -> str:

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from holdfast.errors import ConfigurationError
+from holdfast.front.forgetting import sweep_up
+from holdfast.front.noted import with_notes
 from holdfast.front.opening import is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
 from holdfast.front.planning import Run, names_of
@@ -92,9 +94,9 @@ class RunMixin(DecidingMixin):
         damaged, self._damaged = self._damaged, frozenset()
         if self._resumed is not None and self._protected:  # it goes on from a file of this directory
             damaged |= set_torn_aside(run)
-        return reopen(run, memory, step, damaged)
+        return with_notes(run, reopen(run, memory, step, damaged))
 
     def _sweep(self, run: Run) -> None:
         """Rank 0 only."""
-        for name in run.store.sweep(run.depth):
+        for name in sweep_up(run):
             self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")

@@ -19,10 +19,10 @@ from weakref import proxy
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
-from holdfast.front.forgetting import look_again, outlook
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, why_left
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed
-from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
+from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.saving import (
     Behind,
@@ -33,7 +33,6 @@ from holdfast.front.saving import (
     is_written,
     link,
     raise_first,
-    remove_signature,
 )
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
@@ -254,11 +253,14 @@ class SavingMixin(StateMixin, FailureWords):
                 logger.after_save_checkpoint(proxy(self))
 
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
+        left = self._agree(trainer, lambda: why_left(run, before, name, self._stamps))
+        if left == PINNED:
+            return
+        if left:
+            self._rank_zero_warn(left)
+            self._ledger = self._ledger.without(name)
+            return
         try:
-            if not self._agree(trainer, lambda: is_ours(run, before, name, self._stamps)):
-                self._rank_zero_warn(not_ours(run.store.path(name)))
-                self._ledger = self._ledger.without(name)
-                return
             if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
                 if trainer.is_global_zero:
                     self._retire(run, name)
@@ -266,6 +268,8 @@ class SavingMixin(StateMixin, FailureWords):
                 trainer.strategy.remove_checkpoint(run.store.path(name))
                 if "/" in name and trainer.is_global_zero:
                     run.store.remove(name)  # the folders that it leaves empty
+            if trainer.is_global_zero:
+                forget(run, self._ledger, before, name)
         except OSError as error:
             self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
         self._ledger = self._ledger.without(name)
@@ -279,7 +283,6 @@ class SavingMixin(StateMixin, FailureWords):
     def _retire(self, run: Run, name: str) -> None:
         """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
         retired = run.store.retire(name)
-        remove_signature(run.store, name)
         if self._mode.recycle_blocks and not self._spare:
             self._spare = retired
         elif retired and self._saver is not None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 from holdfast.errors import ConfigurationError
 from holdfast.policy.keeping import rules_for, rules_of
 from holdfast.policy.naming import NameStyle, check_template
+from holdfast.policy.notation import show_rules
 from holdfast.policy.rules import Best
 from holdfast.policy.terms import Term
 from holdfast.policy.when import Triggers, triggers_of
@@ -74,7 +75,7 @@ class Settings:
     def notation(self) -> dict[str, str]:
         """What a manifest says of ``keep`` and ``save_when``, where they were given."""
         given = {"keep": self.keep, "save_when": self.save_when}
-        return {name: " | ".join(map(str, terms)) for name, terms in given.items() if terms is not None}
+        return {name: show_rules(terms) for name, terms in given.items() if terms is not None}
 
 
 class Words(TypedDict, total=False):
