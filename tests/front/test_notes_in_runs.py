@@ -1,4 +1,4 @@
-"""What people say of checkpoints while a run goes on: pins hold, late metrics count, nothing is left of what is gone."""
+"""What people say of checkpoints while a run goes on: pins hold, late metrics count, and go with what they are of."""
 
 from __future__ import annotations
 
