@@ -99,7 +99,7 @@ def read_one(store: Store, folders: Iterable[str], identity: str) -> Noted:
     return _gather(store, found).of(identity)
 
 
-def write(store: Store, folder: str, identity: str, change: Change) -> str:
+def write(store: Store, folder: str, identity: str, change: Change, beside: Iterable[str] = ()) -> str:
     """Commit a change to what is said of a checkpoint; return the name of its file.
 
     Args:
@@ -107,6 +107,7 @@ def write(store: Store, folder: str, identity: str, change: Change) -> str:
         folder: its folder, as the beginning of names: "" or ending in a slash.
         identity: the checkpoint's.
         change: what is new.
+        beside: the other folders in which changes to it may lie, so that this one comes after them.
 
     Raises:
         NoteError: if the change has a value that cannot be noted.
@@ -114,9 +115,9 @@ def write(store: Store, folder: str, identity: str, change: Change) -> str:
 
     """
     data = encode_change(change)
-    home = _home(folder, identity)
+    home, others = _home(folder, identity), [_home(other, identity) for other in beside if other != folder]
     for left in range(_TRIES, 0, -1):
-        name = f"{home}/{_next(store, home):08d}-{secrets.token_hex(8)}.json"
+        name = f"{home}/{_next(store, home, others):08d}-{secrets.token_hex(8)}.json"
         try:
             store.put(name, [data])
         except FileNotFoundError as error:  # another process has just removed the folder, which was empty
@@ -246,7 +247,7 @@ def _home(folder: str, identity: str) -> str:
     return f"{folder}{FOLDER}/{identity}"
 
 
-def _next(store: Store, home: str) -> int:
+def _next(store: Store, home: str, others: Iterable[str]) -> int:
     """Return the counter of the next change.
 
     Raises:
@@ -254,7 +255,7 @@ def _next(store: Store, home: str) -> int:
 
     """
     highest = 0
-    for blob in store.hidden(home):
+    for blob in (blob for place in (home, *others) for blob in store.hidden(place)):
         if blob.size == NO_BLOB and blob.name == home:
             msg = f"nothing can be noted in {store.path(home)}: {_NO_FOLDER}. Look at it, and remove what is in the way"
             raise SaveError(msg, path=store.path(home))

@@ -136,6 +136,15 @@ def test_plans_by_other_rules(tmp_path):
     assert len(holdfast.catalog(tmp_path)) == 6
 
 
+def test_recorded_rules_are_followed(tmp_path):
+    """A run that says by which rules it keeps is explained by them; where they cannot be read, nothing would go."""
+    run_of(tmp_path / "a", [0.3, 0.1, 0.2, 0.4], policy={**POLICY, "keep": "Latest(1) | EverySteps(3)"})
+    run_of(tmp_path / "b", [0.3, 0.1, 0.2, 0.4], run="bbbb", policy={**POLICY, "keep": "Oldest(1)"})
+    kept = {decision.name: decision.keep for decision in holdfast.catalog(tmp_path).plan()}
+    assert [kept[f"a/step={at}.ckpt"] for at in (1, 2, 3, 4)] == [False, True, True, True]
+    assert all(kept[f"b/step={at}.ckpt"] for at in (1, 2, 3, 4))
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_what_a_run_resumed_from_is_kept(tmp_path, moved):
     """No rules drop the checkpoint that the newest says its run resumed from, also after the directory was moved."""

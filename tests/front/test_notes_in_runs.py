@@ -10,7 +10,7 @@ import torch
 
 import holdfast
 from holdfast import Best, Checkpointer, EverySteps, Latest, Within, keygen, sign
-from holdfast.front.forgetting import PINNED, why_left
+from holdfast.front.forgetting import PINNED, taking
 from holdfast.front.loop_saving import LoopSaving
 from tests.front.loops import names as everything
 
@@ -134,9 +134,11 @@ def test_a_pin_is_looked_for_once_more_just_before_the_file_goes(tmp_path, monke
     decided = LoopSaving._remove
 
     def pinned_meanwhile(self, name, now, before):
-        assert why_left(self._run, before, name, {}) == ""
+        with taking(self._run, before, name, {}) as left:
+            assert left == ""
         holdfast.open(Path(self.dirpath) / name).pin()
-        assert why_left(self._run, before, name, {}) == PINNED
+        with taking(self._run, before, name, {}) as left:
+            assert left == PINNED
         return decided(self, name, now, before)
 
     with make(tmp_path, keep=Latest(1)) as ckpt:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, overload
 
 from holdfast import notes
-from holdfast.clock import SystemClock
+from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, MissingMetricError, printable
 from holdfast.front.checkpoint import Checkpoint
 from holdfast.front.explaining import decide
@@ -202,10 +202,11 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     return made
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], *, clock: Clock | None = None) -> Checkpoint:
     """Return one checkpoint file by its path or fsspec URL. Torch is not imported.
 
-    One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``.
+    One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``. ``clock`` tells the
+    time of what is said of it; for tests.
 
     Raises:
         CheckpointNotFoundError: if there is nothing of that name, or a directory.
@@ -226,7 +227,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             store = open_store(above)
             found = look(store, mine)
             break
-    return Checkpoint(store, found, _said_of(store, found), _OfOne(store))
+    return Checkpoint(store, found, _said_of(store, found), _OfOne(store), clock=clock)
 
 
 class _OfAll:

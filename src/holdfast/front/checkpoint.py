@@ -251,14 +251,15 @@ class Checkpoint:
             msg = f"nothing can be noted of {printable(self.path)}, as it does not say which save it is: {what}"
             raise ConfigurationError(msg)
         folders = notes.folders_of(self.name, self._known)
-        try:
-            time = self._clock.now().isoformat(timespec="seconds")
-            notes.write(self._store, folders[0], identity, replace(change, time=time))
-        except NoteError as error:
-            raise ConfigurationError(str(error)) from error
-        now = look(self._store, self.name)
+        change = replace(change, time=self._clock.now().isoformat(timespec="seconds"))
+        with self._store.hold(self.name):  # whoever is about to remove it waits, and then sees what was said
+            try:
+                notes.write(self._store, folders[0], identity, change, folders)
+            except NoteError as error:
+                raise ConfigurationError(str(error)) from error
+            now = look(self._store, self.name)
         if now.facts is None or notes.identity(now.facts) != identity:
-            if not now.problem or not self._store.exists(self.name):
+            if now.facts is not None or not self._store.exists(self.name):
                 notes.forget(self._store, folders[0], identity)
             raise _gone(self.path)
         self._noted = notes.read_one(self._store, folders, identity)

@@ -17,6 +17,7 @@ from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import sweep_up
+from holdfast.front.loop_notes import LoopNotes
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known, number
@@ -38,7 +39,7 @@ log = logging.getLogger("holdfast")
 T = TypeVar("T")
 
 
-class Checkpointer(LoopResuming):
+class Checkpointer(LoopResuming, LoopNotes):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast.format.signature import SUFFIX
-from holdfast.front.noted import forget_notes, is_pinned, sweep_notes, with_notes
+from holdfast.front.noted import forget_notes, is_pinned, with_notes
+from holdfast.front.noting import forget_all_gone
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.reopening import Stamps, is_ours, not_ours
 from holdfast.front.saving import remove_signature
@@ -58,11 +60,19 @@ def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
     return Forgetting(known, tuple(to_remove(run, known, before)))
 
 
-def why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
-    """Rank 0 only: tell, just before a file is removed, why it is left after all; "" if it is not.
+@contextmanager
+def taking(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> Iterator[str]:
+    """Rank 0 only: hold a file against those who would pin it, while it is removed; yield why it must be left.
 
-    Returns ``PINNED`` if somebody has pinned it since; else a sentence.
+    That is "" if it need not be, ``PINNED`` if somebody has pinned it since (or says something of it right now), else
+    a sentence.
     """
+    with run.store.hold(name, alone=True) as held:
+        spoken_of = not held and run.store.exists(name)
+        yield PINNED if spoken_of else _why_left(run, ledger, name, stamps)
+
+
+def _why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
     try:
         if is_pinned(run, ledger, name):
             return PINNED
@@ -100,7 +110,7 @@ def sweep_up(run: Run) -> list[str]:
     orphans = [name for name in sorted(names) if name.endswith(ending) and name.removesuffix(SUFFIX) not in before]
     for name in orphans:
         run.store.remove(name)
-    sweep_notes(run.store, run.depth)
+    forget_all_gone(run.store, run.depth)
     return [*removed, *orphans]
 
 

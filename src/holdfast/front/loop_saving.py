@@ -20,7 +20,7 @@ from holdfast.errors import SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
-from holdfast.front.forgetting import PINNED, forget, look_again, outlook, why_left
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
@@ -270,29 +270,33 @@ class LoopSaving(RankingAttributes, FailureWords):
 
     def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
         """Rank 0 only; tell whether the run is done with this file."""
-        left = why_left(self._run, before, name, self._stamps)
-        if left:
-            if left == PINNED:
-                return False
-            warnings.warn(left, stacklevel=2)
-            return True
-        store = self._run.store
         problem = f"the old checkpoint {self._path(name)} could not be removed"
         try:
-            retired = ""
-            if self._mode.async_save:
-                retired = store.retire(name)
-            else:
-                store.remove(name)
-            forget(self._run, now, before, name)
+            with taking(self._run, before, name, self._stamps) as left:
+                if left == PINNED:
+                    return False
+                retired = "" if left else self._take_away(name)
+            if not left:
+                forget(self._run, now, before, name)
         except OSError as error:
             warnings.warn(f"{problem}: {error}", stacklevel=2)
             return True
-        if self._mode.recycle_blocks and not self._spare:
-            self._spare = retired
-        elif retired:
-            self._open_saver().tidy(partial(store.remove, retired), problem)
+        if left:
+            warnings.warn(left, stacklevel=2)
+        if retired:
+            self._open_saver().tidy(partial(self._run.store.remove, retired), problem)
         return True
+
+    def _take_away(self, name: str) -> str:
+        """Take a file's name away; return what is left to be removed behind the training, if anything is."""
+        store = self._run.store
+        if not self._mode.async_save:
+            store.remove(name)
+            return ""
+        retired = store.retire(name)
+        if self._mode.recycle_blocks and not self._spare:
+            self._spare, retired = retired, ""
+        return retired
 
     def _skip(self, plan: Plan) -> None:
         """Leave a save out, and say so."""

@@ -13,8 +13,7 @@ from holdfast import notes
 from holdfast.front.planning import Run
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import Noted
-from holdfast.scanning import look, scan, scan_aside
-from holdfast.storage import Store
+from holdfast.scanning import look
 
 
 def with_notes(run: Run, ledger: Ledger) -> Ledger:
@@ -72,23 +71,6 @@ def forget_notes(run: Run, now: Ledger, before: Ledger, name: str) -> None:
     if not any(other.name != name and other.identity == entry.identity for other in _all(now)):
         for folder in run.note_folders(name):
             notes.forget(run.store, folder, entry.identity)
-
-
-def sweep_notes(store: Store, depth: int) -> None:
-    """Remove what is said of checkpoints that are gone: a kill came between the removal and the forgetting.
-
-    Nothing is removed while a file is there that does not say which save it is of: it may be the one.
-    """
-    said = notes.known(store, depth)
-    if not said or scan_aside(store, depth=depth):
-        return
-    found = scan(store, extension=None, depth=depth)
-    if any(item.problem for item in found):
-        return
-    there = {notes.identity(item.facts) for item in found if item.facts is not None}
-    for identity, folders in said.items():
-        for folder in folders if identity not in there else ():
-            notes.forget(store, folder, identity)
 
 
 def _identity_of(run: Run, ledger: Ledger, name: str) -> str:

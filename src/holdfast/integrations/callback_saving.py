@@ -19,7 +19,7 @@ from weakref import proxy
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
-from holdfast.front.forgetting import PINNED, forget, look_again, outlook, why_left
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.reopening import Stamps, note_stamps
@@ -253,26 +253,31 @@ class SavingMixin(StateMixin, FailureWords):
                 logger.after_save_checkpoint(proxy(self))
 
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
-        left = self._agree(trainer, lambda: why_left(run, before, name, self._stamps))
-        if left == PINNED:
-            return
-        if left:
-            self._rank_zero_warn(left)
-            self._ledger = self._ledger.without(name)
-            return
+        """Remove a file, unless somebody has pinned it since the decision."""
+        leads = trainer.is_global_zero
         try:
-            if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
-                if trainer.is_global_zero:
-                    self._retire(run, name)
-            else:
-                trainer.strategy.remove_checkpoint(run.store.path(name))
-                if "/" in name and trainer.is_global_zero:
-                    run.store.remove(name)  # the folders that it leaves empty
-            if trainer.is_global_zero:
+            with taking(run, before, name, self._stamps) if leads else contextlib.nullcontext("") as found:
+                left = self._agree(trainer, lambda: found)
+                if left == PINNED:
+                    return
+                if not left:
+                    self._take_away(trainer, run, name)
+            if left:
+                self._rank_zero_warn(left)
+            elif leads:
                 forget(run, self._ledger, before, name)
         except OSError as error:
             self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
         self._ledger = self._ledger.without(name)
+
+    def _take_away(self, trainer: Any, run: Run, name: str) -> None:
+        if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
+            if trainer.is_global_zero:
+                self._retire(run, name)
+            return
+        trainer.strategy.remove_checkpoint(run.store.path(name))
+        if "/" in name and trainer.is_global_zero:
+            run.store.remove(name)  # the folders that it leaves empty
 
     def _may_retire(self, trainer: Any) -> bool:
         """Tell, the same on every rank, whether a file may be dropped without asking the ``CheckpointIO``."""

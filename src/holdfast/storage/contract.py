@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -114,6 +115,15 @@ class Store(Protocol):
 
         Returns False, and does nothing, where the store has no such step. Raises ``FileExistsError`` if
         the name is taken.
+        """
+        ...
+
+    def hold(self, name: str, *, alone: bool = False) -> AbstractContextManager[bool]:
+        """Hold a blob while something that depends on it is done, against all who would hold it alone.
+
+        Waits a moment for those who do. Yields whether it is held, and there. It is an agreement among those who ask,
+        and no more: whoever does not ask is not kept from anything. Where the store has no such thing, it yields
+        whether the blob is there.
         """
         ...
 

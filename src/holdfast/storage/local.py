@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import HIDDEN, Blob, Chunks
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
-from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
+from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 from holdfast.storage.regular import open_regular
 
@@ -148,6 +148,10 @@ class LocalStore:
         os.rename(self.path(name), goal)
         _sync_folder(os.path.dirname(goal))
         return True
+
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold a file, under all of its names, by a lock that the kernel releases when the process ends."""
+        return hold(self.path(name), alone=alone)
 
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""

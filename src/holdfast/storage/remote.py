@@ -173,6 +173,11 @@ class RemoteStore:
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
 
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold nothing: a remote store has no locks."""
+        del alone
+        return contextlib.nullcontext(self.exists(name))
+
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
         self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
