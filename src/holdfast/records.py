@@ -61,7 +61,8 @@ class Facts:
             (``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``).
         policy: the settings that retention followed: ``monitor, mode, save_top_k, save_last``; where they were
             given, ``keep`` and ``save_when`` as they are written (``save_top_k`` is -1 then); with ``OnImprovement``
-            the best values that were saved, ``saved_best``.
+            the best values that were saved, ``saved_best``; after a resume with another policy, the sequence at that
+            time, ``since``.
         resumed_from: what the run resumed from, if it did.
         sources: what it was computed from, if it was not trained: an average of others.
         git_commit: the commit of the code that trained it, where there is one.

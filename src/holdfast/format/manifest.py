@@ -49,6 +49,7 @@ _POLICY: Mapping[str, Any] = {
     "keep": _TEXT_OR_NONE,
     "save_when": _TEXT_OR_NONE,
     "saved_best": dict,
+    "since": int,
 }
 
 _newest: tuple[tuple[TensorInfo, ...] | None, bytes] = (None, b"")

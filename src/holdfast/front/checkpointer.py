@@ -159,6 +159,7 @@ class Checkpointer(LoopResuming, LoopNotes):
         self._adopt(standing(self._ledger, run.settings), self._path)
         for name in self._agree(lambda: sweep_up(self._run)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
+        self._claim()
         for other in self._beside():
             if other._start_path and not self._start_path:  # noqa: SLF001 - one class
                 self._follow(other)

@@ -45,6 +45,7 @@ class Run:
         clock: where the time comes from.
         waiting: names given to saves that a background writer has not written yet.
         given: those that others have given to theirs.
+        since: how many saves the run had asked for when it took up this policy, after another; else 0.
 
     """
 
@@ -59,6 +60,7 @@ class Run:
     clock: Clock = field(default_factory=SystemClock)
     waiting: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
+    since: int = 0
 
     @property
     def depth(self) -> int:
@@ -292,6 +294,8 @@ def _facts(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, names: Ma
         "save_last": settings.save_last,
         **settings.notation,
     }
+    if run.since:
+        policy["since"] = run.since
     if settings.when.improvements:
         values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
         policy["saved_best"] = better_of(ledger.saved_best, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from holdfast.engine.flight import Flight
@@ -77,6 +77,30 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
         sequence=max(memory.sequence, *issued, 0),
         saved_best=_saved_best(run, mine),
     )
+
+
+def earlier_owners(run: Run, found: Iterable[Found], may_inherit: Callable[[str], bool]) -> tuple[frozenset[str], int]:
+    """Return the owners whose files a run takes over as it goes on with another policy, and since when it has this one.
+
+    Those that had ended before this policy began: no save of theirs came after. What two policies save side by side
+    stays with each of them.
+
+    Args:
+        run: the run, with its identifier as restored.
+        found: what is in the directory.
+        may_inherit: whether an owner differs from this one in its policy alone, and is not there itself.
+
+    """
+    issued: dict[str, int] = {}
+    began: list[int] = []
+    for facts in (item.facts for item in found):
+        if facts is not None and facts.run == run.run:
+            issued[facts.owner] = max(facts.sequence, issued.get(facts.owner, 0))
+            if facts.owner == run.owner:
+                said = facts.policy.get("since", 0)
+                began.append(said if isinstance(said, int) else 0)
+    since = min(began) if began else max(issued.values(), default=0)
+    return frozenset(owner for owner, last in issued.items() if last <= since and may_inherit(owner)), since
 
 
 Stamps = dict[str, tuple[int, ...]]
