@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
     from holdfast.front.opening import newest
+    from holdfast.front.simulation import Course, Simulation, simulate
     from holdfast.front.start import Skipped, Start
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
@@ -53,6 +54,7 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Course",
     "DamagedCheckpointError",
     "DirectoryInUseError",
     "EveryEpochs",
@@ -72,6 +74,7 @@ __all__ = [
     "SaveError",
     "SaveStats",
     "SignatureError",
+    "Simulation",
     "Skipped",
     "Start",
     "SystemClock",
@@ -85,6 +88,7 @@ __all__ = [
     "newest",
     "open",
     "sign",
+    "simulate",
     "verify",
 ]
 
@@ -96,6 +100,7 @@ _LAZY = {
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Course": "holdfast.front.simulation",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySeconds": "holdfast.policy.when",
     "EverySteps": "holdfast.policy.rules",
@@ -105,6 +110,7 @@ _LAZY = {
     "OnSignal": "holdfast.policy.when",
     "Pinned": "holdfast.policy.rules",
     "SaveStats": "holdfast.engine",
+    "Simulation": "holdfast.front.simulation",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
     "Thin": "holdfast.policy.thinning",
@@ -115,6 +121,7 @@ _LAZY = {
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
     "sign": "holdfast.engine",
+    "simulate": "holdfast.front.simulation",
     "verify": "holdfast.engine",
 }
 _OTHERWISE = {"open": "open_checkpoint"}  # names that would hide one of Python's in their own module

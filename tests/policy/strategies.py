@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta, timezone
+from itertools import product
 
 from hypothesis import strategies as st
 
@@ -32,43 +33,50 @@ def entries(draw, *, scores=SCORES, unscored=False, max_size=8):
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 METRICS = ("val_loss", "acc")
 # Clocks that run backwards, that stood at their beginning, and that were set far into the future.
-TIMES = (
-    st.integers(-400, 400).map(lambda minutes: NOW + timedelta(minutes=minutes))
-    | st.integers(-9000, 900).map(lambda hours: NOW + timedelta(hours=hours))
-    | st.sampled_from((datetime.min.replace(tzinfo=timezone.utc), datetime(2999, 1, 1, tzinfo=timezone.utc)))
-    | st.none()
+TIMES = st.sampled_from(
+    (
+        *(NOW + timedelta(minutes=minutes) for minutes in range(-400, 400, 10)),
+        *(NOW + timedelta(hours=hours) for hours in range(-9000, 900, 90)),
+        datetime.min.replace(tzinfo=timezone.utc),
+        *(datetime(2999, 1, 1, hour, tzinfo=timezone.utc) for hour in range(8)),
+        *(None,) * 20,
+    )
 )
-ROLES = st.sampled_from(("ranked",) * 8 + ("last", "exception", "preempted", "by hand", "foreign", None))
+ROLES = ("ranked",) * 8 + ("last", "exception", "preempted", "by hand", "foreign", None)
+FILES = tuple(product(("", "a/", "b/"), "uvwxyz", "12"))
 
 
 @st.composite
-def candidates(draw, *, max_size=12, roles=ROLES, times=TIMES):
-    """Checkpoints of several runs, callbacks and folders, with whatever steps, times, scores, sizes and links."""
-    places = draw(
-        st.lists(
-            st.tuples(st.sampled_from(("", "a/", "b/")), st.sampled_from("uvwxyz"), st.sampled_from("12")),
-            max_size=max_size,
-            unique=True,
+def candidates(draw, *, max_size=12, roles=ROLES):
+    """Checkpoints of several runs, callbacks and folders, with whatever steps, times, scores, sizes and links.
+
+    Few draws for each: most of a search's time goes into them.
+    """
+    places = draw(st.lists(st.sampled_from(FILES), max_size=max_size, unique=True))
+    kinds = tuple(product(roles, ("r", "r", "s"), ("", "", "o"), (False, False, False, True), ("", "", "1", "2")))
+    found = []
+    for folder, stem, version in places:
+        role, run, owner, pinned, file_id = draw(st.sampled_from(kinds))
+        step = draw(st.integers(0, 40))
+        scores = {name: draw(SCORES | st.none()) for name in METRICS}
+        found.append(
+            Known(
+                f"{folder}{stem}{version}.ckpt",
+                step=step,
+                epoch=step // 3,
+                sequence=draw(st.integers(-2, 15)),
+                metrics={name: score for name, score in scores.items() if score is not None},
+                time=draw(TIMES),
+                size=draw(st.integers(0, 30)),
+                file_id=file_id,
+                pinned=pinned,
+                role=role,
+                run=run,
+                owner=owner,
+                folder=folder,
+            )
         )
-    )
-    return [
-        Known(
-            f"{folder}{stem}{version}.ckpt",
-            step=draw(st.integers(0, 40)),
-            epoch=draw(st.integers(0, 12)),
-            sequence=draw(st.integers(-2, 15)),
-            metrics=draw(st.dictionaries(st.sampled_from(METRICS), SCORES)),
-            time=draw(times),
-            size=draw(st.integers(0, 30)),
-            file_id=draw(st.sampled_from(("", "", "1", "2"))),
-            pinned=draw(st.sampled_from((False, False, False, True))),
-            role=draw(roles),
-            run=draw(st.sampled_from(("r", "r", "r", "s"))),
-            owner=draw(st.sampled_from(("", "", "o"))),
-            folder=folder,
-        )
-        for folder, stem, version in places
-    ]
+    return found
 
 
 COUNTS = st.integers(0, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.errors import ConfigurationError
 from holdfast.policy.budget import Within
-from holdfast.policy.keeping import plan, rules_for, rules_of
+from holdfast.policy.keeping import most_kept, plan, rules_for, rules_of
 from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
 from holdfast.policy.terms import AnyOf, Known
 from holdfast.policy.thinning import Thin
@@ -196,3 +196,16 @@ def test_pinned_says_it_aloud():
     """``Pinned()`` keeps the pinned, as every list of rules does."""
     found = [Known("a", pinned=True), Known("b", sequence=1), Known("c", sequence=2)]
     assert kept(Pinned(), found) == kept([], found) == ["a", "c"]
+
+
+def test_how_many_files_it_will_be():
+    """The estimate adds what each rule keeps and the floor, under the budget; None where nothing bounds it."""
+    ladder = Latest(3) | EverySteps(10_000)
+    assert most_kept(rules_of(ladder), steps=100_000) == 14
+    assert most_kept(rules_of(ladder)) is None
+    assert most_kept(rules_of(ladder | Within("200GB")), size=14 * 10**9) == 14
+    assert most_kept(rules_of(Best(2, "acc", mode="max")), monitor="val_loss", resumed=True) == 5
+    assert most_kept(rules_of(Within("1GB")), size=10**10) == 1
+    assert most_kept(rules_of([])) == 1
+    assert most_kept(rules_of(Thin(hourly=24, daily=7, steps={1000: 5}))) == 37
+    assert most_kept(rules_of(All()), saves=12) == 12

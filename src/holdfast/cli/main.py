@@ -28,6 +28,7 @@ VERBS = {
     "ls": "list the checkpoints of a directory, and why each one is kept",
     "show": "print the manifest of one checkpoint",
     "verify": "check every byte of a checkpoint, or of all in a directory",
+    "plan": "simulate rules: how many files and bytes they would keep of a run",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
     "keygen": "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with",
 }  # each in its own module of this package, which is imported only if it is asked for
