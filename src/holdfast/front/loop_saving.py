@@ -25,6 +25,7 @@ from holdfast.front.loop_state import Parts, collect
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
+from holdfast.front.preflight import Preflight
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link, raise_first, warm
@@ -32,7 +33,7 @@ from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
 from holdfast.records import EXCEPTION, LAST
-from holdfast.snapshot import stepped, stepped_tensors
+from holdfast.snapshot import stepped, stepped_tensors, weigh
 
 log = logging.getLogger("holdfast")
 
@@ -79,6 +80,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
+        self._preflight = Preflight()  # rank 0 only
         self._warmed = self._hearing = False
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
@@ -143,8 +145,17 @@ class LoopSaving(RankingAttributes, FailureWords):
         """At the first step, when the optimizer has a state: have the memory for the saves ready before one is due."""
         self._warmed = True
         self._hear_signals()
-        if self._leads and self._mode.async_save:
+        if not self._leads:
+            return
+        optimizers = () if self._run.settings.save_weights_only else self._parts.optimizers
+        self._warn(self._preflight.begin(self._run, self._ledger, weigh(self._parts.model, optimizers)))
+        if self._mode.async_save:
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
+
+    def _warn(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            warnings.warn(message, stacklevel=2)
 
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
@@ -181,6 +192,8 @@ class LoopSaving(RankingAttributes, FailureWords):
         if self._mode.zero_copy:
             self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
         state = collect(self._parts, weights_only=weights_only, loop=loop)
+        under_way = sum(not flight.done for flight in self._flights)
+        self._warn(self._preflight.before(self._run, plan.primary, under_way))
         spare = self._take_spare()
         try:
             if self._mode.async_save:
@@ -250,6 +263,8 @@ class LoopSaving(RankingAttributes, FailureWords):
         if outcome.committed:
             self.stats.committed += 1
             self._failures.committed()
+            if self._leads:
+                self._preflight.learn(self._run, plan.primary)
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
             seen = self._agree(partial(look_again, self._run, done, before))

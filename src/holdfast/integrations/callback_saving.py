@@ -22,6 +22,7 @@ from holdfast.front.failures import FailureWords, make_failures
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed
+from holdfast.front.preflight import Preflight
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.saving import (
@@ -33,6 +34,7 @@ from holdfast.front.saving import (
     is_written,
     link,
     raise_first,
+    weigh,
 )
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
@@ -87,7 +89,8 @@ class SavingMixin(StateMixin, FailureWords):
         self.stats = SaveStats()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
-        self._warmed = not self._mode.async_save
+        self._warmed = False
+        self._preflight = Preflight()  # rank 0 only
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,13 +130,26 @@ class SavingMixin(StateMixin, FailureWords):
         """Between saves: let what is on its way go on, and take note of what has been committed."""
         if not self._warmed:
             self._warmed = True
+            self._foresee(trainer)
             io = self._own_io(trainer)
-            if io is not None and trainer.is_global_zero:
+            if io is not None and trainer.is_global_zero and self._mode.async_save:
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:
             self._saver.poll()
         if self._pending and trainer.world_size == 1:
             self._settle(trainer)
+
+    def _foresee(self, trainer: Any) -> None:
+        """Warn if there is less room than the run will need, as far as can be told."""
+        if trainer.is_global_zero:
+            optimizers = () if self.save_weights_only else trainer.optimizers
+            size = weigh(trainer.lightning_module, optimizers)
+            self._warn_of(self._preflight.begin(self._as_run(), self._ledger, size))
+
+    def _warn_of(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            self._rank_zero_warn(message)
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
@@ -178,6 +194,9 @@ class SavingMixin(StateMixin, FailureWords):
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> _Outcome:
         before = run.store.stamp(plan.primary) if trainer.is_global_zero else None
+        if trainer.is_global_zero:
+            under_way = sum(pending.flight is not None and not pending.flight.done for pending in self._pending)
+            self._warn_of(self._preflight.before(run, plan.primary, under_way))
         error = self._save_file(trainer, run, plan, plan.primary)
         if self._is_behind(trainer):
             return self._agree(trainer, lambda: _Outcome(error=error))
@@ -240,6 +259,8 @@ class SavingMixin(StateMixin, FailureWords):
     def _committed(self, trainer: Any, run: Run, plan: Plan, *, with_last: bool) -> None:
         self.stats.committed += 1
         self._failures.committed()
+        if trainer.is_global_zero:
+            self._preflight.learn(run, plan.primary)
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
         seen = self._agree(trainer, partial(look_again, run, after, before))

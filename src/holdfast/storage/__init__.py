@@ -1,6 +1,6 @@
 """Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here."""
 
-from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Store
+from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK
 from holdfast.storage.paths import is_local, plain_path, real_path
@@ -12,6 +12,7 @@ __all__ = [
     "NO_BLOB",
     "RUN_LOCK",
     "Blob",
+    "Free",
     "Ownership",
     "Store",
     "give_up_all",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.storage.blocks import BlockWriter
-from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
@@ -191,6 +191,16 @@ class LocalStore:
             except OSError:  # not empty, or gone
                 return
             _sync_folder(os.path.dirname(folder))
+
+    def free(self) -> Free | None:
+        """Ask the filesystem of the root, or of the nearest folder above it that is there."""
+        if not hasattr(os, "statvfs"):
+            return None
+        folder = os.path.abspath(self.root)
+        while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+            folder = os.path.dirname(folder)
+        found = os.statvfs(folder)
+        return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
