@@ -38,7 +38,7 @@ def train(folder: str) -> dict[str, object]:
             "start": start.step,
             "best": os.path.basename(ckpt.best_model_path),
             "scores": sorted(os.path.basename(path) for path in ckpt.best_k_models),
-            "kept": [entry.name for entry in ckpt._ledger.entries],  # noqa: SLF001 - what this rank believes
+            "kept": [entry.name for entry in ckpt._ledger.entries],
         }
 
 

@@ -31,7 +31,7 @@ from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Words, make_settings
-from holdfast.policy.trigger import could_be_due, step_asks
+from holdfast.policy.trigger import step_asks
 from holdfast.storage import is_local, open_store
 
 log = logging.getLogger("holdfast")
@@ -143,7 +143,7 @@ class Checkpointer(LoopResuming, LoopNotes):
 
     def _take_up(self, run: Run) -> None:
         """Take the directory, clear it, and stand where the others of the same loop do."""
-        self._run = run
+        self._run, self._when = run, run.settings.when
         self._agree(self._own)
         if self._alone:
             prepare(self, self._signals)
@@ -196,10 +196,11 @@ class Checkpointer(LoopResuming, LoopNotes):
             self._preempt()
 
     def _save_at_step(self) -> None:
-        settings = self._run.settings
-        if not could_be_due(settings, Event.STEP, self._step) and not self._may_be_ready():
-            return
-        if not settings.when.looks_at_every_step or self._agree(self._step_asks):
+        when = self._when
+        if not (when.looks_at_every_step or when.counts(self._step)):
+            if self._ledger.deferred and self._may_be_ready():
+                self._handle(Event.STEP)
+        elif not when.looks_at_every_step or (self._step_asks() if self._alone else self._agree(self._step_asks)):
             self._handle(Event.STEP)
 
     def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -356,25 +357,25 @@ class Checkpointer(LoopResuming, LoopNotes):
         return plan
 
     def _may_be_ready(self) -> bool:
-        """Tell whether a save waits for its metric, and may get it with this step; the same on every rank."""
-        if not self._ledger.deferred:
-            return False
+        """Tell whether a save that waits for its metric may get it with this step; the same on every rank."""
         settings = self._run.settings
         names = settings.ranked_by or {settings.monitor or ""}
-        return not self._alone or any(self._measured_at.get(name) == self._step for name in names)
+        return not self._alone or any(self._is_new(name) for name in names)
 
     def _step_asks(self) -> bool:
-        settings, ledger = self._run.settings, self._ledger
-        elapsed = self._elapsed() if settings.when.seconds is not None else None
-        measured = {name: self._metrics[name] for name in self._measured()} if settings.when.improvements else {}
+        settings, ledger, when = self._run.settings, self._ledger, self._when
+        elapsed = self._elapsed() if when.seconds is not None else None
+        measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
         if measured and self._waiting:
             ledger = self._outlook()
         return step_asks(settings, ledger, self._step, elapsed, measured)
 
     def _measured(self) -> frozenset[str]:
         """Return the metrics that matter to the policy and were measured on this very state."""
-        watched, at = self._run.settings.watched, self._measured_at
-        return frozenset(name for name in watched if at.get(name) == self._step)
+        return frozenset(name for name in self._run.settings.watched if self._is_new(name))
+
+    def _is_new(self, name: str) -> bool:
+        return self._measured_at.get(name) == self._step
 
     def _elapsed(self) -> float:
         return self._run.clock.monotonic() - self._time_checked
@@ -386,7 +387,7 @@ class Checkpointer(LoopResuming, LoopNotes):
             epoch=self._epoch,
             elapsed=self._elapsed(),
             metrics=dict(self._metrics),
-            fresh=self._measured_at.get(self._run.settings.monitor or "") == self._step,
+            fresh=self._is_new(self._run.settings.monitor or ""),
             measured=self._measured(),
             validated=self._validated,
             saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
