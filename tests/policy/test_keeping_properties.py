@@ -20,7 +20,7 @@ from holdfast.policy.notation import parse_rules, show_rules
 from holdfast.policy.rules import Latest
 from holdfast.policy.terms import Known, any_of
 from holdfast.policy.thinning import Thin
-from tests.policy.strategies import BUDGETS, KEEPING, METRICS, MODES, NOW, candidates, entries
+from tests.policy.strategies import BUDGETS, KEEPING, METRICS, MODES, NOW, RANKED_ALONE, candidates, entries
 from tests.support.properties import examples
 
 EXAMPLES = 100
@@ -235,7 +235,7 @@ def test_no_text_is_run_or_breaks_the_reader(text):
 
 
 @examples(EXAMPLES)
-@given(candidates(roles=("ranked",)), st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
+@given(candidates(kinds=RANKED_ALONE), st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_a_ladder_has_all_its_rungs(found, hours, blocks, dice):
     """Thinned save by save, whatever the clocks said: one for each of the last hours and blocks, no more."""
     found = [Known(f"{place}", step=item.step, sequence=place, time=item.time) for place, item in enumerate(found)]
@@ -268,7 +268,7 @@ def test_a_budget_alone_keeps_what_fits(found, words):
 
 @examples(EXAMPLES)
 @given(
-    candidates(roles=("ranked",)),
+    candidates(kinds=RANKED_ALONE),
     RULES_AND_BUDGETS,
     st.fixed_dictionaries({"monitor": MONITORS, "mode": MODES}),
     st.integers(1, 30),

@@ -13,7 +13,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.policy.budget import parse_bytes
 from holdfast.policy.checks import extreme, metric_name, whole_number
 from holdfast.policy.keeping import plan, rules_of
-from holdfast.policy.notation import parse_rules, show_rules
+from holdfast.policy.notation import show_rules
 from holdfast.policy.retention import Decision
 from holdfast.policy.rules import Best, Newer
 from holdfast.policy.terms import Known, Term
@@ -174,7 +174,7 @@ def simulate(  # noqa: PLR0913 - the facts of a run, one parameter each
         ConfigurationError: for arguments that cannot be meant, and for rules of time without ``step_seconds``.
 
     """
-    rules = parse_rules(keep) if isinstance(keep, str) else rules_of(keep)
+    rules = rules_of(keep)
     run = _Course(
         whole_number("steps", steps, least=1),
         whole_number("every", every, least=1),

@@ -32,18 +32,21 @@ MOVED = "renamed or copied by hand: never removed"
 
 
 def rules_of(value: object) -> tuple[Term, ...]:
-    """Return the single rules of a term, or of an iterable of terms; each once. None at all are allowed.
+    """Return the single rules of a term, of an iterable of terms, or of a text; each once. None at all are allowed.
 
     Raises:
         ConfigurationError: for what is no term, or says when to save and not what to keep.
 
     """
+    if isinstance(value, str):
+        from holdfast.policy.notation import parse_rules  # noqa: PLC0415 - it reads with the help of this module
+
+        return parse_rules(value)
     terms: Iterable[object] = (value,) if isinstance(value, Term) or not isinstance(value, Iterable) else value
     parts: dict[Term, None] = {}
     for term in terms:
-        if isinstance(value, str) or not isinstance(term, Term):
-            shown = value if isinstance(value, str) else term
-            msg = f"{shown!r} is no rule: write terms such as Latest(3) | Best(2, 'val_loss')"
+        if not isinstance(term, Term):
+            msg = f"{term!r} is no rule: write terms such as Latest(3) | Best(2, 'val_loss')"
             raise ConfigurationError(msg)
         parts.update(dict.fromkeys(term.parts))
     for part in parts:
