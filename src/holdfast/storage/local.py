@@ -197,10 +197,13 @@ class LocalStore:
         if not hasattr(os, "statvfs"):
             return None
         folder = os.path.abspath(self.root)
-        while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-            folder = os.path.dirname(folder)
-        found = os.statvfs(folder)
-        return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+        while True:
+            try:
+                found = os.statvfs(folder)
+            except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - once or twice, where it begins
+                folder = os.path.dirname(folder)
+            else:
+                return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
