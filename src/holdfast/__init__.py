@@ -51,9 +51,11 @@ if TYPE_CHECKING:
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
     from holdfast.policy.thinning import Thin
+    from holdfast.policy.when import At, EverySeconds, OnImprovement, OnSignal
 
 __all__ = [
     "All",
+    "At",
     "Averaged",
     "Best",
     "Catalog",
@@ -69,6 +71,7 @@ __all__ = [
     "Difference",
     "DirectoryInUseError",
     "EveryEpochs",
+    "EverySeconds",
     "EverySteps",
     "Exported",
     "FakeClock",
@@ -81,6 +84,8 @@ __all__ = [
     "MissingMetricError",
     "Newer",
     "NewerFormatError",
+    "OnImprovement",
+    "OnSignal",
     "Pinned",
     "Pruned",
     "SaveError",
@@ -119,6 +124,7 @@ __all__ = [
 # Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "All": "holdfast.policy.rules",
+    "At": "holdfast.policy.when",
     "Averaged": "holdfast.front.average",
     "Best": "holdfast.policy.rules",
     "Catalog": "holdfast.front.catalog",
@@ -128,12 +134,15 @@ _LAZY = {
     "Course": "holdfast.front.simulation",
     "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
+    "EverySeconds": "holdfast.policy.when",
     "EverySteps": "holdfast.policy.rules",
     "Exported": "holdfast.front.exporting",
     "Finding": "holdfast.front.finding",
     "Imported": "holdfast.front.importing",
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
+    "OnImprovement": "holdfast.policy.when",
+    "OnSignal": "holdfast.policy.when",
     "Pinned": "holdfast.policy.rules",
     "Pruned": "holdfast.front.pruning",
     "SaveStats": "holdfast.engine",

@@ -375,6 +375,15 @@ class StoreSuite:
         assert store.read("precious.ckpt", 0, 99) == b"precious"
         assert store.read("x.ckpt", 0, 99) == b"new"
 
+    def test_what_is_free(self, store):
+        """What is left is a number of bytes, and of files where those are limited; or None, where nobody can say."""
+        free = store.free()
+        if store.is_local:
+            assert free.bytes >= 0
+            assert free.files is None or free.files >= 0
+        else:
+            assert free is None
+
     def test_many_puts_at_once(self, store):
         """Puts from many threads, of their own names and of one that they share, are each whole."""
         wholes = [POOL[number << 16 : (number + 9) << 16] for number in range(6)]

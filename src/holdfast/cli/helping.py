@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -18,6 +20,23 @@ GROUPS: Final = (
 
 _EXIT_CODES = "exit codes: 0 all is well, 1 a problem was found, 2 wrong usage, 3 nothing there, 130 interrupted"
 _INDENT = "  "
+_NARROWEST = 40  # columns that help is laid out for at least
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves texts as they are written. Argparse itself would import archives to ask how wide the terminal is."""
+
+    def __init__(self, prog: str) -> None:
+        """Go by ``COLUMNS``, else by the terminal, else take 80 columns."""
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdecimal():
+            width = int(columns)
+        else:
+            try:
+                width = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1).columns
+            except (OSError, ValueError, AttributeError):  # no terminal
+                width = 80
+        super().__init__(prog, width=max(width, _NARROWEST) - 2)
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ from keyword import iskeyword
 from types import ModuleType
 
 from holdfast._version import __version__
-from holdfast.cli.helping import EXIT_INTERRUPTED, Parser, nearest, verb_epilog
+from holdfast.cli.helping import EXIT_INTERRUPTED, Formatter, Parser, nearest, verb_epilog
 from holdfast.cli.output import print_json
 from holdfast.errors import (
     EXIT_NOT_FOUND,
@@ -52,6 +52,8 @@ VERBS = {
     "completion": "print the completion script of a shell",
 }  # each in its own module of this package, which is imported only if it is asked for
 
+_WHAT = "Look at checkpoints, check them, and decide what is kept."
+
 
 def verb_module(name: str) -> ModuleType:
     """Import the module of a verb: ``import`` lives in ``import_``, ``a-b`` in ``a_b``."""
@@ -61,13 +63,13 @@ def verb_module(name: str) -> ModuleType:
 
 def build_parser(only: str | None = None) -> Parser:
     """Return the parser of the command; with the name of a verb, one that knows the arguments of that alone."""
-    parser = Parser(prog="holdfast", description="Look at checkpoints, check them, and decide what is kept.")
+    parser = Parser(prog="holdfast", description=_WHAT, formatter_class=Formatter)
     parser.verbs = VERBS
     parser.add_argument("--version", action="version", version=f"holdfast {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, text in VERBS.items():
         if only not in (None, name):
-            verbs.add_parser(name, help=text)
+            verbs.add_parser(name, help=text, formatter_class=Formatter)
             continue
         module = verb_module(name)
         verb = verbs.add_parser(
@@ -75,7 +77,7 @@ def build_parser(only: str | None = None) -> Parser:
             help=text,
             description=getattr(module, "DESCRIPTION", text[0].upper() + text[1:] + "."),
             epilog=verb_epilog(getattr(module, "EXAMPLES", ""), getattr(module, "EXIT_CODES", "")),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Formatter,
         )
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)

@@ -25,9 +25,11 @@ def identity_of(settings: Settings) -> Identity:
     """Return what tells a checkpointer of these settings from others on its directory."""
     seed = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")
     detail = ("filename", "save_top_k", "save_weights_only")
+    given = settings.notation
     return Identity(
         "Checkpointer",
-        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")},
-        {name: getattr(settings, name) for name in detail},
+        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")}
+        | {word: given[word] for word in ("save_when",) if word in given},
+        {name: getattr(settings, name) for name in detail} | {word: given[word] for word in ("keep",) if word in given},
         None,
     )

@@ -23,6 +23,14 @@ class Blob:
     file_id: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True)
+class Free:
+    """What is left where blobs lie: bytes, and files (None where there is no limit on their number)."""
+
+    bytes: int
+    files: int | None = None
+
+
 Chunks = Iterable[bytes | memoryview]
 
 
@@ -136,6 +144,13 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a blob; one that is not there is no error."""
+        ...
+
+    def free(self) -> Free | None:
+        """Return what is left for this user where the blobs lie; None where that cannot be asked.
+
+        Quotas of users and projects are not known to it.
+        """
         ...
 
     def sweep(self, depth: int = 0) -> list[str]:

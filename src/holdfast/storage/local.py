@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
@@ -188,6 +188,19 @@ class LocalStore:
                 return
             with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
                 sync_folder(os.path.dirname(folder))
+
+    def free(self) -> Free | None:
+        """Ask the filesystem of the root, or of the nearest folder above it that is there."""
+        if not hasattr(os, "statvfs"):
+            return None
+        folder = os.path.abspath(self.root)
+        while True:
+            try:
+                found = os.statvfs(folder)
+            except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - once or twice, where it begins
+                folder = os.path.dirname(folder)
+            else:
+                return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""

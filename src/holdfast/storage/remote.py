@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec.core
 
-from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
@@ -191,6 +191,10 @@ class RemoteStore:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._key(name))
         self.fs.invalidate_cache()
+
+    def free(self) -> Free | None:
+        """Return None: no remote store says so."""
+        return None
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
