@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from holdfast.cli.arguments import add_json
 from holdfast.cli.output import print_json, print_table, progress
 from holdfast.errors import EXIT_OK, printable
-from holdfast.front.catalogue import size_of
+from holdfast.front.weighing import size_of
 
 if TYPE_CHECKING:
     from holdfast.front.average import Averaged

@@ -11,7 +11,7 @@ from holdfast.cli.output import print_json, print_table, progress
 from holdfast.cli.statistics import shape_text
 from holdfast.cli.text import number
 from holdfast.errors import EXIT_OK, printable
-from holdfast.front.catalogue import size_of
+from holdfast.front.weighing import size_of
 
 if TYPE_CHECKING:
     from holdfast.front.difference import Difference, TensorChange, ValueChange

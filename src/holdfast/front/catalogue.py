@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable
 
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import reading
@@ -13,16 +11,7 @@ from holdfast.scanning import Found, newest_first, scan, scan_aside
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = [
-    "Found",
-    "has_checksums",
-    "is_directory",
-    "newest_first",
-    "read_manifest_at",
-    "scan_aside_path",
-    "scan_path",
-    "size_of",
-]
+__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_aside_path", "scan_path"]
 
 
 def is_directory(path: str) -> bool:
@@ -56,16 +45,6 @@ def has_checksums(path: str) -> bool:
     root, name = split_path(path)
     store = open_store(root)
     return reading.looks_like_zip(BlobSource(store, name, store.size(name)))
-
-
-def size_of(paths: Iterable[str]) -> int:
-    """Return the bytes of checkpoint files in all; of one that cannot be asked, none: whoever reads it says why."""
-    total = 0
-    for path in paths:
-        root, name = split_path(path)
-        with contextlib.suppress(OSError):
-            total += open_store(root).size(name)
-    return total
 
 
 def read_manifest_at(path: str) -> Manifest | None:
