@@ -13,7 +13,7 @@ from holdfast.engine.streaming import Promises, write_promised
 from holdfast.errors import ConfigurationError, printable
 from holdfast.front.provenance import versions
 from holdfast.front.shards import INDEX, SUFFIX
-from holdfast.front.stock import facts_of
+from holdfast.front.stock import LIGHTNING, facts_of
 from holdfast.front.tensorfiles import TensorFiles, index_of
 from holdfast.front.weights import find_weights, read_state
 from holdfast.records import IMPORTED, RANKED, Facts, Lineage, Manifest
@@ -21,6 +21,7 @@ from holdfast.scanning import EXTENSION
 from holdfast.storage import is_local, open_store, plain_path, split_path
 
 _MODES = ("min", "max")
+_LIGHTNING = "2.4.0"  # whose form the state has: without a version `load_from_checkpoint` does not read it
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
 ) -> Imported:
     """Make a checkpoint with a manifest of a file that has none; return where it is. The file is not touched.
 
-    Of safetensors it becomes ``{"state_dict": ..., "epoch": ..., "global_step": ...}``; of a torch file its state
-    stays as it is. What the file does not say itself can be said here. The bytes stream: memory of the largest
-    tensor is enough.
+    Of safetensors it becomes ``{"state_dict": ..., "epoch": ..., "global_step": ...}``, which Lightning's
+    ``load_from_checkpoint`` reads, too; of a torch file its state stays as it is. What the file does not say itself
+    can be said here. The bytes stream: memory of the largest tensor is enough.
 
     Args:
         path: a ``.safetensors`` file, an index (``.safetensors.index.json``), a directory that holds either, or a
@@ -158,7 +159,7 @@ def _from_tensors(files: TensorFiles, promises: Promises, prefix: str, words: _W
             weights.setdefault(prefix + name, weights[prefix + kept])
     step = known.step if words.step is None else words.step
     epoch = known.epoch if words.epoch is None else words.epoch
-    return {"epoch": epoch, "global_step": step, "state_dict": weights}
+    return {"epoch": epoch, "global_step": step, LIGHTNING: _LIGHTNING, "state_dict": weights}
 
 
 def _told(known: Facts, words: _Words, source: str, name: str) -> Facts:
