@@ -61,7 +61,10 @@ class Facts:
         owner: identifies the callback within the run (two may share a directory).
         names: the files this save made, relative to the checkpoint directory, by their role
             (``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``).
-        policy: the settings that retention followed: ``monitor, mode, save_top_k``.
+        policy: the settings that retention followed: ``monitor, mode, save_top_k, save_last``; where they were
+            given, ``keep`` and ``save_when`` as they are written (``save_top_k`` is -1 then); with ``OnImprovement``
+            the best values that were saved, ``saved_best``; after a resume with another policy, the sequence at that
+            time, ``since``.
         resumed_from: what the run resumed from, if it did.
         sources: what it was computed from, if it was not trained: an average of others.
         git_commit: the commit of the code that trained it, where there is one.

@@ -19,7 +19,9 @@ from holdfast.cli import main
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.front import ailing_place
 from holdfast.records import Change
-from holdfast.storage import RUN_LOCK, Abilities, holder_of, open_store, probe
+from holdfast.storage import RUN_LOCK, open_store
+from holdfast.storage.abilities import Abilities, probe
+from holdfast.storage.holders import holder_of
 from holdfast.storage.locks import lock_for_life, unlock
 from tests.support.files import content, listing, put, save, small_state, torch_bytes
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from holdfast.errors import ConfigurationError
 from holdfast.policy.budget import Within
-from holdfast.policy.keeping import plan, rules_for, rules_of
+from holdfast.policy.keeping import most_kept, plan, rules_for, rules_of
 from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
-from holdfast.policy.terms import AnyOf, Known
+from holdfast.policy.terms import AnyOf, Known, Term
 from holdfast.policy.thinning import Thin
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+
+
+class Signalled(Term):
+    """A trigger that is no rule."""
+
+    def __str__(self):
+        return "Signalled()"
 
 
 def history(*steps, **words):
@@ -42,8 +50,11 @@ def test_what_is_no_rule_is_refused():
     assert rules_of([Latest(1) | All(), Latest(1)]) == (Latest(1), All())
     with pytest.raises(ConfigurationError, match="7 is no rule"):
         rules_of([Latest(1), 7])
-    with pytest.raises(ConfigurationError, match="'Latest' is no rule"):
+    with pytest.raises(ConfigurationError, match="'Latest' means nothing here"):
         rules_of("Latest")
+    with pytest.raises(ConfigurationError, match="says when to save"):
+        rules_of([Latest(1), Signalled()])
+    assert rules_of("Latest(1) | All()") == (Latest(1), All())
     with pytest.raises(ConfigurationError, match="no zone"):
         Latest(1).plan([], datetime(2026, 1, 1))  # noqa: DTZ001 - such a time is what is refused
 
@@ -158,6 +169,8 @@ def test_a_budget_takes_the_oldest():
     last = Known("last.ckpt", step=10, sequence=11, size=10, role="last", file_id="a")
     shared = [*found[:-1], Known("10.ckpt", step=10, sequence=10, size=10, file_id="a"), last]
     assert kept(Within(30), shared) == ["8.ckpt", "9.ckpt", "10.ckpt", "last.ckpt"]
+    apart = [*found, replace(last, file_id="")]
+    assert kept(Within(30), apart) == ["9.ckpt", "10.ckpt", "last.ckpt"]
 
 
 def test_each_run_for_itself():
@@ -196,3 +209,26 @@ def test_pinned_says_it_aloud():
     """``Pinned()`` keeps the pinned, as every list of rules does."""
     found = [Known("a", pinned=True), Known("b", sequence=1), Known("c", sequence=2)]
     assert kept(Pinned(), found) == kept([], found) == ["a", "c"]
+
+
+def test_how_many_files_it_will_be():
+    """The estimate adds what each rule keeps and the floor, under the budget; None where nothing bounds it."""
+    ladder = Latest(3) | EverySteps(10_000)
+    assert most_kept(rules_of(ladder), steps=100_000) == 14
+    assert most_kept(rules_of(ladder)) is None
+    assert most_kept(rules_of(ladder | Within("200GB")), size=14 * 10**9) == 14
+    assert most_kept(rules_of(Best(2, "acc", mode="max")), monitor="val_loss", resumed=True) == 5
+    assert most_kept(rules_of(Within("1GB")), size=10**10) == 1
+    assert most_kept(rules_of([])) == 1
+    assert most_kept(rules_of(Thin(hourly=24, daily=7, steps={1000: 5}))) == 37
+    assert most_kept(rules_of(All()), saves=12) == 12
+
+
+def test_the_best_of_every_ranking_is_of_the_floor():
+    """A budget cannot take the best by the metric of a ``Best``, and ``Best(0, ...)`` keeps it."""
+    found = [Known(str(place), sequence=place, size=10, metrics={"acc": -float(place)}) for place in range(5)]
+    assert kept(Best(2, "acc", mode="max") | Latest(3) | Within(10), found) == ["0", "4"]
+    assert kept(Best(0, "acc", mode="max"), found) == ["0", "4"]
+    decision = (Best(2, "acc", mode="max") | Within(10)).plan(found, NOW)[1]
+    assert (decision.keep, decision.rank) == (False, 2)
+    assert decision.reason == "over the budget, and the oldest (2 of the 2 highest acc)"

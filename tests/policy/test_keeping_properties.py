@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from holdfast.errors import ConfigurationError
 from holdfast.policy import retention
 from holdfast.policy.budget import Within
-from holdfast.policy.keeping import plan, rules_for, rules_of
+from holdfast.policy.keeping import most_kept, plan, rules_for, rules_of
 from holdfast.policy.notation import parse_rules, show_rules
 from holdfast.policy.rules import Latest
 from holdfast.policy.terms import Known, any_of
 from holdfast.policy.thinning import Thin
-from tests.policy.strategies import BUDGETS, KEEPING, METRICS, MODES, NOW, candidates, entries
+from tests.policy.strategies import BUDGETS, KEEPING, METRICS, MODES, NOW, RANKED_ALONE, candidates, entries
 from tests.support.properties import examples
 
 EXAMPLES = 100
@@ -235,7 +235,7 @@ def test_no_text_is_run_or_breaks_the_reader(text):
 
 
 @examples(EXAMPLES)
-@given(candidates(roles=st.just("ranked")), st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
+@given(candidates(kinds=RANKED_ALONE), st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_a_ladder_has_all_its_rungs(found, hours, blocks, dice):
     """Thinned save by save, whatever the clocks said: one for each of the last hours and blocks, no more."""
     found = [Known(f"{place}", step=item.step, sequence=place, time=item.time) for place, item in enumerate(found)]
@@ -264,3 +264,24 @@ def test_a_budget_alone_keeps_what_fits(found, words):
     everything = {item.name for item in found}
     assert kept([Within(10**6)], found, **words) == everything
     assert kept([Within(10**6), Latest(0)], found, **words) == floor_of(found, [], **words)
+
+
+@examples(EXAMPLES)
+@given(
+    candidates(kinds=RANKED_ALONE),
+    RULES_AND_BUDGETS,
+    st.fixed_dictionaries({"monitor": MONITORS, "mode": MODES}),
+    st.integers(1, 30),
+    st.booleans(),
+)
+def test_never_more_than_the_estimate(found, rules, words, size, told):
+    """A run of one size, without pins, keeps no more than was said before; with All and the like nothing was said."""
+    found = [
+        Known(item.name, item.step, item.epoch, place, item.metrics, item.time or NOW, size)
+        for place, item in enumerate(found)
+    ]
+    facts = {"steps": 40, "epochs": 13, "saves": len(found)} if told else {}
+    most = most_kept(rules_of(rules), size=size, **words, **facts)
+    names = kept(rules, found, **words)
+    assert most is None or len(names) <= most
+    assert most is not None or not told

@@ -98,6 +98,19 @@ class StoreSuite:
             store.remove(name)
         assert self.really_there(store) == []
 
+    def test_a_blob_can_be_held(self, store):
+        """Holding says whether the blob is there, also if it goes meanwhile; those who hold it together do not wait."""
+        with store.hold("x.ckpt") as there:
+            assert not there
+        store.put("x.ckpt", [b"bytes"])
+        with store.hold("x.ckpt") as first, store.hold("x.ckpt") as second:
+            assert first
+            assert second
+        with store.hold("x.ckpt", alone=True) as there:
+            assert there
+            store.remove("x.ckpt")
+        assert self.really_there(store) == []
+
     @pytest.mark.parametrize("name", NAMES[:4])
     def test_a_move_is_whole_or_not_at_all(self, store, name):
         """A moved blob has its new name and no other; a store without such a step says so and changes nothing."""
@@ -361,6 +374,15 @@ class StoreSuite:
         store.put("x.ckpt", [b"new"], over="precious.ckpt")
         assert store.read("precious.ckpt", 0, 99) == b"precious"
         assert store.read("x.ckpt", 0, 99) == b"new"
+
+    def test_what_is_free(self, store):
+        """What is left is a number of bytes, and of files where those are limited; or None, where nobody can say."""
+        free = store.free()
+        if store.is_local:
+            assert free.bytes >= 0
+            assert free.files is None or free.files >= 0
+        else:
+            assert free is None
 
     def test_many_puts_at_once(self, store):
         """Puts from many threads, of their own names and of one that they share, are each whole."""

@@ -42,7 +42,15 @@ _FORMS: Mapping[str, Any] = {
     "git_commit": _TEXT_OR_NONE,
     "versions": dict,
 }
-_POLICY: Mapping[str, Any] = {"monitor": _TEXT_OR_NONE, "mode": str, "save_top_k": int}
+_POLICY: Mapping[str, Any] = {
+    "monitor": _TEXT_OR_NONE,
+    "mode": str,
+    "save_top_k": int,
+    "keep": _TEXT_OR_NONE,
+    "save_when": _TEXT_OR_NONE,
+    "saved_best": dict,
+    "since": int,
+}
 
 _newest: tuple[tuple[TensorInfo, ...] | None, bytes] = (None, b"")
 

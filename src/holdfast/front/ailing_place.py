@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from holdfast.front.catalog import Catalog
 from holdfast.front.finding import NOTE, PROBLEM, WARNING, Finding
-from holdfast.storage import RUN_LOCK, Abilities, Holder, Store, holder_of, probe
+from holdfast.storage import RUN_LOCK, Store
+from holdfast.storage.abilities import Abilities, probe
+from holdfast.storage.holders import Holder, holder_of
 
 _AMPLE = 3  # newest checkpoints that should still fit
 _OTHER_DISK = "choose a directory on another filesystem"

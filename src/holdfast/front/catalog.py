@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import Any, overload
 
 from holdfast import notes
-from holdfast.clock import SystemClock
+from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, MissingMetricError, printable
-from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.checkpoint import Checkpoint, reading_of
 from holdfast.front.explaining import decide
 from holdfast.policy.ranking import badness
 from holdfast.policy.retention import Decision
@@ -187,6 +187,7 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
+        LoadError: if it may not be read, or a remote filesystem does not answer.
         ConfigurationError: if no filesystem is known for the URL.
 
     """
@@ -194,7 +195,8 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     given = os.path.expanduser(text) if is_local(text) else text
     store = open_store(given)
     found = os.path.isdir(store.root) if store.is_local else True
-    made = Catalog(text, store) if found else None
+    with reading_of(text):
+        made = Catalog(text, store) if found else None
     if made is None or not (store.is_local or made or made.aside):
         what = "that is a file: use `holdfast.open`" if _is_file(store, given) else "there is nothing of that name"
         msg = f"there is no directory {printable(text)}: {what}"
@@ -202,10 +204,11 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     return made
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], *, clock: Clock | None = None) -> Checkpoint:
     """Return one checkpoint file by its path or fsspec URL. Torch is not imported.
 
-    One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``.
+    One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``. ``clock`` tells the
+    time of what is said of it; for tests.
 
     Raises:
         CheckpointNotFoundError: if there is nothing of that name, or a directory.
@@ -226,7 +229,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             store = open_store(above)
             found = look(store, mine)
             break
-    return Checkpoint(store, found, _said_of(store, found), _OfOne(store))
+    return Checkpoint(store, found, _said_of(store, found), _OfOne(store), clock=clock)
 
 
 class _OfAll:
@@ -265,6 +268,8 @@ class _OfOne:
 
 
 def _said(said: notes.Notes, item: Found) -> Noted:
+    if not (said or said.problems):
+        return Noted()
     identity = notes.identity(item.facts) if item.facts is not None else ""
     return said.of(identity)
 

@@ -13,7 +13,8 @@ from holdfast.errors import DamagedCheckpointError, LoadError, NewerFormatError,
 from holdfast.format import layout, reading
 from holdfast.format.digest import combine, crc32
 from holdfast.source import BlobSource, FileSource
-from holdfast.storage import Store, open_regular, put_by_parts
+from holdfast.storage import Store, open_regular
+from holdfast.storage.partial import put_by_parts
 
 COPIED, SKIPPED, DIFFERENT = "copied", "skipped", "different"
 

@@ -62,8 +62,12 @@ def decide(
 def recorded_rules(checkpoint: Checkpoint) -> tuple[Term, ...]:
     """Return the rules that a run says in this checkpoint it keeps by; all are kept where they cannot be read."""
     policy = checkpoint.facts.policy if checkpoint.facts is not None else {}
-    top = policy.get("save_top_k", -1)
+    keep, top = policy.get("keep"), policy.get("save_top_k", -1)
     try:
+        if keep is not None:
+            from holdfast.policy.notation import parse_rules  # noqa: PLC0415 - few record any, and it loads a parser
+
+            return parse_rules(keep)
         return keeping.rules_for(checkpoint.monitor, checkpoint.mode, top)
     except ConfigurationError:
         return (All(_UNREADABLE),)

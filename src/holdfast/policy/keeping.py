@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 
 from holdfast.errors import ConfigurationError
 from holdfast.policy.budget import Within, over_budget
@@ -32,18 +32,21 @@ MOVED = "renamed or copied by hand: never removed"
 
 
 def rules_of(value: object) -> tuple[Term, ...]:
-    """Return the single rules of a term, or of an iterable of terms; each once. None at all are allowed.
+    """Return the single rules of a term, of an iterable of terms, or of a text; each once. None at all are allowed.
 
     Raises:
         ConfigurationError: for what is no term, or says when to save and not what to keep.
 
     """
+    if isinstance(value, str):
+        from holdfast.policy.notation import parse_rules  # noqa: PLC0415 - it reads with the help of this module
+
+        return parse_rules(value)
     terms: Iterable[object] = (value,) if isinstance(value, Term) or not isinstance(value, Iterable) else value
     parts: dict[Term, None] = {}
     for term in terms:
-        if isinstance(value, str) or not isinstance(term, Term):
-            shown = value if isinstance(value, str) else term
-            msg = f"{shown!r} is no rule: write terms such as Latest(3) | Best(2, 'val_loss')"
+        if not isinstance(term, Term):
+            msg = f"{term!r} is no rule: write terms such as Latest(3) | Best(2, 'val_loss')"
             raise ConfigurationError(msg)
         parts.update(dict.fromkeys(term.parts))
     for part in parts:
@@ -106,6 +109,53 @@ def plan(  # noqa: PLR0913 - the question has as many parts
         decided = _decide(asked, [given[place] for place in places], beside)
         decisions.update(zip(places, decided, strict=True))
     return [decisions[place] for place in range(len(given))]
+
+
+def most_kept(  # noqa: PLR0913 - each is a fact that bounds some rule
+    rules: Iterable[Term],
+    *,
+    monitor: str | None = None,
+    mode: str = "min",
+    size: int = 0,
+    saves: int | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    resumed: bool = False,
+) -> int | None:
+    """Return how many ranked checkpoints of a run the rules can keep at once, or None if nothing bounds them.
+
+    An upper bound, which a run need not reach: one file may be kept by several rules. Pins, and files whose time is
+    not known, come on top. While a save goes on there is one file more: it is committed before anything is removed.
+
+    Args:
+        rules: single terms, as ``rules_of`` returns them.
+        monitor: the metric that the run is about, or None.
+        mode: its mode.
+        size: the bytes of one checkpoint; without them a budget bounds nothing.
+        saves: how often the run saves at most, if that is known.
+        steps: the step of its last save, if that is known.
+        epochs: how many epochs it has, if that is known.
+        resumed: whether the checkpoint that it resumed from lies in the same directory.
+
+    """
+    asked = _Asked(tuple(rules), _NEVER, monitor, mode, frozenset())
+    bounds = [rule.most(steps, epochs) for rule in asked.keeping]
+    rankings = [rule for rule in asked.rules if isinstance(rule, Best)]
+    nobody = Group((), _NEVER, monitor, mode)
+    sought = {rule.sought(nobody) for rule in rankings} | {(monitor, mode)}
+    served = {rule.sought(nobody) for rule in rankings if rule.k}
+    floor = 1 + sum(metric is not None for metric, _ in sought) + resumed
+    newest = not any(isinstance(rule, Latest) and rule.n for rule in asked.rules)
+    extra = newest + sum(metric is not None for metric, _ in sought - served) + resumed
+    known = [bound for bound in bounds if bound is not None]
+    most = sum(known) + extra if len(known) == len(bounds) else None
+    if size > 0 and asked.limits:
+        fits = max(floor, min(asked.limits) // size)
+        most = fits if most is None else min(most, fits)
+    return most if saves is None else saves if most is None else min(most, saves)
+
+
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class Latest(Rule):
         del group
         return "a newer one replaced it" if self.n <= 1 else f"not among the {self.n} newest"
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return ``n``."""
+        del steps, epochs
+        return self.n
+
     def __str__(self) -> str:
         """Return the notation."""
         return f"Latest({self.n})"
@@ -94,6 +99,11 @@ class Best(Rule):
         metric, _ = self.sought(group)
         return "nothing is monitored" if metric is None else f"not among the best {self.k} by {metric}"
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return ``k``."""
+        del steps, epochs
+        return self.k
+
     def __str__(self) -> str:
         """Return the notation."""
         return f"Best({self.k})" if self.metric is None else f"Best({self.k}, {self.metric!r}, mode={self.mode!r})"
@@ -135,6 +145,11 @@ class EverySteps(Rule):
         del group
         return f"not the first after a multiple of {self.n} steps"
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return how many multiples there are, step 0 among them."""
+        del epochs
+        return None if steps is None else max(0, steps) // self.n + 1
+
     def __str__(self) -> str:
         """Return the notation."""
         return f"EverySteps({self.n})"
@@ -174,6 +189,11 @@ class EveryEpochs(Rule):
         """Say what it is not."""
         del group
         return "not the last of an epoch" if self.n == 1 else f"not the last of every {self.n} epochs"
+
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return how many such epochs there are."""
+        del steps
+        return None if epochs is None else max(0, epochs) // self.n
 
     def __str__(self) -> str:
         """Return the notation."""
@@ -216,6 +236,11 @@ class Newer(Rule):
     def _words(self) -> str:
         return str(self.span).removesuffix(", 0:00:00")
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return None: how fast the run saves is not known here."""
+        del steps, epochs
+        return None
+
     def __str__(self) -> str:
         """Return the notation."""
         span = self.span
@@ -251,6 +276,11 @@ class Pinned(Rule):
         del group
         return "not pinned"
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return 0: what is pinned comes on top of any number."""
+        del steps, epochs
+        return 0
+
     def __str__(self) -> str:
         """Return the notation."""
         return "Pinned()"
@@ -275,6 +305,11 @@ class All(Rule):
         """Never the case."""
         del group
         return ""
+
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return None."""
+        del steps, epochs
+        return None
 
     def __str__(self) -> str:
         """Return the notation."""

@@ -201,6 +201,10 @@ class Rule(Term):
         """Return why it does not keep the others."""
         raise NotImplementedError
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return how many it keeps at most in a run of so many steps and epochs; None if nothing bounds that."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AnyOf(Term):

@@ -73,6 +73,16 @@ class Thin(Rule):
         del group
         return "thinned out: a newer one stands for the same time"
 
+    def most(self, steps: int | None, epochs: int | None) -> int | None:
+        """Return how many buckets count, those of a rung without end as far as the run goes."""
+        bounds = [None if many == -1 else many for many in (self.hourly, self.daily, self.weekly)]
+        for ladder, length in ((self.steps, steps), (self.epochs, epochs)):
+            for size, many in dict(ladder).items():
+                there = None if length is None else max(0, length) // size + 2
+                bounds.append(there if many == -1 else many if there is None else min(many, there))
+        known = [bound for bound in bounds if bound is not None]
+        return sum(known) if len(known) == len(bounds) else None
+
     def __str__(self) -> str:
         """Return the notation."""
         words = [f"{word}={getattr(self, word)}" for word in ("hourly", "daily", "weekly") if getattr(self, word)]

@@ -1,35 +1,32 @@
-"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here."""
+"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here.
 
-from holdfast.storage.abilities import Abilities, probe
-from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Store
-from holdfast.storage.holders import Holder, holder_of
+What only few need, and slow to import, is asked of its own module: ``abilities``, ``holders``, ``partial``.
+"""
+
+from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
-from holdfast.storage.partial import put_by_parts
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
-from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
+from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
 
 __all__ = [
     "HIDDEN",
     "NO_BLOB",
     "RUN_LOCK",
-    "Abilities",
     "Blob",
-    "Holder",
+    "Free",
     "Ownership",
     "Store",
     "give_up_all",
-    "holder_of",
     "is_local",
     "is_locked",
+    "is_owned_here",
     "join_path",
     "open_regular",
     "open_store",
     "own_directory",
     "plain_path",
-    "probe",
-    "put_by_parts",
     "real_path",
     "same_place",
     "split_path",

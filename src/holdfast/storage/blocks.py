@@ -13,11 +13,13 @@ import errno
 import mmap
 import os
 from functools import partial
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from holdfast.memory import PAGE, address_of, allocate
 from holdfast.threads import Threads, Work
+
+if TYPE_CHECKING:  # a listing should start fast
+    from typing_extensions import Self
 
 BLOCK = 1 << 24  # bytes of one write from memory that is aligned already
 _BOUNCE = 1 << 22  # bytes of one of the aligned buffers: their memory is small and stays warm

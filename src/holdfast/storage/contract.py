@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,14 @@ class Blob:
     name: str
     size: int
     file_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Free:
+    """What is left where blobs lie: bytes, and files (None where there is no limit on their number)."""
+
+    bytes: int
+    files: int | None = None
 
 
 Chunks = Iterable[bytes | memoryview]
@@ -117,6 +126,15 @@ class Store(Protocol):
         """
         ...
 
+    def hold(self, name: str, *, alone: bool = False) -> AbstractContextManager[bool]:
+        """Hold a blob while something that depends on it is done, against all who would hold it alone.
+
+        Waits a moment for those who do. Yields whether it is held, and there. It is an agreement among those who ask,
+        and no more: whoever does not ask is not kept from anything. Where the store has no such thing, it yields
+        whether the blob is there.
+        """
+        ...
+
     def link(self, source: str, target: str) -> str:
         """Make ``target`` another name of ``source``'s bytes, as atomically as ``put``.
 
@@ -126,6 +144,13 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a blob; one that is not there is no error."""
+        ...
+
+    def free(self) -> Free | None:
+        """Return what is left for this user where the blobs lie; None where that cannot be asked.
+
+        Quotas of users and projects are not known to it.
+        """
         ...
 
     def sweep(self, depth: int = 0) -> list[str]:

@@ -11,16 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.blocks import BlockWriter
-from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
-from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
+from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 from holdfast.storage.regular import open_regular
 
@@ -30,6 +27,7 @@ except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
 _FICLONE = 0x40049409  # linux/fs.h
+_BLOCK = 1 << 24  # bytes of a copy at a time
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
@@ -103,6 +101,8 @@ class LocalStore:
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
+        from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
+
         target = self.path(name)
         make_folders(os.path.dirname(target))
         spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
@@ -143,6 +143,10 @@ class LocalStore:
         sync_folder(os.path.dirname(goal))
         return True
 
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold a file, under all of its names, by a lock that the kernel releases when the process ends."""
+        return hold(self.path(name), alone=alone)
+
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""
         origin, goal = self.path(source), self.path(target)
@@ -154,12 +158,14 @@ class LocalStore:
         return how
 
     def _clone(self, source: str, target: str) -> str:
+
         with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
             temporary, descriptor = made
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
-                    shutil.copyfileobj(origin, copy, 1 << 24)
+                    while block := origin.read(_BLOCK):
+                        copy.write(block)
             sync_file(descriptor)
             os.rename(temporary, self.path(target))
         return how
@@ -180,7 +186,21 @@ class LocalStore:
                 os.rmdir(folder)
             except OSError:  # not empty, or gone
                 return
-            sync_folder(os.path.dirname(folder))
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
+                sync_folder(os.path.dirname(folder))
+
+    def free(self) -> Free | None:
+        """Ask the filesystem of the root, or of the nearest folder above it that is there."""
+        if not hasattr(os, "statvfs"):
+            return None
+        folder = os.path.abspath(self.root)
+        while True:
+            try:
+                found = os.statvfs(folder)
+            except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - once or twice, where it begins
+                folder = os.path.dirname(folder)
+            else:
+                return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
@@ -254,7 +274,7 @@ def _open_spare(spare: str, target: str) -> int | None:
 
 
 def _temporary_name(target: str) -> str:
-    name = f"{HIDDEN}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    name = f"{HIDDEN}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec.core
 
-from holdfast.storage.contract import HIDDEN, Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
@@ -173,6 +173,11 @@ class RemoteStore:
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
 
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold nothing: a remote store has no locks."""
+        del alone
+        return contextlib.nullcontext(self.exists(name))
+
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
         self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
@@ -186,6 +191,10 @@ class RemoteStore:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self._key(name))
         self.fs.invalidate_cache()
+
+    def free(self) -> Free | None:
+        """Return None: no remote store says so."""
+        return None
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
