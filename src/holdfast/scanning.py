@@ -93,7 +93,7 @@ def look(store: Store, name: str) -> Found:
     return _look(store, name, size)
 
 
-def _look(store: Store, name: str, size: int) -> Found:
+def _look(store: Store, name: str, size: int, *, again: bool = True) -> Found:
     path = store.path(name)
     if size == 0:
         return Found(name, path, size, problem="the file: it is empty", damaged=True)
@@ -106,7 +106,8 @@ def _look(store: Store, name: str, size: int) -> Found:
     except NewerFormatError as error:
         return Found(name, path, size, problem=error.problem)
     except OSError as error:
-        return Found(name, path, size, problem=str(error))
+        # A second try, as one that fails leaves its file out of the ranking, and unpruned, for a whole run.
+        return _look(store, name, size, again=False) if again else Found(name, path, size, problem=str(error))
     if blank or size < _LEAST:
         return Found(
             name,
