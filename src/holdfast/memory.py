@@ -10,6 +10,7 @@ import sys
 PAGE = 4096  # bytes; no disk has larger logical blocks, and no common machine smaller pages
 _HUGE = 1 << 21
 _POPULATE_WRITE = 23  # linux/mman.h, since 5.14
+_NO_RESERVE = 0x4000  # asm-generic/mman.h; Python has no name for it
 _WIPE_ON_FORK, _KEEP_ON_FORK = 18, 19  # the same, since 4.14
 
 
@@ -56,3 +57,21 @@ def touch(memory: mmap.mmap) -> None:
 def address_of(view: memoryview) -> int:
     """Return where a writable view lies in memory."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def reserve(size: int) -> mmap.mmap:
+    """Return zeroed memory of at least this size that takes nothing until it is touched, however large it is.
+
+    What is touched can be given back page by page (``madvise``), and is then zeros again.
+    """
+    length = max(PAGE, -(-size // PAGE) * PAGE)
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return mmap.mmap(-1, length)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    if sys.platform == "linux":
+        flags |= _NO_RESERVE  # else the system refuses what is larger than its own memory
+    memory = mmap.mmap(-1, length, flags=flags)
+    if length >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

@@ -13,6 +13,8 @@ LAST = "last"
 EXCEPTION = "exception"
 PREEMPTED = "preempted"
 
+IMPORTED = "imported"  # the run of what is imported, unless another is named: so that all are ranked together
+
 
 @dataclass(frozen=True)
 class Record:
@@ -35,7 +37,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Lineage:
-    """The checkpoint that a run resumed from: its path as given, its step, its run."""
+    """A checkpoint that another one comes from: its path as given, its step, its run."""
 
     path: str
     step: int | None = None
@@ -59,8 +61,12 @@ class Facts:
         owner: identifies the callback within the run (two may share a directory).
         names: the files this save made, relative to the checkpoint directory, by their role
             (``"ranked"``, ``"last"``, ``"exception"``, ``"preempted"``).
-        policy: the settings that retention followed: ``monitor, mode, save_top_k``.
+        policy: the settings that retention followed: ``monitor, mode, save_top_k, save_last``; where they were
+            given, ``keep`` and ``save_when`` as they are written (``save_top_k`` is -1 then); with ``OnImprovement``
+            the best values that were saved, ``saved_best``; after a resume with another policy, the sequence at that
+            time, ``since``.
         resumed_from: what the run resumed from, if it did.
+        sources: what it was computed from, if it was not trained: an average of others.
         git_commit: the commit of the code that trained it, where there is one.
         versions: of Python, torch, holdfast and the framework.
 
@@ -79,6 +85,7 @@ class Facts:
     names: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
     resumed_from: Lineage | None = None
+    sources: tuple[Lineage, ...] = ()
     git_commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,3 +98,53 @@ class Manifest:
     records: tuple[Record, ...]
     tensors: tuple[TensorInfo, ...]
     format: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to what people say of a checkpoint; what is empty changes nothing.
+
+    Attributes:
+        pin: whether it is pinned from now on; None leaves that as it is.
+        tag: names that it is given.
+        untag: names that are taken from it.
+        note: a text that is added to its notes.
+        metrics: values measured after the save; a later one of the same name wins.
+        time: when the change was asked for, ISO 8601 in UTC.
+
+    """
+
+    pin: bool | None = None
+    tag: tuple[str, ...] = ()
+    untag: tuple[str, ...] = ()
+    note: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text that somebody has put beside a checkpoint, and when (ISO 8601 in UTC)."""
+
+    text: str
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What people say of a checkpoint: all changes together.
+
+    Attributes:
+        pinned: whether it is to be kept whatever the rules say; true also if a change cannot be read.
+        tags: its names, in the order in which they were given.
+        notes: its texts, in that order.
+        metrics: those measured after the save.
+        damaged: the changes that cannot be read, each as its file and why.
+
+    """
+
+    pinned: bool = False
+    tags: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()

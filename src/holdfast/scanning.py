@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import reading
 from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
-from holdfast.source import BlobSource
-from holdfast.storage import Store
+from holdfast.source import TailSource, each
+from holdfast.storage import Blob, Store
 
 EXTENSION = ".ckpt"
 _ASIDE = ".damaged"  # behind the name of a checkpoint that was found damaged and kept for people to look at
@@ -32,6 +33,7 @@ class Found:
         facts: what its manifest says; None for one that was saved without a manifest.
         problem: why its manifest cannot be read, or "".
         damaged: whether that is so because its bytes are not those that were saved.
+        file_id: the same for two names that share their bytes; "" where that cannot be told.
 
     """
 
@@ -41,12 +43,28 @@ class Found:
     facts: Facts | None = None
     problem: str = ""
     damaged: bool = False
+    file_id: str = ""
 
     @property
     def role(self) -> str | None:
         """What this file is to its run, or None for one that was renamed or copied by hand."""
         names = self.facts.names if self.facts is not None else {}
         return next((role for role, name in names.items() if name == self.name), None)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a directory holds.
+
+    Attributes:
+        found: the checkpoint files, sorted by name; also what is called like one and is no file, and the folders that
+            may not be read, each with its problem.
+        aside: the names of the damaged checkpoints that were set aside.
+
+    """
+
+    found: list[Found]
+    aside: list[str]
 
 
 def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> list[Found]:
@@ -59,18 +77,40 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
     """
+    return _look_at(store, store.blobs(depth), extension)
+
+
+def survey(store: Store, *, depth: int = 0) -> Survey:
+    """Return what a directory holds, as ``scan`` does with an extension of None; nothing in it is an error."""
+    odd: dict[str, str] = {}
+    blobs = store.blobs(depth, odd)
+    found = _look_at(store, blobs, None)
+    for name, problem in odd.items():
+        if name.endswith(EXTENSION) or (
+            store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name))
+        ):
+            found.append(Found(name, store.path(name), 0, problem=problem))
+    return Survey(sorted(found, key=lambda item: item.name), [blob.name for blob in blobs if _is_aside(blob.name)])
+
+
+def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list[Found]:
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
-    found = (_look(store, blob.name, blob.size) for blob in store.blobs(depth) if _counts(blob.name, ending))
+    wanted = [blob for blob in blobs if _counts(blob.name, ending)]
+    found = each(store.is_local, wanted, lambda blob: _look(store, blob.name, blob.size, blob.file_id))
     return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 
 def _counts(name: str, ending: str) -> bool:
-    return name.endswith(ending) and not name.endswith(SUFFIX) and name_before(name) == name
+    return name.endswith(ending) and not name.endswith(SUFFIX) and not _is_aside(name)
+
+
+def _is_aside(name: str) -> bool:
+    return name_before(name) != name
 
 
 def scan_aside(store: Store, *, depth: int = 0) -> list[str]:
     """Return the names of the damaged checkpoints that were set aside, at most ``depth`` folders down."""
-    return [blob.name for blob in store.blobs(depth) if name_before(blob.name) != blob.name]
+    return [blob.name for blob in store.blobs(depth) if _is_aside(blob.name)]
 
 
 def names_aside(name: str) -> Iterator[str]:
@@ -93,21 +133,22 @@ def look(store: Store, name: str) -> Found:
     return _look(store, name, size)
 
 
-def _look(store: Store, name: str, size: int, *, again: bool = True) -> Found:
+def _look(store: Store, name: str, size: int, file_id: str = "", *, again: bool = True) -> Found:
     path = store.path(name)
     if size == 0:
-        return Found(name, path, size, problem="the file: it is empty", damaged=True)
+        return Found(name, path, size, problem="the file: it is empty", damaged=True, file_id=file_id)
     try:
-        source = BlobSource(store, name, size)
+        source = TailSource(store, name, size)
         facts = reading.read_facts(source)
         blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     except DamagedCheckpointError as error:
-        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True)
+        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True, file_id=file_id)
     except NewerFormatError as error:
-        return Found(name, path, size, problem=error.problem)
+        return Found(name, path, size, problem=error.problem, file_id=file_id)
     except OSError as error:
-        # A second try, as one that fails leaves its file out of the ranking, and unpruned, for a whole run.
-        return _look(store, name, size, again=False) if again else Found(name, path, size, problem=str(error))
+        if again:  # one read that fails would leave its file out of the ranking, and unpruned, for a whole run
+            return _look(store, name, size, file_id, again=False)
+        return Found(name, path, size, problem=str(error), file_id=file_id)
     if blank or size < _LEAST:
         return Found(
             name,
@@ -115,8 +156,9 @@ def _look(store: Store, name: str, size: int, *, again: bool = True) -> Found:
             size,
             problem="the file: nothing of it was ever written, or only its beginning is left",
             damaged=True,
+            file_id=file_id,
         )
-    return Found(name, path, size, facts)
+    return Found(name, path, size, facts, file_id=file_id)
 
 
 def newest_first(found: Iterable[Found]) -> list[Found]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import cached_property
+from typing import BinaryIO, TypeVar
 
 from holdfast.storage import Store
-from holdfast.storage.direct_read import pour
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_TAIL = 1 << 14  # bytes at the end of a file that hold directory and facts, unless it has hundreds of tensors
+_REQUESTS = 16  # under way at a time, where each is a trip over the network
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,31 @@ class BlobSource:
         return self.store.read(self.name, offset, length)
 
 
+class TailSource(BlobSource):
+    """One blob of a store. Its end, where the manifest stands, comes with one read: one request for most files."""
+
+    @cached_property
+    def _tail(self) -> bytes:
+        return self.store.read(self.name, max(0, self.size - _TAIL), _TAIL)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read one range."""
+        start = max(0, self.size - _TAIL)
+        if offset < start:
+            return super().read(offset, length)
+        return self._tail[offset - start : offset - start + max(0, length)]
+
+
+def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:  # noqa: FBT001 - read at the call
+    """Return what ``look`` says of each item, in order; where the items are not near, several are asked at a time."""
+    if near:
+        return map(look, items)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for those who look into a folder
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(look, items))
+
+
 @dataclass(frozen=True)
 class FileSource:
     """An open file: what is verified and what is loaded are the same bytes, whatever its name does."""
@@ -47,4 +78,22 @@ class FileSource:
 
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
+        from holdfast.storage.direct_read import pour  # noqa: PLC0415 - with ctypes: not for those who only look
+
         pour(self.file.fileno(), end, take)
+
+
+@dataclass(frozen=True)
+class TellingSource(FileSource):
+    """An open file that tells how many bytes of it have been handed over."""
+
+    progress: Callable[[int], None]
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+
+        def tell(offset: int, data: memoryview) -> None:
+            take(offset, data)
+            self.progress(len(data))
+
+        super().pour(end, tell)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from holdfast import Checkpointer
+from holdfast import Best, Checkpointer, EverySteps, Latest, OnImprovement
 from holdfast.storage.local import LocalStore
 from tests.crash.training import learn, loss_at, parts, put_in_place
 from tests.support.bits import Acknowledged, digest_of_parts
 
 EVERY = {"every_n_train_steps": 1}
 RANKED = {**EVERY, "monitor": "loss", "save_top_k": 2}
+RULES = {"save_when": EverySteps(2) | OnImprovement("loss"), "keep": Latest(2) | Best(2, "loss")}
 WAITING = {"async_save": False}
 LEFTOVER = ".holdfast-0123456789abcdef.tmp"
 
@@ -45,6 +46,8 @@ class Scenario:
     @property
     def top(self):
         """How many of the best must be there; -1 for all."""
+        if "keep" in self.words:
+            return max(term.k for term in self.words["keep"].parts if isinstance(term, Best))
         return self.words.get("save_top_k", 1) if "monitor" in self.words else min(self.words.get("save_top_k", 1), 0)
 
     def best(self, steps):
@@ -67,6 +70,10 @@ SCENARIOS = {
     ),
     "retention of many": Scenario({**EVERY, **WAITING}, 14, before=({**EVERY, **WAITING}, 12), hoarded=True, rest=2),
     "all in folders": Scenario({**EVERY, "save_top_k": -1, "filename": "{epoch}/{step}", **WAITING}, 8),
+    "rules": Scenario({**RULES, **WAITING}, 14),
+    "rules after other words": Scenario(
+        {**RULES, **WAITING}, 10, before=({**EVERY, "save_top_k": -1, **WAITING}, 6), rest=2
+    ),
     "recycled blocks": Scenario({**RANKED, "save_last": True, "recycle_blocks": True}, 16, rest=4),
     "overlap": Scenario(
         {**RANKED, "save_last": True, "overlap": True, "images": 2, "recycle_blocks": True}, 14, width=8192, rest=4

@@ -29,7 +29,18 @@ JSON = st.recursive(
     max_leaves=10,
 )
 WRONG = (None, True, -1, 1.5, 10**400, "x", "nan", [], [1], {}, {"a": 1}, {"a": {}}, [[]], float("inf"), float("nan"))
-FIELDS = (*GOOD, "policy", "resumed_from", "versions", "reason", "owner", "kind", "weights_only", "git_commit")
+FIELDS = (
+    *GOOD,
+    "policy",
+    "resumed_from",
+    "sources",
+    "versions",
+    "reason",
+    "owner",
+    "kind",
+    "weights_only",
+    "git_commit",
+)
 
 
 def use(path):

@@ -37,6 +37,7 @@ FACTS = st.builds(
         optional={"later": PLAIN},
     ),
     resumed_from=st.none() | st.builds(Lineage, TEXT, st.none() | COUNT, st.none() | TEXT),
+    sources=st.lists(st.builds(Lineage, TEXT, st.none() | COUNT, st.none() | TEXT), max_size=3).map(tuple),
     git_commit=st.none() | TEXT,
     versions=st.dictionaries(TEXT, TEXT, max_size=3),
 )

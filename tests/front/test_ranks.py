@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "ranks_loop.py"
+RULES = Path(__file__).parent / "ranks_rules.py"
 FAILING = Path(__file__).parent / "ranks_failing.py"
 
 
@@ -47,3 +48,11 @@ def test_a_failed_save_is_an_error_on_every_rank(tmp_path):
     found = answers(tmp_path / "file" / "run")
     assert [answer["error"] for answer in found] == ["SaveError"] * 2
     assert all("Not a directory" in answer["message"] for answer in found)
+
+
+def test_all_ranks_keep_by_the_rules_of_one(tmp_path):
+    """Time, late metrics and improvements are those of rank 0: ranks whose clocks are decades apart keep the same."""
+    first, second = answers(tmp_path / "run", script=RULES)
+    # At step 4 the one of step 1 is 1.5 h old; that of step 2 has the best bleu.
+    assert first == second == {"start": 0, "best": "2.ckpt", "scores": ["2.ckpt"], "kept": ["2.ckpt", "4.ckpt"]}
+    assert sorted(name for name in os.listdir(tmp_path / "run") if not name.startswith(".")) == ["2.ckpt", "4.ckpt"]

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from holdfast import Checkpointer
+from holdfast import Best, Checkpointer, EverySteps, Latest
 from tests.front.loops import names, step_of
 
 SCORES = [3.0, 1.0, 2.0, 4.0, 0.5]
@@ -101,3 +101,76 @@ def test_one_resume_moves_all_of_a_loop(tmp_path, late):
     assert [train(2), train(4), train(5)] == [0, 2, 4]
     archive = [f"b-epoch={epoch}.ckpt" for epoch in range(5)]
     assert sorted(os.listdir(tmp_path)) == sorted(["a-epoch=4.ckpt", "last.ckpt", *archive])
+
+
+def _policy(folder, model=None, **words):
+    model = model or torch.nn.Linear(1, 1)
+    return Checkpointer(folder, model=model, filename="{step}", auto_insert_metric_name=False, **words)
+
+
+def _go(ckpt, *values):
+    for value in values:
+        ckpt.step({"v": value})
+
+
+def _steps(folder):
+    return sorted(step_of(folder / name) for name in names(folder))
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"every_n_train_steps": 1, "monitor": "v", "save_top_k": 1},
+        {"every_n_train_steps": 1, "keep": Best(1, "v")},
+        {"save_when": EverySteps(1), "keep": Latest(0)},
+        {"save_when": EverySteps(1), "monitor": "w", "save_top_k": 1},
+    ],
+)
+def test_a_run_with_another_policy_prunes_what_the_first_has_left(tmp_path, then):
+    """What a run had saved by other words it takes over, also if it was killed before it had pruned all of it."""
+    first = _policy(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    _go(first, 6.0, 5.0, 4.0, 3.0)
+    del first
+    second = _policy(tmp_path, **then)
+    assert second.resume().step == 4
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    second.step({"v": 2.0, "w": 2.0})
+    del second
+    for name, data in before.items():  # as if the kill had come between the commit and the pruning
+        (tmp_path / name).write_bytes(data)
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+    third = _policy(tmp_path, **then)
+    assert third.resume().step == 5
+    third.step({"v": 1.0, "w": 1.0})
+    assert _steps(tmp_path) == [5, 6]
+    assert os.path.basename(third.best_model_path) == "6.ckpt"
+
+
+def test_what_two_policies_save_side_by_side_stays_with_each(tmp_path):
+    """One that resumes alone, while the other is not there, leaves the files of the other: they had saved in turn."""
+    words = [{"monitor": "v", "save_top_k": 2, "every_n_train_steps": 1}, {"every_n_train_steps": 2}]
+    pair = [_policy(tmp_path, **each) for each in words]
+    for value in (1.0, 2.0, 3.0, 4.0):
+        for ckpt in pair:
+            ckpt.step({"v": value})
+    del pair, ckpt
+    before = set(names(tmp_path))
+    alone = _policy(tmp_path, **words[1])
+    alone.resume()
+    _go(alone, 5.0, 6.0)
+    assert {"1.ckpt", "2.ckpt"} <= before & set(names(tmp_path))
+
+
+def test_one_that_comes_later_gets_its_files_back(tmp_path):
+    """A new policy that resumes first takes the old one's files over, and gives them back when that one is built."""
+    first = _policy(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    _go(first, 1.0, 2.0, 3.0)
+    first.close()
+    model = torch.nn.Linear(1, 1)
+    new = _policy(tmp_path, model, save_when=EverySteps(1), keep=Latest(1))
+    new.resume()
+    old = _policy(tmp_path, model, every_n_train_steps=1, save_top_k=-1)
+    for ckpt in (new, old):
+        ckpt.step({"v": 4.0})
+    assert {1, 2, 3, 4} == set(_steps(tmp_path))
+    assert len(new.best_k_models) == 0

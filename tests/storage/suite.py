@@ -82,6 +82,35 @@ class StoreSuite:
         assert store.put("x.ckpt", chunks) == len(data)
         assert store.blobs() == [Blob("x.ckpt", len(data))]
 
+    def test_hidden_folders_are_listed_only_by_name(self, store):
+        """What lies in a folder whose name begins with ``.holdfast-`` is in no listing, and is found by its name."""
+        names = [".holdfast-x/a", ".holdfast-x/in/b", "sub/.holdfast-x/in/c", "sub/deep/.holdfast-x/d", "sub/x.ckpt"]
+        for name in names:
+            store.put(name, [name.encode()])
+        assert store.blobs(depth=9) == [Blob("sub/x.ckpt", 10)]
+        for depth, count in ((0, 2), (1, 3), (2, 4), (9, 4)):
+            assert store.hidden(".holdfast-x", depth) == [Blob(name, len(name)) for name in names[:count]]
+        assert store.hidden(".holdfast-x/in") == [Blob(names[1], len(names[1]))]
+        assert store.hidden("sub/.holdfast-x") == [Blob(names[2], len(names[2]))]
+        assert store.hidden(".holdfast-y", 9) == []
+        for name in names:
+            assert store.read(name, 0, 99) == name.encode()
+            store.remove(name)
+        assert self.really_there(store) == []
+
+    def test_a_blob_can_be_held(self, store):
+        """Holding says whether the blob is there, also if it goes meanwhile; those who hold it together do not wait."""
+        with store.hold("x.ckpt") as there:
+            assert not there
+        store.put("x.ckpt", [b"bytes"])
+        with store.hold("x.ckpt") as first, store.hold("x.ckpt") as second:
+            assert first
+            assert second
+        with store.hold("x.ckpt", alone=True) as there:
+            assert there
+            store.remove("x.ckpt")
+        assert self.really_there(store) == []
+
     @pytest.mark.parametrize("name", NAMES[:4])
     def test_a_move_is_whole_or_not_at_all(self, store, name):
         """A moved blob has its new name and no other; a store without such a step says so and changes nothing."""
@@ -345,6 +374,15 @@ class StoreSuite:
         store.put("x.ckpt", [b"new"], over="precious.ckpt")
         assert store.read("precious.ckpt", 0, 99) == b"precious"
         assert store.read("x.ckpt", 0, 99) == b"new"
+
+    def test_what_is_free(self, store):
+        """What is left is a number of bytes, and of files where those are limited; or None, where nobody can say."""
+        free = store.free()
+        if store.is_local:
+            assert free.bytes >= 0
+            assert free.files is None or free.files >= 0
+        else:
+            assert free is None
 
     def test_many_puts_at_once(self, store):
         """Puts from many threads, of their own names and of one that they share, are each whole."""

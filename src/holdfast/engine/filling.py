@@ -138,9 +138,9 @@ def _contents(image: mmap.mmap, account: Account, homes: Homes) -> Contents:
             contents.tensors[name] = _copied(image, item)
         else:
             contents.tensors[name] = _part(image, begin, end)
-            _give_back(image, kept, begin)
+            give_back(image, kept, begin)
             kept = end
-    _give_back(image, kept, len(image))
+    give_back(image, kept, len(image))
     return contents
 
 
@@ -154,11 +154,11 @@ def _copied(image: mmap.mmap, item: Placed) -> torch.Tensor:
 def _part(image: mmap.mmap, begin: int, end: int) -> torch.Tensor:
     """Return a tensor over a part of the image, which gives back its pages when nobody has it any more."""
     view = memoryview(image)[begin:end]
-    weakref.finalize(view, _give_back, image, begin, end).atexit = False
+    weakref.finalize(view, give_back, image, begin, end).atexit = False
     return torch.frombuffer(view, dtype=torch.uint8)  # torch holds on to the view
 
 
-def _give_back(image: mmap.mmap, begin: int, end: int) -> None:
+def give_back(image: mmap.mmap, begin: int, end: int) -> None:
     """Return to the system the pages that lie between two places as a whole."""
     first, last = whole_pages(begin), end // PAGE * PAGE
     if _DROP is not None and first < last:

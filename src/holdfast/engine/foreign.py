@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from holdfast.errors import DamagedCheckpointError
 from holdfast.format import reading
@@ -15,6 +16,48 @@ _LOCAL_HEADER = 30  # bytes, without the name
 _EXPANSION = 4  # times the file's size that its records may have in all; torch compresses only code
 _LEAST = 1 << 26  # bytes that they may have in any case
 _ENCODINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may take gigabytes for a few bytes
+
+
+class Stored(NamedTuple):
+    """A record that lies in a zip as it is: its name without the archive's, where its bytes begin, how many, CRC-32."""
+
+    name: str
+    begin: int
+    size: int
+    crc32: int
+
+
+def stored_records(source: FileSource, file: BinaryIO) -> list[Stored] | None:
+    """Return where the records of a zip without a manifest lie; None if it is no zip, or packed in another way.
+
+    Raises:
+        DamagedCheckpointError: if it is not whole, or a zip made to hurt its reader. Records are not read.
+
+    """
+    if not reading.looks_like_zip(source):
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            _check_entries(source, entries, archive.start_dir)
+    except DamagedCheckpointError:
+        raise
+    except Exception as error:  # zipfile lets struct's and its own many errors through
+        raise DamagedCheckpointError(source.path, "the zip", str(error)) from error
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        return None
+    return [_stored(source, entry) for entry in entries]
+
+
+def _stored(source: FileSource, entry: zipfile.ZipInfo) -> Stored:
+    header = source.read(entry.header_offset, _LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
+        raise DamagedCheckpointError(source.path, f"record {entry.filename}", "its header is not as it was written")
+    lengths = struct.unpack_from("<HH", header, _LOCAL_HEADER - 4)
+    begin = entry.header_offset + _LOCAL_HEADER + sum(lengths)
+    if begin + entry.file_size > source.size:
+        raise DamagedCheckpointError(source.path, f"record {entry.filename}", "it goes beyond the end of the file")
+    return Stored(entry.filename.partition("/")[2], begin, entry.file_size, entry.CRC)
 
 
 def verify_foreign(source: FileSource, file: BinaryIO) -> None:

@@ -104,7 +104,7 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
             name = _mappable(source, file) if mmap else file
             build = partial(torch.load, name, map_location=map_location, weights_only=safe, mmap=mmap)
         with permitted:
-            return _built(build, source.path, file, weights_only=safe)
+            return built(build, source.path, file, weights_only=safe)
 
 
 def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] = ()) -> Any:
@@ -120,7 +120,7 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
         build = _from_memory(source, file, _How("cpu", into=into))
         if build is not None:
             with permitting(allow):
-                return _built(build, source.path, file, weights_only=True)
+                return built(build, source.path, file, weights_only=True)
     return load(path, allow=allow)
 
 
@@ -161,7 +161,8 @@ def _mappable(source: FileSource, file: BinaryIO) -> str:
     return own if os.path.exists(own) else source.path
 
 
-def _built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only: bool) -> Any:
+def built(build: Callable[[], Any], path: str, file: BinaryIO, *, weights_only: bool) -> Any:
+    """Build a state; turn what goes wrong into the errors of ``load``."""
     try:
         return build()
     except pickle.UnpicklingError as error:

@@ -28,6 +28,7 @@ _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _CRC_AT, _CRC_SIZE = 16, 4  # of a central entry
 _SHORT = 32  # characters of a record's name; those of torch's are shorter
+BARE_ENTRY = _CENTRAL.size  # bytes of a central entry before the name
 BARE_HEADER = _LOCAL.size  # bytes of a local header before the name
 _DESCRIPTOR = struct.Struct("<4sIII")
 _WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")

@@ -38,10 +38,19 @@ _FORMS: Mapping[str, Any] = {
     "names": dict,
     "policy": dict,
     "resumed_from": (dict, type(None)),
+    "sources": list,
     "git_commit": _TEXT_OR_NONE,
     "versions": dict,
 }
-_POLICY: Mapping[str, Any] = {"monitor": _TEXT_OR_NONE, "mode": str, "save_top_k": int}
+_POLICY: Mapping[str, Any] = {
+    "monitor": _TEXT_OR_NONE,
+    "mode": str,
+    "save_top_k": int,
+    "keep": _TEXT_OR_NONE,
+    "save_when": _TEXT_OR_NONE,
+    "saved_best": dict,
+    "since": int,
+}
 
 _newest: tuple[tuple[TensorInfo, ...] | None, bytes] = (None, b"")
 
@@ -61,7 +70,7 @@ def encode(manifest: Manifest) -> bytes:
         ManifestError: if they would be more than a reader takes.
 
     """
-    facts = {key: _plain(value) for key, value in asdict(manifest.facts).items()}
+    facts = {key: plain(value) for key, value in asdict(manifest.facts).items() if key != "sources" or value}
     lines = (
         {"holdfast": manifest.format, **facts},
         [[record.name, record.size, f"{record.crc32:08x}"] for record in manifest.records],
@@ -147,6 +156,7 @@ def _facts(head: Any) -> Facts:
         _flat(_is(_POLICY.get(key, object), value))
     if values.get("resumed_from") is not None:
         values["resumed_from"] = _lineage(**values["resumed_from"])
+    values["sources"] = tuple(_lineage(**source) for source in _are(dict, values.get("sources", [])))
     return Facts(**values)
 
 
@@ -199,11 +209,12 @@ def _are(kind: Any, values: Any) -> list[Any]:
     return [_is(kind, value) for value in _is(list, values)]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value with the names of the numbers that JSON lacks in their places."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     return value
 
 
@@ -218,7 +229,7 @@ def _value(line: bytes) -> Any:
         msg = "its checksum does not match"
         raise ManifestError(msg)
     try:
-        return _JSON.decode(text.decode())
+        return STRICT.decode(text.decode())
     except (ValueError, RecursionError) as error:
         msg = f"it is no JSON: {error}"
         raise ManifestError(msg) from error
@@ -238,4 +249,5 @@ def _no_number(name: str) -> Any:
     raise ValueError(msg)
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+# The reader of all our JSON: what each reader could take for something else is refused.
+STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)

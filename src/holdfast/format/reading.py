@@ -120,6 +120,9 @@ def _find_manifest(source: Source) -> _Located | None:
     if directory is None:
         return None
     wanted = layout.full_name(MANIFEST_NAME).decode()
+    quick = _last_entry(directory, wanted)
+    if quick is not None:
+        return _locate_manifest(source, *quick)
     at = last = 0
     try:
         while at < len(directory):
@@ -134,6 +137,22 @@ def _find_manifest(source: Source) -> _Located | None:
     if wanted.encode() in directory or header[layout.BARE_HEADER :] == wanted.encode():
         raise DamagedCheckpointError(source.path, _DIRECTORY, "its entries are not as they were written")
     return None
+
+
+def _last_entry(directory: bytes, wanted: str) -> tuple[int, int] | None:
+    """Return size and offset of the last record, where our writer puts the manifest; None if it is another.
+
+    A listing need not walk through the hundreds of entries before it. That those are as they were written is for
+    ``read_account`` to find, which compares the whole directory.
+    """
+    at = directory.rfind(wanted.encode()) - layout.BARE_ENTRY
+    if at < 0:
+        return None
+    try:
+        name, size, offset, end = layout.parse_entry(directory, at)
+    except ValueError:
+        return None
+    return (size, offset) if name == wanted and end == len(directory) else None
 
 
 def _locate_manifest(source: Source, size: int, offset: int) -> _Located:

@@ -16,20 +16,23 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
+from holdfast.front.forgetting import sweep_up
+from holdfast.front.loop_notes import LoopNotes
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
-from holdfast.front.loop_words import identity_of, known, number
+from holdfast.front.loop_words import identity_of, known
+from holdfast.front.numbers import number
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, consider, missing_message
-from holdfast.front.preemption import answer, asked, hurried, leave, make_signals, prepare
+from holdfast.front.preemption import answer, asked, hurried, leave, prepare, signals_of
 from holdfast.front.save_mode import FINAL, make_save_mode
 from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Words, make_settings
-from holdfast.policy.trigger import could_be_due, time_asks
+from holdfast.policy.trigger import step_asks
 from holdfast.storage import is_local, open_store
 
 log = logging.getLogger("holdfast")
@@ -37,7 +40,7 @@ log = logging.getLogger("holdfast")
 T = TypeVar("T")
 
 
-class Checkpointer(LoopResuming):
+class Checkpointer(LoopResuming, LoopNotes):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:
@@ -67,14 +70,15 @@ class Checkpointer(LoopResuming):
         recycle_blocks: a checkpoint that retention drops gives its blocks to the next one. A program
             that still has the dropped file open sees it change.
         save_on_signal: the signals at which the next step saves, commits, and only then lets the signal do
-            what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2; or a sequence; False for none. See
-            ``docs/preemption.md``.
+            what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2, or those of ``OnSignal`` in ``save_when``;
+            or a sequence; False for none. See ``docs/preemption.md``.
         verbose: report each decision to the logger ``holdfast``.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
             every_n_train_steps, train_time_interval, every_n_epochs, save_on_train_epoch_end,
             filename, auto_insert_metric_name, enable_version_counter``: as those of
-            ``holdfast.lightning.ModelCheckpoint``.
+            ``holdfast.lightning.ModelCheckpoint``; and in the place of ``save_top_k`` the rules ``keep``, in that of
+            the three triggers ``save_when``: see ``docs/retention.md``.
 
     ``on_save_error`` is an older name of ``on_error``.
 
@@ -121,7 +125,7 @@ class Checkpointer(LoopResuming):
             recycle_blocks=recycle_blocks,
         )
         settings = make_settings(**known(words))
-        signals = make_signals(save_on_signal)
+        signals = signals_of(settings, save_on_signal)
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
@@ -140,7 +144,7 @@ class Checkpointer(LoopResuming):
 
     def _take_up(self, run: Run) -> None:
         """Take the directory, clear it, and stand where the others of the same loop do."""
-        self._run = run
+        self._run, self._when = run, run.settings.when
         self._agree(self._own)
         if self._alone:
             prepare(self, self._signals)
@@ -150,12 +154,13 @@ class Checkpointer(LoopResuming):
         self._step = self._epoch = self._batches = 0
         self._validated = self._closed = False
         self._metrics: dict[str, float] = {}
-        self._measured_at = -1
+        self._measured_at: dict[str, int] = {}
         self._time_checked = self._run.clock.monotonic()
         self._told: set[str] = set()
         self._adopt(standing(self._ledger, run.settings), self._path)
-        for name in self._agree(lambda: self._run.store.sweep(self._run.depth)):
+        for name in self._agree(lambda: sweep_up(self._run)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
+        self._claim()
         for other in self._beside():
             if other._start_path and not self._start_path:  # noqa: SLF001 - one class
                 self._follow(other)
@@ -192,11 +197,11 @@ class Checkpointer(LoopResuming):
             self._preempt()
 
     def _save_at_step(self) -> None:
-        settings = self._run.settings
-        # A save that waits for its metric may get it with any step.
-        if not (could_be_due(settings, Event.STEP, self._step) or self._ledger.deferred):
-            return
-        if settings.train_time_interval is None or self._agree(self._time_asks):
+        when = self._when
+        if not (when.looks_at_every_step or when.counts(self._step)):
+            if self._ledger.deferred and self._may_be_ready():
+                self._handle(Event.STEP)
+        elif not when.looks_at_every_step or (self._step_asks() if self._alone else self._agree(self._step_asks)):
             self._handle(Event.STEP)
 
     def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
@@ -298,9 +303,9 @@ class Checkpointer(LoopResuming):
         quiesce()  # what others have on its way is committed as well
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
-        self._metrics.update({str(name): number(name, value) for name, value in metrics.items()})
-        if self._run.settings.monitor in metrics:
-            self._measured_at = self._step
+        given = {str(name): number(name, value) for name, value in metrics.items()}
+        self._metrics.update(given)
+        self._measured_at.update(dict.fromkeys(given, self._step))
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
@@ -352,8 +357,26 @@ class Checkpointer(LoopResuming):
             warnings.warn(missing_message(settings, moment), stacklevel=2)
         return plan
 
-    def _time_asks(self) -> bool:
-        return time_asks(self._run.settings.train_time_interval, self._ledger, self._elapsed())
+    def _may_be_ready(self) -> bool:
+        """Tell whether a save that waits for its metric may get it with this step; the same on every rank."""
+        settings = self._run.settings
+        names = settings.ranked_by or {settings.monitor or ""}
+        return not self._alone or any(self._is_new(name) for name in names)
+
+    def _step_asks(self) -> bool:
+        settings, ledger, when = self._run.settings, self._ledger, self._when
+        elapsed = self._elapsed() if when.seconds is not None else None
+        measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
+        if measured and self._waiting:
+            ledger = self._outlook()
+        return step_asks(settings, ledger, self._step, elapsed, measured)
+
+    def _measured(self) -> frozenset[str]:
+        """Return the metrics that matter to the policy and were measured on this very state."""
+        return frozenset(name for name in self._run.settings.watched if self._is_new(name))
+
+    def _is_new(self, name: str) -> bool:
+        return self._measured_at.get(name) == self._step
 
     def _elapsed(self) -> float:
         return self._run.clock.monotonic() - self._time_checked
@@ -365,7 +388,8 @@ class Checkpointer(LoopResuming):
             epoch=self._epoch,
             elapsed=self._elapsed(),
             metrics=dict(self._metrics),
-            fresh=self._measured_at == self._step,
+            fresh=self._is_new(self._run.settings.monitor or ""),
+            measured=self._measured(),
             validated=self._validated,
             saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
         )

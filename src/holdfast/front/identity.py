@@ -36,6 +36,12 @@ class Identity:
         """How the keys and owners begin of this callback with another ``save_top_k``."""
         return f"{self.key_of_1_5[:-1]}, 'filename': {self.detail['filename']!r}, "
 
+    def is_heir_of(self, owner: str) -> bool:
+        """Tell whether an owner differs from this one in its policy alone: when it saves, what it keeps, by what."""
+        begins = owner.startswith(f"{self.name}{{")
+        same = (f"{word!r}: {self.detail[word]!r}" for word in ("filename", "save_weights_only"))
+        return begins and owner != self.owner and all(part in owner for part in same)
+
     @property
     def key_of_1_5(self) -> str:
         """The key that Lightning 1.5 gave this callback."""

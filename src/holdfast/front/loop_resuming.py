@@ -16,16 +16,17 @@ from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import collect, living, restore
 from holdfast.front.loop_words import identity_of
+from holdfast.front.noted import with_notes
 from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.passing import PassingOver, checked_on_damage
 from holdfast.front.planning import Run, names_of
-from holdfast.front.reopening import Remembered, reopen
+from holdfast.front.reopening import Remembered, earlier_owners, reopen
 from holdfast.front.siblings import beside, has_sibling
 from holdfast.front.standing import standing
 from holdfast.front.start import Skipped, Start
 from holdfast.policy.ledger import Ledger
 from holdfast.records import Facts, Lineage
-from holdfast.scanning import Found, scan, scan_aside
+from holdfast.scanning import scan, scan_aside
 from holdfast.storage import open_store, split_path
 
 log = logging.getLogger("holdfast")
@@ -50,6 +51,7 @@ class LoopResuming(LoopSaving):
     _epoch: int
     _batches: int
     _start_path: str
+    _inherited: frozenset[str] = frozenset()  # the owners whose files were taken over
     _damaged: frozenset[str] = frozenset()  # in the directory, found at the resume: they are no checkpoints
 
     @property
@@ -157,7 +159,7 @@ class LoopResuming(LoopSaving):
         store, step = self._run.store, self._step
         name = store.name_of(path)
 
-        def find() -> tuple[Run, Ledger]:
+        def find() -> tuple[Run, Ledger, frozenset[str]]:
             root, own_name = split_path(path)
             found = scan(open_store(root), extension=None)
             own = next((item for item in found if item.name == own_name), None)
@@ -167,12 +169,13 @@ class LoopResuming(LoopSaving):
             facts = (own.facts if own is not None else None) or Facts()
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
-                return run, reopen(run, Remembered(), step, self._damaged)
+                return run, with_notes(run, reopen(run, Remembered(), step, self._damaged)), frozenset()
             run = replace(run, run=facts.run, protected=names_of(store, path))
-            memory = Remembered(owners=self._earlier_owners(facts.owner, found))
-            return run, reopen(run, memory, step, self._damaged)
+            owners, since = self._earlier_owners(run)
+            run, memory = replace(run, since=since), Remembered(owners=owners)
+            return run, with_notes(run, reopen(run, memory, step, self._damaged)), owners
 
-        run, self._ledger = self._agree(find)
+        run, self._ledger, self._inherited = self._agree(find)
         self._run = replace(run, store=store, clock=self._run.clock)
         self._adopt(standing(self._ledger, self._run.settings), self._path)
 
@@ -187,8 +190,21 @@ class LoopResuming(LoopSaving):
         self._damaged = leader._damaged
         self._go_on_from(leader._start_path)
 
-    def _earlier_owners(self, owner: str, found: list[Found]) -> frozenset[str]:
-        """Take over the files of this checkpointer as it was with another ``save_top_k``, if that is gone."""
-        kin = owner.startswith(identity_of(self._run.settings).kin)
-        own = any(item.facts is not None and item.facts.owner == self._run.owner for item in found)
-        return frozenset({owner} if kin and not own and not has_sibling(self, owner) else ())
+    def _claim(self) -> None:
+        """Take the files of this owner back from those that took them over as nobody of this policy was there."""
+        for other in beside(self):
+            if isinstance(other, LoopResuming):
+                other._give_back(self._run.owner)  # noqa: SLF001 - one class
+
+    def _give_back(self, owner: str) -> None:
+        if owner in self._inherited:
+            self._settle(wait=True)
+            deferred = self._ledger.deferred
+            self._go_on_from(self._start_path)
+            self._ledger = replace(self._ledger, deferred=deferred)
+
+    def _earlier_owners(self, run: Run) -> tuple[frozenset[str], int]:
+        """Find what this run has saved by another policy, if nobody who is here still saves by it."""
+        me = identity_of(run.settings)
+        found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
+        return earlier_owners(run, found, lambda owner: me.is_heir_of(owner) and not has_sibling(self, owner))

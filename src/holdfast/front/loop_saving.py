@@ -20,18 +20,20 @@ from holdfast.errors import SaveError
 from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.owning import Owned
-from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
+from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
-from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
+from holdfast.front.preflight import Preflight
+from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
-from holdfast.front.saving import link, raise_first, remove_signature, warm
+from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
 from holdfast.records import EXCEPTION, LAST
-from holdfast.snapshot import stepped, stepped_tensors
+from holdfast.snapshot import stepped, stepped_tensors, weigh
 
 log = logging.getLogger("holdfast")
 
@@ -78,6 +80,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
+        self._preflight = Preflight()  # rank 0 only
         self._warmed = self._hearing = False
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
@@ -142,8 +145,17 @@ class LoopSaving(RankingAttributes, FailureWords):
         """At the first step, when the optimizer has a state: have the memory for the saves ready before one is due."""
         self._warmed = True
         self._hear_signals()
-        if self._leads and self._mode.async_save:
+        if not self._leads:
+            return
+        optimizers = () if self._run.settings.save_weights_only else self._parts.optimizers
+        self._warn(self._preflight.begin(self._run, self._ledger, weigh(self._parts.model, optimizers)))
+        if self._mode.async_save:
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
+
+    def _warn(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            warnings.warn(message, stacklevel=2)
 
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
@@ -180,6 +192,8 @@ class LoopSaving(RankingAttributes, FailureWords):
         if self._mode.zero_copy:
             self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
         state = collect(self._parts, weights_only=weights_only, loop=loop)
+        under_way = sum(not flight.done for flight in self._flights)
+        self._warn(self._preflight.before(self._run, plan.primary, under_way))
         spare = self._take_spare()
         try:
             if self._mode.async_save:
@@ -249,11 +263,15 @@ class LoopSaving(RankingAttributes, FailureWords):
         if outcome.committed:
             self.stats.committed += 1
             self._failures.committed()
+            if self._leads:
+                self._preflight.learn(self._run, plan.primary)
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
-            for decision in to_remove(self._run, done, before):
-                self._agree(partial(self._remove, decision.name, before))
-                done = done.without(decision.name)
+            seen = self._agree(partial(look_again, self._run, done, before))
+            done = seen.ledger
+            for decision in seen.dropped:
+                if self._agree(partial(self._remove, decision.name, done, before)):
+                    done = done.without(decision.name)
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
         if outcome.error is not None:
@@ -265,27 +283,35 @@ class LoopSaving(RankingAttributes, FailureWords):
             log.error(message)
         warnings.warn(message, stacklevel=2)
 
-    def _remove(self, name: str, ledger: Ledger) -> None:
-        """Rank 0 only."""
-        if not is_ours(self._run, ledger, name, self._stamps):
-            warnings.warn(not_ours(self._path(name)), stacklevel=2)
-            return
-        store = self._run.store
+    def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
+        """Rank 0 only; tell whether the run is done with this file."""
         problem = f"the old checkpoint {self._path(name)} could not be removed"
         try:
-            retired = ""
-            if self._mode.async_save:
-                retired = store.retire(name)
-            else:
-                store.remove(name)
-            remove_signature(store, name)
+            with taking(self._run, before, name, self._stamps) as left:
+                if left == PINNED:
+                    return False
+                retired = "" if left else self._take_away(name)
+            if not left:
+                forget(self._run, now, before, name)
         except OSError as error:
             warnings.warn(f"{problem}: {error}", stacklevel=2)
-            return
+            return True
+        if left:
+            warnings.warn(left, stacklevel=2)
+        if retired:
+            self._open_saver().tidy(partial(self._run.store.remove, retired), problem)
+        return True
+
+    def _take_away(self, name: str) -> str:
+        """Take a file's name away; return what is left to be removed behind the training, if anything is."""
+        store = self._run.store
+        if not self._mode.async_save:
+            store.remove(name)
+            return ""
+        retired = store.retire(name)
         if self._mode.recycle_blocks and not self._spare:
-            self._spare = retired
-        elif retired:
-            self._open_saver().tidy(partial(store.remove, retired), problem)
+            self._spare, retired = retired, ""
+        return retired
 
     def _skip(self, plan: Plan) -> None:
         """Leave a save out, and say so."""

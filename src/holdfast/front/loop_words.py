@@ -1,26 +1,10 @@
-"""What a plain loop is given, checked: its words, its metrics, its identity."""
+"""What a plain loop is given, checked: its words, its identity."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from holdfast.errors import ConfigurationError
 from holdfast.front.identity import Identity
 from holdfast.policy.settings import Settings, Words
-
-
-def number(name: str, value: Any) -> float:
-    """Return a metric as a float; a tensor may have a graph.
-
-    Raises:
-        ConfigurationError: if it is not one number.
-
-    """
-    try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError):
-        msg = f"the metric {name!r} must be one number, but got {value!r}"
-        raise ConfigurationError(msg) from None
 
 
 def known(words: Words) -> Words:
@@ -41,9 +25,11 @@ def identity_of(settings: Settings) -> Identity:
     """Return what tells a checkpointer of these settings from others on its directory."""
     seed = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")
     detail = ("filename", "save_top_k", "save_weights_only")
+    given = settings.notation
     return Identity(
         "Checkpointer",
-        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")},
-        {name: getattr(settings, name) for name in detail},
+        {name: getattr(settings, name) for name in (*seed, "save_on_train_epoch_end")}
+        | {word: given[word] for word in ("save_when",) if word in given},
+        {name: getattr(settings, name) for name in detail} | {word: given[word] for word in ("keep",) if word in given},
         None,
     )

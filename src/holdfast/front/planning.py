@@ -5,20 +5,24 @@ A plan is a plain value: rank 0 makes it and every rank carries it out. Nothing 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
 
+from holdfast import notes
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import MissingMetricError
 from holdfast.front.provenance import git_commit, versions
-from holdfast.policy import ranking, retention
+from holdfast.policy import ranking
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Moment
 from holdfast.policy.naming import check_inside, depth, file_name
-from holdfast.policy.retention import Decision
 from holdfast.policy.settings import Settings
-from holdfast.policy.trigger import Verdict, decide
+from holdfast.policy.trigger import Verdict, decide, measured_of
+from holdfast.policy.when import better_of
 from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Lineage
 from holdfast.storage import Store, real_path
 
@@ -41,6 +45,7 @@ class Run:
         clock: where the time comes from.
         waiting: names given to saves that a background writer has not written yet.
         given: those that others have given to theirs.
+        since: how many saves the run had asked for when it took up this policy, after another; else 0.
 
     """
 
@@ -55,6 +60,7 @@ class Run:
     clock: Clock = field(default_factory=SystemClock)
     waiting: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
+    since: int = 0
 
     @property
     def depth(self) -> int:
@@ -62,6 +68,10 @@ class Run:
         style = self.settings.style
         keys = depth(self.settings.filename), depth(style.last)
         return max(keys)
+
+    def note_folders(self, name: str) -> tuple[str, ...]:
+        """Return the folders in which notes of a save may lie: that of the name, and that of ``last``."""
+        return tuple(dict.fromkeys(other[: other.rfind("/") + 1] for other in (name, self.settings.style.last)))
 
 
 def new_run_id() -> str:
@@ -82,6 +92,7 @@ class Plan:
         facts: what they say of themselves.
         after: the ledger once all of them are committed.
         entry: what the ledger will say of this save.
+        values: those of what ``OnImprovement`` watches.
         messages: what to tell the user if it is verbose.
 
     """
@@ -92,6 +103,7 @@ class Plan:
     after: Ledger
     messages: tuple[str, ...] = ()
     entry: Entry = _NOTHING
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -128,7 +140,8 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     if verdict.missing and verdict.fatal:
         raise MissingMetricError(missing_message(settings, moment))
     quiet = replace(ledger, deferred=verdict.deferred)
-    score = moment.metrics.get(settings.monitor) if settings.monitor is not None else None
+    metrics = _metrics_of(settings, moment)
+    score = metrics.get(settings.monitor) if settings.monitor is not None else None
     messages: tuple[str, ...] = ()
     if verdict.ranked and score is not None:
         admitted = ranking.admits(ledger.entries, score, settings.save_top_k, settings.mode)
@@ -140,10 +153,30 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     names = _names(run, ledger, moment, verdict, score)
     if verdict.ranked and score is not None:
         messages = (_saving_message(run, ledger, moment, score, names[RANKED]),)
-    entry = Entry("", score, moment.step, moment.epoch, ledger.sequence + 1)
-    after = _after(quiet, names, entry)
-    facts = _facts(run, moment, verdict, names, entry.sequence)
-    return Plan(verdict, names, facts, after, messages, entry)
+    facts = _facts(run, ledger, moment, verdict, names)
+    entry = replace(entry_of("", facts), score=score)
+    values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
+    plan = Plan(verdict, names, facts, quiet, messages, entry, values)
+    return replace(plan, after=replace(_after(quiet, plan, names), deferred=verdict.deferred))
+
+
+def entry_of(name: str, facts: Facts) -> Entry:
+    """Return what a ledger says of a file by its manifest; without its score."""
+    time: datetime | None = None
+    with contextlib.suppress(ValueError):  # a manifest of another's making
+        time = datetime.fromisoformat(facts.time)
+    if time is not None and time.tzinfo is None:
+        time = time.replace(tzinfo=timezone.utc)
+    identity = notes.identity(facts)
+    return Entry(
+        name, None, facts.step, facts.epoch, facts.sequence, metrics=facts.metrics, time=time, identity=identity
+    )
+
+
+def _metrics_of(settings: Settings, moment: Moment) -> dict[str, float]:
+    """Return the metrics of this state: those that are ranked or waited for only if they were measured on it."""
+    earlier = settings.watched - moment.measured
+    return {name: value for name, value in moment.metrics.items() if name not in earlier}
 
 
 def landed(plan: Plan, ledger: Ledger, *, with_last: bool) -> Ledger:
@@ -152,23 +185,16 @@ def landed(plan: Plan, ledger: Ledger, *, with_last: bool) -> Ledger:
     ``with_last``: whether the file that it calls ``last`` was made as well.
     """
     names = {role: name for role, name in plan.names.items() if with_last or role != LAST}
-    after = _after(ledger, names, plan.entry)
+    after = _after(ledger, plan, names)
     return replace(after, deferred=ledger.deferred, sequence=max(after.sequence, ledger.sequence))
 
 
-def outlook(run: Run, ledger: Ledger, plans: Iterable[Plan]) -> Ledger:
-    """Return the ledger as it will be when the plans that are being carried out are, and their removals."""
-    for plan in plans:
-        before, ledger = ledger, landed(plan, ledger, with_last=True)
-        for decision in to_remove(run, ledger, before):
-            ledger = ledger.without(decision.name)
-    return ledger
-
-
-def _after(ledger: Ledger, names: Mapping[str, str], entry: Entry) -> Ledger:
+def _after(ledger: Ledger, plan: Plan, names: Mapping[str, str]) -> Ledger:
+    entry = plan.entry
     ledger = replace(ledger, sequence=entry.sequence)
     if RANKED in names:
-        ledger = ledger.with_entry(replace(entry, name=names[RANKED]))
+        best = better_of(ledger.saved_best, plan.values)
+        ledger = replace(ledger.with_entry(replace(entry, name=names[RANKED])), saved_best=best)
     if LAST in names:
         ledger = ledger.with_last(replace(entry, name=names[LAST]))
     if PREEMPTED in names:
@@ -180,10 +206,11 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     settings = run.settings
     names: dict[str, str] = {}
     if verdict.ranked:
-        replaced = _replaced(settings, ledger, score)
-        # The name of a file that goes may be used again, unless the run resumed from it, or another
-        # save is on its way, whose commit would remove the file of that name.
-        reusable = "" if replaced in run.protected or run.waiting else replaced
+        replaced = _replaced(settings, ledger, moment, score)
+        # The name of a file that goes may be used again, unless the run resumed from it, somebody has pinned it, or
+        # another save is on its way, whose commit would remove the file of that name.
+        stays = replaced in run.protected or run.waiting or _is_pinned(run, ledger.named(replaced))
+        reusable = "" if stays else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
@@ -195,8 +222,22 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     return names
 
 
-def _replaced(settings: Settings, ledger: Ledger, score: float | None) -> str:
+def _is_pinned(run: Run, entry: Entry | None) -> bool:
+    """Tell whether a file must not be written over; where that cannot be told it must not."""
+    if entry is None or not entry.identity:
+        return False
+    try:
+        return notes.read_one(run.store, run.note_folders(entry.name), entry.identity).pinned
+    except OSError:
+        return True
+
+
+def _replaced(settings: Settings, ledger: Ledger, moment: Moment, score: float | None) -> str:
     """Return the file that a ranked save will push out, whose name may be used again."""
+    if settings.keep is not None:  # none but one of this very state, which is saved again as it was measured
+        newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
+        same = newest is not None and newest.step == moment.step == ledger.ranked_step
+        return newest.name if newest is not None and same and not newest.pinned else ""
     if settings.monitor is None:
         newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
         return newest.name if newest is not None else ""
@@ -244,20 +285,26 @@ def name_metrics(moment: Moment) -> dict[str, float]:
     return values
 
 
-def _facts(run: Run, moment: Moment, verdict: Verdict, names: Mapping[str, str], sequence: int) -> Facts:
+def _facts(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, names: Mapping[str, str]) -> Facts:
     settings = run.settings
-    policy = {
+    policy: dict[str, Any] = {
         "monitor": settings.monitor,
         "mode": settings.mode,
         "save_top_k": settings.save_top_k,
         "save_last": settings.save_last,
+        **settings.notation,
     }
+    if run.since:
+        policy["since"] = run.since
+    if settings.when.improvements:
+        values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
+        policy["saved_best"] = better_of(ledger.saved_best, values)
     return Facts(
         step=moment.step,
         epoch=moment.epoch,
-        sequence=sequence,
+        sequence=ledger.sequence + 1,
         time=run.clock.now().isoformat(timespec="milliseconds"),
-        metrics=dict(moment.metrics),
+        metrics=_metrics_of(settings, moment),
         reason=verdict.reason,
         kind=run.kind,
         weights_only=settings.save_weights_only,
@@ -293,27 +340,3 @@ def _saving_message(run: Run, ledger: Ledger, moment: Moment, score: float, name
         f"{_when(settings, moment)} reached {score:0.5f} (best {shown:0.5f}), "
         f"saving model to {run.store.path(name)!r} as top {k}"
     )
-
-
-def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
-    """Return what retention drops now that the ledger is committed: each with its reason."""
-    settings = run.settings
-    decisions = retention.plan(
-        ledger.entries,
-        monitor=settings.monitor,
-        mode=settings.mode,
-        save_top_k=settings.save_top_k,
-        resumed_from=run.protected,
-    )
-    dropped = [decision for decision in decisions if not decision.keep]
-    if ledger.last is not None:
-        old = [before.last.name] if before.last is not None else []
-        spared = {ledger.last.name, *run.protected}
-        dropped += [
-            Decision(name, keep=False, reason="a newer last replaced it")
-            for name in dict.fromkeys((*old, *before.old_lasts))
-            if name not in spared
-        ]
-    # What a signal had saved is for the next resume alone: it goes with the first commit after it.
-    overtaken = [entry.name for entry in before.preempted if entry.name not in run.protected]
-    return dropped + [Decision(name, keep=False, reason="a newer checkpoint is committed") for name in overtaken]

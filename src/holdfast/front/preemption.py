@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from torch.utils.data import get_worker_info
 
 from holdfast.errors import ConfigurationError, SaveError
+from holdfast.policy.settings import Settings
 from holdfast.storage import give_up_all
 
 log = logging.getLogger("holdfast")
@@ -90,6 +91,22 @@ def make_signals(value: object) -> frozenset[int]:
         f"`save_on_signal` is True, False or a sequence of signals that a program can wait with, such as "
         f"[signal.SIGTERM], but got {value!r}"
     )
+    raise ConfigurationError(msg)
+
+
+def signals_of(settings: Settings, given: object) -> frozenset[int]:
+    """Return the signals at which a run saves: those of its ``OnSignal``, else those of ``save_on_signal``.
+
+    Raises:
+        ConfigurationError: for what is no signal, and if both name some.
+
+    """
+    named = settings.when.signals
+    if named is None:
+        return make_signals(given)
+    if given is True:
+        return make_signals(named)
+    msg = f"`save_on_signal`={given!r} stands beside an OnSignal in `save_when`: both say at which signals to save"
     raise ConfigurationError(msg)
 
 

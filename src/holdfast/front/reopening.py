@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from holdfast.engine.flight import Flight
-from holdfast.front.planning import Plan, Run
+from holdfast.front.planning import Plan, Run, entry_of
 from holdfast.policy.ledger import Entry, Ledger
+from holdfast.policy.when import better_of
 from holdfast.records import LAST, PREEMPTED, RANKED, Facts
 from holdfast.scanning import Found, look, scan
 
@@ -72,7 +75,32 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
         preempted_step=step if any(entry.step == step for entry in preempted[-1:]) else 0,
         deferred=memory.deferred,
         sequence=max(memory.sequence, *issued, 0),
+        saved_best=_saved_best(run, mine),
     )
+
+
+def earlier_owners(run: Run, found: Iterable[Found], may_inherit: Callable[[str], bool]) -> tuple[frozenset[str], int]:
+    """Return the owners whose files a run takes over as it goes on with another policy, and since when it has this one.
+
+    Those that had ended before this policy began: no save of theirs came after. What two policies save side by side
+    stays with each of them.
+
+    Args:
+        run: the run, with its identifier as restored.
+        found: what is in the directory.
+        may_inherit: whether an owner differs from this one in its policy alone, and is not there itself.
+
+    """
+    issued: dict[str, int] = {}
+    began: list[int] = []
+    for facts in (item.facts for item in found):
+        if facts is not None and facts.run == run.run:
+            issued[facts.owner] = max(facts.sequence, issued.get(facts.owner, 0))
+            if facts.owner == run.owner:
+                said = facts.policy.get("since", 0)
+                began.append(said if isinstance(said, int) else 0)
+    since = min(began) if began else max(issued.values(), default=0)
+    return frozenset(owner for owner, last in issued.items() if last <= since and may_inherit(owner)), since
 
 
 Stamps = dict[str, tuple[int, ...]]
@@ -113,6 +141,20 @@ def not_ours(path: str) -> str:
     return f"{path} is left, though newer checkpoints replace it: it is no longer the file that this run saved"
 
 
+def _saved_best(run: Run, mine: list[Found]) -> dict[str, float]:
+    """Return the best values of what ``OnImprovement`` watches: as the manifests say, and by what is there."""
+    best: dict[str, float] = {}
+    keys = {term.key for term in run.settings.when.improvements}
+    for facts in (item.facts for item in mine if keys and item.facts is not None):
+        said = facts.policy.get("saved_best")
+        for key, value in said.items() if isinstance(said, dict) else ():
+            with contextlib.suppress(TypeError, ValueError):  # a manifest of another's making
+                if key in keys and not math.isnan(float(value)):
+                    best = better_of(best, {key: float(value)})
+        best = better_of(best, run.settings.when.values(facts.metrics))
+    return best
+
+
 def _is_mine(item: Found, run: Run, memory: Remembered) -> bool:
     if item.facts is None or item.role is None:
         return False
@@ -127,7 +169,7 @@ def _is_nobodys(item: Found) -> bool:
 def _entry(item: Found, monitor: str | None, memory: Remembered) -> Entry:
     facts = item.facts or Facts()
     score = facts.metrics.get(monitor, memory.scores.get(item.name)) if monitor is not None else None
-    return Entry(item.name, score, facts.step, facts.epoch, facts.sequence)
+    return replace(entry_of(item.name, facts), score=score, size=item.size)
 
 
 def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]) -> list[Entry]:
@@ -138,7 +180,7 @@ def _entries_from_memory(found: list[Found], memory: Remembered, known: set[str]
         if name in there and name in memory.bare and name not in known:
             facts = there[name].facts or Facts()
             order = facts.sequence or place - len(memory.scores)
-            entries.append(Entry(name, score, facts.step, facts.epoch, order))
+            entries.append(replace(entry_of(name, facts), score=score, sequence=order, size=there[name].size))
     return entries
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "save_path",
     "sweep",
     "warm",
+    "weigh",
 ]
 
 _WORTH_WARMING = 1 << 25  # bytes of state below which cold memory costs nothing that is felt

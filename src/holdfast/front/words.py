@@ -6,7 +6,9 @@ from holdfast.policy.naming import NameStyle, check_inside, file_name, name_patt
 from holdfast.policy.ranking import admits
 from holdfast.policy.retention import Decision, plan
 from holdfast.policy.settings import Settings, make_settings
+from holdfast.policy.terms import Term
 from holdfast.policy.trigger import time_asks
+from holdfast.policy.when import Triggers
 from holdfast.storage import is_local, join_path, open_store, real_path, same_place, split_path
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "Moment",
     "NameStyle",
     "Settings",
+    "Term",
+    "Triggers",
     "admits",
     "check_inside",
     "file_name",

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
 from holdfast.clock import Clock
 from holdfast.errors import DirectoryInUseError, SaveError
-from holdfast.front.opening import exists, find_last, is_filled, make_folder, set_torn_aside, write_ranking
+from holdfast.front.opening import exists, find_last, write_ranking
 from holdfast.front.passing import PassingOver
-from holdfast.front.planning import Run, names_of
 from holdfast.front.preemption import asked, hurried, leave
-from holdfast.front.reopening import Remembered, reopen
-from holdfast.front.words import Event, admits, open_store
+from holdfast.front.words import Event, Term, admits, open_store
 from holdfast.integrations.callback_run import RunMixin
-from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import is_idle, live_objects
-from holdfast.records import Lineage
 
 log = logging.getLogger("holdfast")
 
@@ -82,13 +78,16 @@ class ModelCheckpointCore(RunMixin):
         save_on_signal: the signals at which the next batch's end saves, commits, and only then lets the signal
             do what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2; or a sequence; False for none. See
             ``docs/preemption.md``.
+        keep: rules of what to keep, in the place of ``save_top_k``: ``Latest(3) | Best(2, "val_loss")``. Every
+            trigger saves then. See ``docs/retention.md``.
+        save_when: when to save, in the place of the three triggers: ``EverySteps(1000) | OnImprovement("val_loss")``.
         clock: where the time comes from; for tests.
 
     Attributes:
         best_model_path: the best committed checkpoint, or "".
         best_model_score: its score, a 0-dimensional tensor, or None.
         best_k_models: the scores of the kept checkpoints by path.
-        kth_best_model_path: the worst of them, once there are ``save_top_k``, or "".
+        kth_best_model_path: the worst of them, once there are ``save_top_k`` (with ``keep``: at once), or "".
         kth_value: its score.
         last_model_path: the file that ``save_last`` wrote, or "".
         current_score: the score of the newest ranked checkpoint, or None.
@@ -132,6 +131,8 @@ class ModelCheckpointCore(RunMixin):
         images: int = 1,
         recycle_blocks: bool = False,
         save_on_signal: bool | Sequence[int] = True,
+        keep: Term | Iterable[Term] | None = None,
+        save_when: Term | Iterable[Term] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.
@@ -150,7 +151,7 @@ class ModelCheckpointCore(RunMixin):
         self.verbose = bool(verbose)
         self._own_clock = clock
         self._init_state()
-        self._watch = MetricWatch()
+        self._watch_anew()
         self._last_time_checked: float | None = None
         self._told: set[str] = set()
         self._began = False
@@ -221,6 +222,9 @@ class ModelCheckpointCore(RunMixin):
             self._answer_signals(trainer)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
+        if self._when is not None:
+            self._save_when_due(trainer, pl_module, self._when)
+            return
         n = self._every_n_train_steps
         if n < 1 and self._train_time_interval is None:
             return
@@ -273,7 +277,7 @@ class ModelCheckpointCore(RunMixin):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
         self._began = False
         self._pending, self._saver, self._stamps = [], None, {}
-        self._watch = MetricWatch()
+        self._watch_anew()
         self._let_go()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
@@ -362,36 +366,3 @@ class ModelCheckpointCore(RunMixin):
             return find_last(dirpath, self._settings(), passing)
         finally:
             self._damaged = frozenset(passing.damaged)
-
-    # What the hooks are made of.
-
-    def _settle_dirpath(self, trainer: Any) -> None:
-        self.dirpath = trainer.strategy.broadcast(self._resolve_dirpath(trainer))
-
-    def _make_dirpath(self, trainer: Any) -> None:
-        self._agree(trainer, lambda: make_folder(self.dirpath or os.getcwd()))
-
-    def _warn_if_not_empty(self) -> None:
-        if self.save_top_k != 0 and is_filled(self.dirpath or os.getcwd()):
-            self._rank_zero_warn(f"Checkpoint directory {self.dirpath} exists and is not empty.")
-
-    def _note_resume(self, trainer: Any) -> None:
-        """Remember what the run resumed from, for its manifests and for its protection."""
-        path = str(getattr(trainer, "ckpt_path", None) or "")
-        if path:
-            store = open_store(self.dirpath or os.getcwd())
-            self._protected = names_of(store, path)
-            self._resumed = Lineage(path=store.name_of(path) or path, step=trainer.global_step)
-
-    def _open(self, run: Run, memory: Remembered, step: int) -> Any:
-        """Rank 0 only: clear away what a crash left, and read the directory."""
-        self._sweep(run)
-        damaged, self._damaged = self._damaged, frozenset()
-        if self._resumed is not None and self._protected:  # it goes on from a file of this directory
-            damaged |= set_torn_aside(run)
-        return reopen(run, memory, step, damaged)
-
-    def _sweep(self, run: Run) -> None:
-        """Rank 0 only."""
-        for name in run.store.sweep(run.depth):
-            self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")

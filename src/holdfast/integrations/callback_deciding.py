@@ -9,7 +9,7 @@ from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
-from holdfast.front.words import Event, Moment, time_asks
+from holdfast.front.words import Event, Moment, Triggers, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -26,6 +26,7 @@ class DecidingMixin(SavingMixin):
 
     verbose: bool
     _watch: MetricWatch
+    _watches: dict[str, MetricWatch]
     _told: set[str]
     _last_time_checked: float | None
     _clock: Clock
@@ -39,9 +40,38 @@ class DecidingMixin(SavingMixin):
         started = self._last_time_checked
         return None if started is None else self._clock.monotonic() - started
 
+    def _watch_anew(self) -> None:
+        """Forget what was seen of the metrics that matter to the policy."""
+        self._watch = MetricWatch()
+        watched = self._settings().watched
+        self._watches = {name: self._watch if name == self.monitor else MetricWatch() for name in watched}
+
     def _watch_metric(self, trainer: Any) -> None:
+        if self.monitor is None and not self._watches:
+            return
+        metrics, step = trainer.callback_metrics, trainer.global_step
         if self.monitor is not None:
-            self._watch.look(trainer.callback_metrics.get(self.monitor), trainer.global_step)
+            self._watch.look(metrics.get(self.monitor), step)
+        for name, watch in self._watches.items():
+            if watch is not self._watch:
+                watch.tick = self._watch.tick
+                watch.look(metrics.get(name), step)
+
+    def _save_when_due(self, trainer: Any, pl_module: Any, when: Triggers) -> None:
+        """After a batch, with ``save_when``; a metric that it watches is looked at in the pauses, not here."""
+        if not (when.steps or when.at or when.seconds is not None):
+            return
+        self._watch.tick += 1
+        step = trainer.global_step
+        due = when.counts(step)
+        if when.seconds is not None:
+            due = self._agree(trainer, lambda: due or time_asks(when.seconds, self._ledger, self._elapsed()))
+        # As with the words that this stands for: the look one batch before tells whether the metric changes with this.
+        soon = when.counts(step + 1) or not pl_module.automatic_optimization
+        if due or soon or trainer.is_last_batch:
+            self._watch_metric(trainer)
+        if due:
+            self._handle(trainer, Event.STEP)
 
     def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
         """One event: decide on rank 0, carry out on all."""
@@ -123,6 +153,7 @@ class DecidingMixin(SavingMixin):
             elapsed=self._elapsed(),
             metrics=metrics_of(trainer),
             fresh=self._watch.is_fresh(step),
+            measured=frozenset(name for name, watch in self._watches.items() if watch.is_fresh(step)),
             validated=validation_ran(trainer),
             validation_follows=follows,
             epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,

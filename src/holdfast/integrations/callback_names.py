@@ -50,6 +50,8 @@ class NamesMixin:
                 msg = f"`every_n_val_epochs`={epochs!r} is an old name of `every_n_epochs`: give only the latter"
                 raise self._misconfiguration(msg)
             words["every_n_epochs"] = epochs
+        if words["keep"] is not None and words["save_top_k"] == 1:  # the default: nobody has asked for it
+            words["save_top_k"] = None
         try:
             settings = make_settings(style=self._style(), **words)
         except ConfigurationError as error:
@@ -67,6 +69,10 @@ class NamesMixin:
         self._train_time_interval: timedelta | None = words["train_time_interval"]
         self._save_on_train_epoch_end = settings.save_on_train_epoch_end
         self._enable_version_counter = settings.enable_version_counter
+        self.keep = settings.keep
+        self.save_when = settings.save_when
+        self._notation = settings.notation
+        self._when = settings.when if settings.save_when is not None else None
 
     def _init_dirpath(self, dirpath: str | os.PathLike[str] | None) -> None:
         if dirpath is not None and not isinstance(dirpath, (str, os.PathLike)):
@@ -104,17 +110,19 @@ class NamesMixin:
             return make_settings(
                 monitor=self.monitor,
                 mode=self.mode,
-                save_top_k=self.save_top_k,
+                save_top_k=self.save_top_k if self.keep is None else None,
                 save_last=self.save_last,
                 save_weights_only=self.save_weights_only,
                 save_on_exception=self.save_on_exception,
-                every_n_train_steps=self._every_n_train_steps,
+                every_n_train_steps=self._every_n_train_steps if self.save_when is None else None,
                 train_time_interval=self._train_time_interval,
-                every_n_epochs=self._every_n_epochs,
+                every_n_epochs=self._every_n_epochs if self.save_when is None else None,
                 save_on_train_epoch_end=self._save_on_train_epoch_end,
                 filename=self.filename,
                 auto_insert_metric_name=self.auto_insert_metric_name,
                 enable_version_counter=self._enable_version_counter,
+                keep=self.keep,
+                save_when=self.save_when,
                 style=self._style(),
             )
         except ConfigurationError as error:

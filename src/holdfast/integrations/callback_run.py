@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from holdfast.errors import ConfigurationError
+from holdfast.front.forgetting import sweep_up
+from holdfast.front.noted import with_notes
+from holdfast.front.opening import is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
-from holdfast.front.preemption import answer, asked, hurried, leave, listen, make_signals
+from holdfast.front.planning import Run, names_of
+from holdfast.front.preemption import answer, asked, hurried, leave, listen, signals_of
+from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.saving import quiesce
-from holdfast.front.words import Event
+from holdfast.front.words import Event, open_store
 from holdfast.integrations.callback_deciding import DecidingMixin
 from holdfast.integrations.trainer_facts import amid_accumulation, is_idle
+from holdfast.records import Lineage
 
 
 class RunMixin(DecidingMixin):
@@ -24,7 +31,7 @@ class RunMixin(DecidingMixin):
 
     def _init_signals(self, given: bool | Sequence[int]) -> None:  # noqa: FBT001 - the user's own value
         try:
-            signals = make_signals(given)
+            signals = signals_of(self._settings(), given)
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
         self._owned = None
@@ -62,3 +69,34 @@ class RunMixin(DecidingMixin):
             self._owned()
             self._owned = None
         leave(self)
+
+    def _settle_dirpath(self, trainer: Any) -> None:
+        self.dirpath = trainer.strategy.broadcast(self._resolve_dirpath(trainer))
+
+    def _make_dirpath(self, trainer: Any) -> None:
+        self._agree(trainer, lambda: make_folder(self.dirpath or os.getcwd()))
+
+    def _warn_if_not_empty(self) -> None:
+        if self.save_top_k != 0 and is_filled(self.dirpath or os.getcwd()):
+            self._rank_zero_warn(f"Checkpoint directory {self.dirpath} exists and is not empty.")
+
+    def _note_resume(self, trainer: Any) -> None:
+        """Remember what the run resumed from, for its manifests and for its protection."""
+        path = str(getattr(trainer, "ckpt_path", None) or "")
+        if path:
+            store = open_store(self.dirpath or os.getcwd())
+            self._protected = names_of(store, path)
+            self._resumed = Lineage(path=store.name_of(path) or path, step=trainer.global_step)
+
+    def _open(self, run: Run, memory: Remembered, step: int) -> Any:
+        """Rank 0 only: clear away what a crash left, and read the directory."""
+        self._sweep(run)
+        damaged, self._damaged = self._damaged, frozenset()
+        if self._resumed is not None and self._protected:  # it goes on from a file of this directory
+            damaged |= set_torn_aside(run)
+        return with_notes(run, reopen(run, memory, step, damaged))
+
+    def _sweep(self, run: Run) -> None:
+        """Rank 0 only."""
+        for name in sweep_up(run):
+            self._rank_zero_info(f"removed {run.store.path(name)}, which an interrupted save had left behind")

@@ -19,9 +19,11 @@ from weakref import proxy
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.passing import checked_on_damage
-from holdfast.front.planning import Plan, Run, landed, outlook, to_remove
-from holdfast.front.reopening import Stamps, is_ours, not_ours, note_stamps
+from holdfast.front.planning import Plan, Run, landed
+from holdfast.front.preflight import Preflight
+from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.saving import (
     Behind,
@@ -32,7 +34,7 @@ from holdfast.front.saving import (
     is_written,
     link,
     raise_first,
-    remove_signature,
+    weigh,
 )
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
@@ -87,7 +89,8 @@ class SavingMixin(StateMixin, FailureWords):
         self.stats = SaveStats()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
-        self._warmed = not self._mode.async_save
+        self._warmed = False
+        self._preflight = Preflight()  # rank 0 only
         self._interrupted = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,13 +130,26 @@ class SavingMixin(StateMixin, FailureWords):
         """Between saves: let what is on its way go on, and take note of what has been committed."""
         if not self._warmed:
             self._warmed = True
+            self._foresee(trainer)
             io = self._own_io(trainer)
-            if io is not None and trainer.is_global_zero:
+            if io is not None and trainer.is_global_zero and self._mode.async_save:
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:
             self._saver.poll()
         if self._pending and trainer.world_size == 1:
             self._settle(trainer)
+
+    def _foresee(self, trainer: Any) -> None:
+        """Warn if there is less room than the run will need, as far as can be told."""
+        if trainer.is_global_zero:
+            optimizers = () if self.save_weights_only else trainer.optimizers
+            size = weigh(trainer.lightning_module, optimizers)
+            self._warn_of(self._preflight.begin(self._as_run(), self._ledger, size))
+
+    def _warn_of(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            self._rank_zero_warn(message)
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
@@ -178,6 +194,9 @@ class SavingMixin(StateMixin, FailureWords):
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> _Outcome:
         before = run.store.stamp(plan.primary) if trainer.is_global_zero else None
+        if trainer.is_global_zero:
+            under_way = sum(pending.flight is not None and not pending.flight.done for pending in self._pending)
+            self._warn_of(self._preflight.before(run, plan.primary, under_way))
         error = self._save_file(trainer, run, plan, plan.primary)
         if self._is_behind(trainer):
             return self._agree(trainer, lambda: _Outcome(error=error))
@@ -240,10 +259,13 @@ class SavingMixin(StateMixin, FailureWords):
     def _committed(self, trainer: Any, run: Run, plan: Plan, *, with_last: bool) -> None:
         self.stats.committed += 1
         self._failures.committed()
+        if trainer.is_global_zero:
+            self._preflight.learn(run, plan.primary)
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
-        self._set_ledger(after)
-        for decision in to_remove(run, after, before):
+        seen = self._agree(trainer, partial(look_again, run, after, before))
+        self._set_ledger(seen.ledger)
+        for decision in seen.dropped:
             log.debug("removing %s: %s", decision.name, decision.reason)
             self._remove(trainer, run, decision.name, before)
         self._set_ledger(self._ledger)
@@ -252,21 +274,31 @@ class SavingMixin(StateMixin, FailureWords):
                 logger.after_save_checkpoint(proxy(self))
 
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
+        """Remove a file, unless somebody has pinned it since the decision."""
+        leads = trainer.is_global_zero
         try:
-            if not self._agree(trainer, lambda: is_ours(run, before, name, self._stamps)):
-                self._rank_zero_warn(not_ours(run.store.path(name)))
-                self._ledger = self._ledger.without(name)
-                return
-            if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
-                if trainer.is_global_zero:
-                    self._retire(run, name)
-            else:
-                trainer.strategy.remove_checkpoint(run.store.path(name))
-                if "/" in name and trainer.is_global_zero:
-                    run.store.remove(name)  # the folders that it leaves empty
+            with taking(run, before, name, self._stamps) if leads else contextlib.nullcontext("") as found:
+                left = self._agree(trainer, lambda: found)
+                if left == PINNED:
+                    return
+                if not left:
+                    self._take_away(trainer, run, name)
+            if left:
+                self._rank_zero_warn(left)
+            elif leads:
+                forget(run, self._ledger, before, name)
         except OSError as error:
             self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
         self._ledger = self._ledger.without(name)
+
+    def _take_away(self, trainer: Any, run: Run, name: str) -> None:
+        if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
+            if trainer.is_global_zero:
+                self._retire(run, name)
+            return
+        trainer.strategy.remove_checkpoint(run.store.path(name))
+        if "/" in name and trainer.is_global_zero:
+            run.store.remove(name)  # the folders that it leaves empty
 
     def _may_retire(self, trainer: Any) -> bool:
         """Tell, the same on every rank, whether a file may be dropped without asking the ``CheckpointIO``."""
@@ -277,7 +309,6 @@ class SavingMixin(StateMixin, FailureWords):
     def _retire(self, run: Run, name: str) -> None:
         """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
         retired = run.store.retire(name)
-        remove_signature(run.store, name)
         if self._mode.recycle_blocks and not self._spare:
             self._spare = retired
         elif retired and self._saver is not None:

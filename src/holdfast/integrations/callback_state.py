@@ -45,6 +45,7 @@ class StateMixin(NamesMixin, RankingAttributes):
 
     @property
     def _identity(self) -> Identity:
+        given = self._notation
         return Identity(
             name=type(self).__qualname__,
             seed={
@@ -54,11 +55,13 @@ class StateMixin(NamesMixin, RankingAttributes):
                 "every_n_epochs": self._every_n_epochs,
                 "train_time_interval": self._train_time_interval,
                 "save_on_train_epoch_end": self._save_on_train_epoch_end,
+                **{word: given[word] for word in ("save_when",) if word in given},
             },
             detail={
                 "filename": self.filename,
                 "save_top_k": self.save_top_k,
                 "save_weights_only": self.save_weights_only,
+                **{word: given[word] for word in ("keep",) if word in given},
             },
             dirpath=self._dirpath_given,
         )

@@ -22,6 +22,8 @@ class Entry:
         size: its bytes; 0 if they are not known.
         pinned: whether somebody has asked that it be kept.
         tags: the names that people have given it.
+        identity: by which notes about it are found; "" if it has none.
+        file_id: the same for names that share their bytes; "" if that is not known.
 
     """
 
@@ -35,6 +37,8 @@ class Entry:
     size: int = 0
     pinned: bool = False
     tags: tuple[str, ...] = ()
+    identity: str = ""
+    file_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Ledger:
         preempted_step: the step of the state that was saved because of a signal; 0 before the first.
         deferred: why a ranked save waits for its metric, or "" if none waits.
         sequence: how many saves this run has asked for.
+        saved_best: the best value of each metric that an ``OnImprovement`` watches, of all that were saved.
 
     """
 
@@ -65,6 +70,7 @@ class Ledger:
     preempted_step: int = 0
     deferred: str = ""
     sequence: int = 0
+    saved_best: Mapping[str, float] = field(default_factory=dict)
 
     def named(self, name: str) -> Entry | None:
         """Return the ranked entry of this name."""

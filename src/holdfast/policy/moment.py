@@ -30,6 +30,7 @@ class Moment:
         elapsed: seconds since the time trigger was last due (or training began); None if unknown.
         metrics: every metric known, as floats.
         fresh: whether the monitored metric was measured on this very state.
+        measured: those of the metrics that rules and triggers look at which were.
         validated: whether a validation has run.
         validation_follows: whether one starts right after this event.
         epoch_closes: whether that validation is the one that closes the epoch, and epoch saves happen after it.
@@ -44,6 +45,7 @@ class Moment:
     elapsed: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     fresh: bool = True
+    measured: frozenset[str] = frozenset()
     validated: bool = False
     validation_follows: bool = False
     epoch_closes: bool = False

@@ -15,12 +15,16 @@ from holdfast.policy.ledger import Entry
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether one checkpoint is kept, by which reasons, and its place in the ranking (from 1)."""
+    """Whether one checkpoint is kept, why, its place in the ranking (from 1), and the rules that keep it.
+
+    ``rules`` holds their notations, and ``"floor: ..."`` for what is kept whatever the rules say.
+    """
 
     name: str
     keep: bool
     reason: str
     rank: int | None = None
+    rules: tuple[str, ...] = ()
 
 
 def plan(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from operator import index
 from typing import Any, Literal, TypedDict
 
 from holdfast.errors import ConfigurationError
+from holdfast.policy.keeping import rules_for, rules_of
 from holdfast.policy.naming import NameStyle, check_template
+from holdfast.policy.notation import show_rules
+from holdfast.policy.rules import Best
+from holdfast.policy.terms import Term
+from holdfast.policy.when import Triggers, triggers_of
 
 Mode = Literal["min", "max"]
 
@@ -17,7 +24,8 @@ Mode = Literal["min", "max"]
 class Settings:
     """What a run was told about its checkpoints; see ``make_settings`` for the words.
 
-    ``train_time_interval`` is in seconds; a trigger that is off is 0 (``None`` for time).
+    ``train_time_interval`` is in seconds; a trigger that is off is 0 (``None`` for time). ``keep`` and ``save_when``
+    are None where the other words say it: ask for ``rules`` and ``when``, which are what either form means.
     """
 
     monitor: str | None = None
@@ -34,6 +42,40 @@ class Settings:
     auto_insert_metric_name: bool = True
     enable_version_counter: bool = True
     style: NameStyle = field(default_factory=NameStyle)
+    keep: tuple[Term, ...] | None = None
+    save_when: tuple[Term, ...] | None = None
+
+    @cached_property
+    def when(self) -> Triggers:
+        """When to save."""
+        if self.save_when is not None:
+            return Triggers.of(self.save_when)
+        steps, epochs = self.every_n_train_steps, self.every_n_epochs
+        return Triggers((steps,) * (steps > 0), (epochs,) * (epochs > 0), self.train_time_interval)
+
+    @cached_property
+    def rules(self) -> tuple[Term, ...]:
+        """What to keep."""
+        return self.keep if self.keep is not None else rules_for(self.monitor, self.mode, self.save_top_k)
+
+    @cached_property
+    def ranked_by(self) -> frozenset[str]:
+        """The metrics by which ``keep`` ranks: the monitored one, and that of each ``Best``. None without ``keep``."""
+        if self.keep is None:
+            return frozenset()
+        named = (self.monitor, *(term.metric for term in self.keep if isinstance(term, Best)))
+        return frozenset(name for name in named if name is not None)
+
+    @cached_property
+    def watched(self) -> frozenset[str]:
+        """The metrics of which it matters whether they were measured on the very state that is saved."""
+        return self.ranked_by | {term.metric for term in self.when.improvements}
+
+    @property
+    def notation(self) -> dict[str, str]:
+        """What a manifest says of ``keep`` and ``save_when``, where they were given."""
+        given = {"keep": self.keep, "save_when": self.save_when}
+        return {name: show_rules(terms) for name, terms in given.items() if terms is not None}
 
 
 class Words(TypedDict, total=False):
@@ -52,13 +94,15 @@ class Words(TypedDict, total=False):
     filename: str | None
     auto_insert_metric_name: bool
     enable_version_counter: bool
+    keep: Term | Iterable[Term] | None
+    save_when: Term | Iterable[Term] | None
 
 
 def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter each
     *,
     monitor: str | None = None,
     mode: str = "min",
-    save_top_k: int | None = 1,
+    save_top_k: int | None = None,
     save_last: bool | Literal["link"] | None = None,
     save_weights_only: bool = False,
     save_on_exception: bool = False,
@@ -69,9 +113,14 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
     filename: str | None = None,
     auto_insert_metric_name: bool = True,
     enable_version_counter: bool = True,
+    keep: Term | Iterable[Term] | None = None,
+    save_when: Term | Iterable[Term] | None = None,
     style: NameStyle | None = None,
 ) -> Settings:
     """Check the words and return them as one value.
+
+    ``keep`` stands in the place of ``save_top_k``; ``save_when`` in that of ``every_n_train_steps``,
+    ``train_time_interval`` and ``every_n_epochs``.
 
     Raises:
         ConfigurationError: for a value that cannot be meant; the message names it and the cure.
@@ -87,11 +136,20 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
     auto_insert = _flag("auto_insert_metric_name", auto_insert_metric_name)
     check_template(filename, style, auto_insert=auto_insert, argument="filename")
     check_template(style.last, style, auto_insert=auto_insert, argument="CHECKPOINT_NAME_LAST")
-    steps, interval, epochs = _triggers(every_n_train_steps, train_time_interval, every_n_epochs)
+    triggers = {
+        "every_n_train_steps": every_n_train_steps,
+        "train_time_interval": train_time_interval,
+        "every_n_epochs": every_n_epochs,
+    }
+    rules = None if keep is None else rules_of(_instead("keep", keep, {"save_top_k": save_top_k}))
+    terms = None if save_when is None else triggers_of(_instead("save_when", save_when, triggers))
+    steps, interval, epochs = (0, None, 0) if terms is not None else _triggers(*triggers.values())
+    if rules is not None and monitor is None:
+        monitor, mode = _only_metric(rules, mode)
     return Settings(
         monitor=monitor,
         mode="min" if mode == "min" else "max",
-        save_top_k=_top_k(save_top_k, monitor),
+        save_top_k=_top_k(save_top_k, monitor) if rules is None else -1,
         save_last=_save_last(save_last),
         save_weights_only=_flag("save_weights_only", save_weights_only),
         save_on_exception=_flag("save_on_exception", save_on_exception),
@@ -103,7 +161,24 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
         auto_insert_metric_name=auto_insert,
         enable_version_counter=_flag("enable_version_counter", enable_version_counter),
         style=style,
+        keep=rules,
+        save_when=terms,
     )
+
+
+def _instead(name: str, value: Any, others: dict[str, Any]) -> Any:
+    """Return the value, if none of the words was given in whose place it stands."""
+    given = next((word for word, other in others.items() if other is not None), None)
+    if given is None:
+        return value
+    msg = f"`{name}`={value!r} stands in the place of `{given}`={others[given]!r}: give only one of the two"
+    raise ConfigurationError(msg)
+
+
+def _only_metric(rules: tuple[Term, ...], mode: str) -> tuple[str | None, str]:
+    """Return metric and mode of the rules, if there is just one: then that is what the run is about."""
+    named = {(term.metric, term.mode or "min") for term in rules if isinstance(term, Best) and term.metric is not None}
+    return named.pop() if len(named) == 1 else (None, mode)
 
 
 def _top_k(save_top_k: int | None, monitor: str | None) -> int:
@@ -131,7 +206,7 @@ def _save_last(value: bool | Literal["link"] | None) -> bool:  # noqa: FBT001 - 
     raise ConfigurationError(msg)
 
 
-def _triggers(steps: int | None, interval: timedelta | None, epochs: int | None) -> tuple[int, float | None, int]:
+def _triggers(steps: Any, interval: Any, epochs: Any) -> tuple[int, float | None, int]:
     n_steps = _period("every_n_train_steps", steps)
     n_epochs = _period("every_n_epochs", epochs)
     seconds = _seconds(interval)

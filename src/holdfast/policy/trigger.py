@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Settings
+
+Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,31 @@ def could_be_due(settings: Settings, event: Event, step: int) -> bool:
 
     Depends on nothing but what is equal on every rank.
     """
-    if event is not Event.STEP or settings.train_time_interval is not None:
-        return True
-    return settings.every_n_train_steps >= 1 and step % settings.every_n_train_steps == 0
+    when = settings.when
+    return event is not Event.STEP or when.looks_at_every_step or when.counts(step)
 
 
 def time_asks(interval: float | None, ledger: Ledger, elapsed: float | None) -> bool:
     """Tell cheaply whether a step needs a decision because of the time: the trigger, or a save that waits."""
     due = interval is not None and elapsed is not None and elapsed >= interval
     return due or bool(ledger.deferred)
+
+
+def step_asks(settings: Settings, ledger: Ledger, step: int, elapsed: float | None, measured: Metrics) -> bool:
+    """Tell cheaply whether a step needs a decision, of those that have to be looked at one by one.
+
+    Args:
+        settings: what the run was told.
+        ledger: what is committed or on its way.
+        step: finished optimizer steps.
+        elapsed: seconds since the time trigger was last due.
+        measured: the metrics that were measured on this very state.
+
+    """
+    when = settings.when
+    if when.counts(step) or time_asks(when.seconds, ledger, elapsed):
+        return True
+    return bool(measured) and bool(when.improved(measured, ledger.saved_best))
 
 
 def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
@@ -77,13 +96,13 @@ def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
 
 
 def _at_step(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
-    n, interval = settings.every_n_train_steps, settings.train_time_interval
-    time_due = interval is not None and moment.elapsed is not None and moment.elapsed >= interval
-    if time_due:
-        return _triggered(settings, moment, ledger, f"every {interval:g} s", time_due=True)
-    if n >= 1 and moment.step % n == 0:
-        return _triggered(settings, moment, ledger, _every(n, "step"), time_due=False)
-    if ledger.deferred and moment.fresh and settings.monitor in moment.metrics:
+    when = settings.when
+    time_due = when.seconds is not None and moment.elapsed is not None and moment.elapsed >= when.seconds
+    reasons = [f"every {when.seconds:g} s"] if time_due else []
+    reasons += when.due_at_step(moment.step) + _improved(settings, moment, ledger)
+    if reasons:
+        return _triggered(settings, moment, ledger, ", ".join(reasons), time_due=time_due)
+    if ledger.deferred and _is_ready(settings, moment):
         return _triggered(settings, moment, ledger, ledger.deferred, time_due=False)
     return Verdict(deferred=ledger.deferred)
 
@@ -91,8 +110,10 @@ def _at_step(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
 def _triggered(settings: Settings, moment: Moment, ledger: Ledger, why: str, *, time_due: bool) -> Verdict:
     """A step or time trigger: ranked by the metric of this very state, or it waits for it."""
     last = _wants_last(settings, moment, ledger)
-    if settings.save_top_k == 0 or moment.step == ledger.ranked_step:
+    if settings.save_top_k == 0 or _is_there(settings, moment, ledger):
         return Verdict(last=last, time_due=time_due, reason=why)
+    if settings.keep is not None:
+        return _kept(settings, moment, why, last=last, time_due=time_due)
     if settings.monitor is None:
         return Verdict(ranked=True, last=last, time_due=time_due, reason=why)
     # At the close of an epoch the name may hold what the validation measures: Lightning waits for it too.
@@ -108,14 +129,23 @@ def _triggered(settings: Settings, moment: Moment, ledger: Ledger, why: str, *, 
     )
 
 
+def _kept(settings: Settings, moment: Moment, why: str, *, last: bool, time_due: bool) -> Verdict:
+    """A step or time trigger under ``keep``: it saves now, and what is measured next is saved for the ranking."""
+    unranked = why if settings.ranked_by and not _is_ready(settings, moment) else ""
+    if unranked and moment.validation_follows:  # it measures this very state
+        return Verdict(deferred=why, time_due=time_due, reason=why)
+    return Verdict(ranked=True, last=last, time_due=time_due, reason=why, deferred=unranked)
+
+
 def _at_pause(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
     """The end of a validation or of a training epoch."""
     here = (moment.event is Event.EPOCH_END) == moment.saves_at_epoch_end
-    n = settings.every_n_epochs
-    if here and n >= 1 and (moment.epoch + 1) % n == 0:
-        return _needing_metric(settings, moment, ledger, _every(n, "epoch"), fresh_enough=moment.fresh)
-    ready = ledger.deferred and settings.monitor in moment.metrics and moment.fresh
-    if ready and moment.step != ledger.ranked_step:
+    reasons = settings.when.due_at_epoch(moment.epoch) if here else []
+    reasons += _improved(settings, moment, ledger)
+    if reasons:
+        return _needing_metric(settings, moment, ledger, ", ".join(reasons), fresh_enough=moment.fresh)
+    ready = ledger.deferred and _is_ready(settings, moment)
+    if ready and not _is_there(settings, moment, ledger):
         why = f"{ledger.deferred}, ranked by the {moment.event.value}"
         return Verdict(ranked=True, last=_wants_last(settings, moment, ledger), reason=why)
     waits = bool(ledger.deferred) and moment.event is Event.VALIDATION_END
@@ -128,12 +158,46 @@ def _needing_metric(settings: Settings, moment: Moment, ledger: Ledger, why: str
     """An epoch trigger or a request: it saves now, and a metric that is missing is said."""
     last = _wants_last(settings, moment, ledger)
     asked_at_the_start = moment.event is Event.REQUEST and moment.step == 0 and not ledger.entries
-    if settings.save_top_k == 0 or (moment.step == ledger.ranked_step and not asked_at_the_start):
+    if settings.save_top_k == 0 or (_is_there(settings, moment, ledger) and not asked_at_the_start):
         return Verdict(last=last, deferred=ledger.deferred, reason=why)
-    if settings.monitor is not None and settings.monitor not in moment.metrics:
+    missing = settings.monitor is not None and settings.monitor not in moment.metrics
+    if settings.keep is not None:  # it is saved in any case, and ranked by what was measured on it
+        return Verdict(ranked=True, last=last, reason=why, missing=missing)
+    if missing:
         return Verdict(last=last, reason=why, missing=True, fatal=moment.validated)
     stale = settings.monitor is not None and not fresh_enough
     return Verdict(ranked=True, last=last, reason=why, stale=stale)
+
+
+def _improved(settings: Settings, moment: Moment, ledger: Ledger) -> list[str]:
+    """Return why the metrics of this very state make a save due."""
+    measured = measured_of(moment)
+    return [
+        f"{term.metric} improved to {measured[term.metric]:g}"
+        for term in settings.when.improved(measured, ledger.saved_best)
+    ]
+
+
+def measured_of(moment: Moment) -> dict[str, float]:
+    """Return those metrics that were measured on this very state, as far as that is known."""
+    return {name: moment.metrics[name] for name in moment.measured if name in moment.metrics}
+
+
+def _is_ready(settings: Settings, moment: Moment) -> bool:
+    """Tell whether a save that waits for its metric would have it now."""
+    if settings.keep is not None:
+        return any(name in moment.metrics for name in settings.ranked_by & moment.measured)
+    return moment.fresh and settings.monitor in moment.metrics
+
+
+def _is_there(settings: Settings, moment: Moment, ledger: Ledger) -> bool:
+    """Tell whether this very state is committed already, with all that is known of it."""
+    if moment.step != ledger.ranked_step:
+        return False
+    news = {name for name in settings.watched & moment.measured if name in moment.metrics}
+    newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
+    # What was measured since on the same state is worth another save of it: it takes the place of the first.
+    return newest is None or newest.step != moment.step or news <= newest.metrics.keys()
 
 
 def _at_exception(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
@@ -156,7 +220,3 @@ def _wants_last(settings: Settings, moment: Moment, ledger: Ledger) -> bool:
     if moment.event is Event.REQUEST and moment.step == 0:
         return settings.save_last and ledger.last is None
     return settings.save_last and moment.step > 0 and moment.step != ledger.last_step
-
-
-def _every(n: int, unit: str) -> str:
-    return f"every {unit}" if n == 1 else f"every {n} {unit}s"

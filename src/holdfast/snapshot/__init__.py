@@ -1,8 +1,18 @@
 """How state becomes bytes of this host: torch lives here."""
 
-from holdfast.snapshot.capture import Snapshot, capture
+from holdfast.snapshot.capture import Snapshot, capture, memory_of
 from holdfast.snapshot.naming import named_tensors
 from holdfast.snapshot.rng import restore_rng, rng_state
 from holdfast.snapshot.stepped import stepped, stepped_tensors, weigh
 
-__all__ = ["Snapshot", "capture", "named_tensors", "restore_rng", "rng_state", "stepped", "stepped_tensors", "weigh"]
+__all__ = [
+    "Snapshot",
+    "capture",
+    "memory_of",
+    "named_tensors",
+    "restore_rng",
+    "rng_state",
+    "stepped",
+    "stepped_tensors",
+    "weigh",
+]

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
+
+HIDDEN = ".holdfast-"  # how the names begin of the files and folders that are no blobs like others
+NO_BLOB = -1  # the size, in a listing of what is hidden, of what stands there and is no file that can be read
 
 
 @dataclass(frozen=True)
 class Blob:
-    """One named blob: its name relative to the root (parts joined by ``/``) and bytes."""
+    """One named blob: its name relative to the root (parts joined by ``/``) and bytes.
+
+    ``file_id`` is the same for two names that share their bytes ("" where that cannot be told).
+    """
 
     name: str
     size: int
+    file_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Free:
+    """What is left where blobs lie: bytes, and files (None where there is no limit on their number)."""
+
+    bytes: int
+    files: int | None = None
 
 
 Chunks = Iterable[bytes | memoryview]
@@ -43,8 +59,29 @@ class Store(Protocol):
         """Return the name that a path or URL has in this store, or None if it lies elsewhere."""
         ...
 
-    def blobs(self, depth: int = 0) -> list[Blob]:
-        """Return the committed blobs, at most ``depth`` folders down, sorted by name."""
+    def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
+        """Return the committed blobs, at most ``depth`` folders down, sorted by name.
+
+        Without what lies in hidden folders: those whose names begin with ``HIDDEN``. ``odd``, if given, takes the
+        name of all else that stands there and is no blob, each with the reason: links that lead nowhere, pipes,
+        and folders that may not be read, which are an error without it.
+        """
+        ...
+
+    def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
+        """Return the committed blobs in the hidden folders of this name, sorted by name.
+
+        In the root's, and in those at most ``depth`` folders down; what lies in them and one folder further. What
+        stands there and is no blob (a link, a folder too deep, one that may not be read) has the size ``NO_BLOB``.
+        No link is followed. Where there is no such folder, that costs one look.
+        """
+        ...
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the names of unfinished writes, those of living writers too, at most ``depth`` folders down.
+
+        In hidden folders as well.
+        """
         ...
 
     def exists(self, name: str) -> bool:
@@ -89,6 +126,15 @@ class Store(Protocol):
         """
         ...
 
+    def hold(self, name: str, *, alone: bool = False) -> AbstractContextManager[bool]:
+        """Hold a blob while something that depends on it is done, against all who would hold it alone.
+
+        Waits a moment for those who do. Yields whether it is held, and there. It is an agreement among those who ask,
+        and no more: whoever does not ask is not kept from anything. Where the store has no such thing, it yields
+        whether the blob is there.
+        """
+        ...
+
     def link(self, source: str, target: str) -> str:
         """Make ``target`` another name of ``source``'s bytes, as atomically as ``put``.
 
@@ -100,6 +146,16 @@ class Store(Protocol):
         """Remove a blob; one that is not there is no error."""
         ...
 
+    def free(self) -> Free | None:
+        """Return what is left for this user where the blobs lie; None where that cannot be asked.
+
+        Quotas of users and projects are not known to it.
+        """
+        ...
+
     def sweep(self, depth: int = 0) -> list[str]:
-        """Remove what writers that died have left at most ``depth`` folders down; return the names."""
+        """Remove what writers that died have left at most ``depth`` folders down; return the names.
+
+        In hidden folders as well.
+        """
         ...

@@ -11,15 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.blocks import BlockWriter
-from holdfast.storage.contract import Blob, Chunks
-from holdfast.storage.locks import RUN_LOCK, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
+from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
+from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 from holdfast.storage.regular import open_regular
 
@@ -28,9 +26,8 @@ try:
 except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
-_TEMPORARY_PREFIX = ".holdfast-"
-_TEMPORARY_SUFFIX = ".tmp"
 _FICLONE = 0x40049409  # linux/fs.h
+_BLOCK = 1 << 24  # bytes of a copy at a time
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
@@ -56,25 +53,30 @@ class LocalStore:
         outside = relative.split(os.sep)[0] in (os.pardir, os.curdir)
         return None if outside else relative.replace(os.sep, "/")
 
-    def blobs(self, depth: int = 0) -> list[Blob]:
-        """Return the regular files, without temporaries of unfinished writes and the lock of a run."""
+    def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
+        """Return the regular files, without temporaries of unfinished writes, the lock of a run, and what is hidden."""
         blobs = []
-        for name, item in self._walk(self.root, "", depth):
-            if not _is_temporary(item.name) and item.name != RUN_LOCK and _is_file(item):
-                with contextlib.suppress(FileNotFoundError):  # removed since the listing
-                    blobs.append(Blob(name, item.stat().st_size))
+        for name, item in walk(self.root, "", depth, odd):
+            if is_temporary(item.name) or item.name == RUN_LOCK:
+                continue
+            problem = why_no_file(item)
+            if problem:
+                if odd is not None:
+                    odd[name] = problem
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed since the listing
+                status = item.stat()
+                blobs.append(Blob(name, status.st_size, f"{status.st_dev}:{status.st_ino}"))
         return sorted(blobs, key=lambda blob: blob.name)
 
-    def _walk(self, folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        try:
-            found = list(os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for item in found:
-            if not item.is_dir(follow_symlinks=False):
-                yield prefix + item.name, item
-            elif depth > 0:
-                yield from self._walk(item.path, f"{prefix}{item.name}/", depth - 1)
+    def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
+        """Return the files in the hidden folders of this name."""
+        found = (blob for prefix in folders(self.root, "", depth) for blob in within(self.root, prefix + folder))
+        return sorted(found, key=lambda blob: blob.name)
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the temporaries."""
+        return sorted(name for name, item in walk(self.root, "", depth, {}, hidden=True) if is_temporary(item.name))
 
     def exists(self, name: str) -> bool:
         """Tell whether anything has this name; a dangling symbolic link does."""
@@ -99,9 +101,11 @@ class LocalStore:
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
+        from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
+
         target = self.path(name)
         make_folders(os.path.dirname(target))
-        spare = self.path(over) if _is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
+        spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
         with _temporary_beside(target, spare) as (temporary, descriptor):
             with BlockWriter(descriptor, temporary) as writer:
                 for chunk in chunks:
@@ -111,13 +115,7 @@ class LocalStore:
                 gate()
             if spare:
                 os.ftruncate(descriptor, written)
-            length = os.fstat(descriptor).st_size
-            if length != written:
-                msg = f"wrote {written} bytes but the file has {length}"
-                raise OSError(errno.EIO, msg, target)
-            _sync(descriptor)
-            os.rename(temporary, target)
-        _sync_folder(os.path.dirname(target))
+            commit_temporary(descriptor, temporary, target, written)
         return written
 
     def retire(self, name: str) -> str:
@@ -142,8 +140,12 @@ class LocalStore:
         if os.path.lexists(goal):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
         os.rename(self.path(name), goal)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return True
+
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold a file, under all of its names, by a lock that the kernel releases when the process ends."""
+        return hold(self.path(name), alone=alone)
 
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""
@@ -152,17 +154,19 @@ class LocalStore:
             return "hard link"  # rename between two links of one file would do nothing
         make_folders(os.path.dirname(goal))
         how = _hard_link(origin, goal) or self._clone(source, target)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return how
 
     def _clone(self, source: str, target: str) -> str:
+
         with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
             temporary, descriptor = made
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
-                    shutil.copyfileobj(origin, copy, 1 << 24)
-            _sync(descriptor)
+                    while block := origin.read(_BLOCK):
+                        copy.write(block)
+            sync_file(descriptor)
             os.rename(temporary, self.path(target))
         return how
 
@@ -174,37 +178,40 @@ class LocalStore:
         path = self.path(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-            if not _is_temporary(os.path.basename(path)):
-                _sync_folder(os.path.dirname(path))
+            if not is_temporary(os.path.basename(path)):
+                sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
             try:
                 os.rmdir(folder)
             except OSError:  # not empty, or gone
                 return
-            _sync_folder(os.path.dirname(folder))
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
+                sync_folder(os.path.dirname(folder))
+
+    def free(self) -> Free | None:
+        """Ask the filesystem of the root, or of the nearest folder above it that is there."""
+        if not hasattr(os, "statvfs"):
+            return None
+        folder = os.path.abspath(self.root)
+        while True:
+            try:
+                found = os.statvfs(folder)
+            except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - once or twice, where it begins
+                folder = os.path.dirname(folder)
+            else:
+                return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove the temporaries whose writers are gone; those of living writers stay."""
         removed = []
-        for name, item in self._walk(self.root, "", depth):
-            if _is_temporary(item.name) and remove_abandoned(item.path):
+        for name, item in walk(self.root, "", depth, hidden=True):
+            if is_temporary(item.name) and remove_abandoned(item.path):
                 removed.append(name)
+        for folder in hidden_folders(self.root, depth):
+            with contextlib.suppress(OSError):  # not empty, or gone; a writer that has only just made it tries again
+                os.rmdir(folder)
         return removed
-
-
-def _is_file(item: os.DirEntry[str]) -> bool:
-    """Tell whether it is a regular file, or a link to one; a link to itself is none."""
-    try:
-        return item.is_file()
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        return False
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
 
 
 @contextlib.contextmanager
@@ -231,6 +238,22 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
         os.close(descriptor)
 
 
+def commit_temporary(descriptor: int, temporary: str, target: str, written: int) -> None:
+    """Give a temporary file that was written whole its name; on return it survives a power cut.
+
+    Raises:
+        OSError: if it has not the bytes that were written, or cannot be made durable.
+
+    """
+    length = os.fstat(descriptor).st_size
+    if length != written:
+        msg = f"wrote {written} bytes but the file has {length}"
+        raise OSError(errno.EIO, msg, target)
+    sync_file(descriptor)
+    os.rename(temporary, target)
+    sync_folder(os.path.dirname(target))
+
+
 def _open_spare(spare: str, target: str) -> int | None:
     """Open and lock a retired file; None if it is gone, has another name, or lies on another filesystem."""
     if not spare:
@@ -243,7 +266,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
     if alone and here and lock_for_life(descriptor):
-        _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
+        sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
     unlock(descriptor)
     os.close(descriptor)
@@ -251,7 +274,7 @@ def _open_spare(spare: str, target: str) -> int | None:
 
 
 def _temporary_name(target: str) -> str:
-    name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    name = f"{HIDDEN}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 
@@ -298,7 +321,7 @@ def make_folders(folder: str) -> list[str]:
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
             made.append(path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     return made
 
 
@@ -313,11 +336,11 @@ def write_new(path: str, data: bytes, mode: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        _sync(descriptor)
-    _sync_folder(os.path.dirname(path))
+        sync_file(descriptor)
+    sync_folder(os.path.dirname(path))
 
 
-def _sync(descriptor: int) -> None:
+def sync_file(descriptor: int) -> None:
     """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is None:
@@ -326,7 +349,8 @@ def _sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, full)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the names in a folder."""
     descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Iterator
 
 try:
     import fcntl
@@ -43,20 +44,78 @@ def unlock(descriptor: int) -> None:
 
 def keep_from_sweeps(descriptor: int) -> None:
     """Hold an open file, under all of its names, until it is unlocked; waits a moment while a sweep looks at it."""
-    for _ in range(_LOOKS):
-        if _shared(descriptor):
-            return
-        time.sleep(_LOOK)
-
-
-def _shared(descriptor: int) -> bool:
-    """Try to lock a file that others may lock in the same way; True also where there are no locks, and no sweeps."""
     if fcntl is not None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return not isinstance(error, BlockingIOError)
+        _wait_for(descriptor, fcntl.LOCK_SH)
+
+
+def _wait_for(descriptor: int, kind: int) -> bool:
+    """Lock an open file, waiting a moment for others; True also where there are no locks."""
+    for _ in range(_LOOKS):
+        if _locked(descriptor, kind):
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    """Try to lock an open file; True also where the filesystem has no locks, as nobody else has one either."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
     return True
+
+
+@contextlib.contextmanager
+def hold(path: str, *, alone: bool) -> Iterator[bool]:
+    """Hold a file against those who hold it alone, or ``alone``: against all who hold it. Waits at most a second.
+
+    Yields whether it is held, and still the file of this name. Where there are no locks, or it may not be opened,
+    nobody has one: True.
+    """
+    if fcntl is None:
+        yield os.path.lexists(path)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
+    except OSError:
+        yield os.path.lexists(path)
+        return
+    try:
+        yield _wait_for(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH) and _is_at(descriptor, path)
+    finally:
+        unlock(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written by it
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Tell whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
+
+
+def is_locked(path: str) -> bool | None:
+    """Tell whether somebody who lives has locked a file; None where that cannot be told. Changes nothing."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    else:
+        return False
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)
 
 
 def remove_abandoned(path: str) -> bool:

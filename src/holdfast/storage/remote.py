@@ -16,10 +16,11 @@ from typing import Any
 
 import fsspec.core
 
-from holdfast.storage.contract import Blob, Chunks
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
-_TEMPORARY_PREFIX = ".holdfast-"
+_FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
+_WITHIN = 2  # folders of a hidden folder: itself, and one in it
 _ABANDONED = timedelta(days=1)
 
 
@@ -58,19 +59,42 @@ class RemoteStore:
     def _key(self, name: str) -> str:
         return f"{self.base}/{name}"
 
-    def blobs(self, depth: int = 0) -> list[Blob]:
-        """Return the blobs under the root."""
-        return [blob for blob in self._everything(depth) if not _is_temporary(blob.name)]
+    def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
+        """Return the blobs under the root; there is nothing odd among them."""
+        del odd
+        found = self._everything(depth)
+        return [blob for blob in found if not _is_temporary(blob.name) and not _hidden_at(blob.name)]
+
+    def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
+        """Return the blobs in the hidden folders of this name."""
+        if depth <= 0:
+            inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.fs)
+            found = [Blob(f"{folder}/{blob.name}", blob.size) for blob in inside._everything(_FLAT)]
+        else:
+            parts = ((blob, f"/{blob.name}".partition(f"/{folder}/")) for blob in self._everything(depth + _WITHIN))
+            found = [blob for blob, (before, inside, _) in parts if inside and before.count("/") <= depth]
+        return [blob for blob in found if not _is_temporary(blob.name)]
+
+    def leftovers(self, depth: int = 0) -> list[str]:
+        """Return the temporaries of this store; unfinished uploads are the object store's own affair."""
+        return [blob.name for blob in self._temporaries(depth)]
+
+    def _temporaries(self, depth: int) -> list[Blob]:
+        found = (blob for blob in self._everything(depth + _WITHIN) if _is_temporary(blob.name))
+        return [blob for blob in found if blob.name.count("/") <= depth or _hidden_at(blob.name)]
 
     def _everything(self, depth: int) -> list[Blob]:
+        """List the blobs. From some depth on without a limit: that is one request for a thousand, not one a folder."""
         self.fs.invalidate_cache()
         try:
-            found = self.fs.find(self.base, maxdepth=depth + 1, detail=True)
+            found = self.fs.find(self.base, maxdepth=depth + 1 if depth < _FLAT else None, detail=True)
         except FileNotFoundError:
             return []
         start = len(self.base.strip("/")) + 1
         blobs = (Blob(key.strip("/")[start:], int(info["size"] or 0)) for key, info in found.items())
-        return sorted((blob for blob in blobs if blob.name), key=lambda blob: blob.name)
+        return sorted(
+            (blob for blob in blobs if blob.name and blob.name.count("/") <= depth), key=lambda blob: blob.name
+        )
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache."""
@@ -128,7 +152,7 @@ class RemoteStore:
 
     def _write_and_move(self, key: str, chunks: Chunks) -> int:
         folder = key.rpartition("/")[0]
-        temporary = f"{folder}/{_TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+        temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
         try:
             with self.fs.open(temporary, "wb") as file:
                 written = _write_all(file, chunks)
@@ -149,6 +173,11 @@ class RemoteStore:
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
 
+    def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
+        """Hold nothing: a remote store has no locks."""
+        del alone
+        return contextlib.nullcontext(self.exists(name))
+
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
         self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
@@ -163,11 +192,15 @@ class RemoteStore:
             self.fs.rm_file(self._key(name))
         self.fs.invalidate_cache()
 
+    def free(self) -> Free | None:
+        """Return None: no remote store says so."""
+        return None
+
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
         removed = []
-        for blob in self._everything(depth):
-            if _is_temporary(blob.name) and self._age(blob.name) > _ABANDONED:
+        for blob in self._temporaries(depth):
+            if self._age(blob.name) > _ABANDONED:
                 self.remove(blob.name)
                 removed.append(blob.name)
         return removed
@@ -189,7 +222,12 @@ def _then(chunks: Chunks, gate: Callable[[], None] | None) -> Chunks:
 
 
 def _is_temporary(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(_TEMPORARY_PREFIX)
+    return name.rpartition("/")[2].startswith(HIDDEN)
+
+
+def _hidden_at(name: str) -> bool:
+    """Tell whether a blob lies in a hidden folder."""
+    return f"/{HIDDEN}" in f"/{name.rpartition('/')[0]}"
 
 
 def _write_all(file: Any, chunks: Chunks) -> int:

@@ -1,0 +1,89 @@
+"""What people say of the checkpoints of a run, as the run takes note of it: pins, tags, late metrics.
+
+It looks when a save is committed, at a resume, and at a pin once more just before a file is removed. Where nobody has
+said anything, a look costs one question to the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from holdfast import notes
+from holdfast.front.planning import Run
+from holdfast.policy.ledger import Entry, Ledger
+from holdfast.records import Noted
+from holdfast.scanning import look
+
+
+def with_notes(run: Run, ledger: Ledger) -> Ledger:
+    """Rank 0 only: return the ledger with what people say by now. A metric that was measured late is the state's.
+
+    Raises:
+        OSError: if a remote store does not answer.
+
+    """
+    said = notes.read(run.store, run.depth)
+    known = [*ledger.entries, *ledger.preempted, *([ledger.last] if ledger.last is not None else [])]
+    if not said and not said.problems and not any(entry.pinned or entry.tags for entry in known):
+        return ledger
+    monitor = run.settings.monitor
+    return replace(
+        ledger,
+        entries=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.entries),
+        preempted=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.preempted),
+        last=None if ledger.last is None else _with(ledger.last, said.of(ledger.last.identity), monitor),
+    )
+
+
+def _with(entry: Entry, said: Noted, monitor: str | None) -> Entry:
+    score = said.metrics.get(monitor, entry.score) if monitor is not None else entry.score
+    return replace(entry, pinned=said.pinned, tags=said.tags, metrics={**entry.metrics, **said.metrics}, score=score)
+
+
+def is_pinned(run: Run, ledger: Ledger, name: str) -> bool:
+    """Rank 0 only: tell whether a checkpoint is pinned at this moment.
+
+    Raises:
+        OSError: if a remote store does not answer.
+
+    """
+    identity = _identity_of(run, ledger, name)
+    return bool(identity) and notes.read_one(run.store, run.note_folders(name), identity).pinned
+
+
+def forget_notes(run: Run, now: Ledger, before: Ledger, name: str) -> None:
+    """Rank 0 only: remove what is said of a checkpoint that was removed, if no other name of its save is left.
+
+    Args:
+        run: the run.
+        now: what is committed.
+        before: what was when the removal was decided.
+        name: what was removed.
+
+    Raises:
+        OSError: if that cannot be done; the next start of the run does it then.
+
+    """
+    entry = _named(now, name) or _named(before, name)
+    if entry is None or not entry.identity:
+        return
+    if not any(other.name != name and other.identity == entry.identity for other in _all(now)):
+        for folder in run.note_folders(name):
+            notes.forget(run.store, folder, entry.identity)
+
+
+def _identity_of(run: Run, ledger: Ledger, name: str) -> str:
+    entry = _named(ledger, name)
+    if entry is not None:
+        return entry.identity
+    facts = look(run.store, name).facts
+    return "" if facts is None else notes.identity(facts)
+
+
+def _named(ledger: Ledger, name: str) -> Entry | None:
+    return next((entry for entry in _all(ledger) if entry.name == name), None)
+
+
+def _all(ledger: Ledger) -> Iterable[Entry]:
+    return (*ledger.entries, *ledger.preempted, *([ledger.last] if ledger.last is not None else []))
