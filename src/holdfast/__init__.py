@@ -31,13 +31,23 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.engine import SaveStats, keygen, load, sign, verify
+    from holdfast.front.average import Averaged, average
     from holdfast.front.catalog import Catalog, catalog
     from holdfast.front.catalog import open_checkpoint as open  # noqa: A004 - as gzip.open: holdfast.open(path)
     from holdfast.front.checkpoint import Checkpoint
     from holdfast.front.checkpointer import Checkpointer
+    from holdfast.front.comparing import diff
+    from holdfast.front.difference import Difference
+    from holdfast.front.doctor import Finding, doctor
+    from holdfast.front.exporting import Exported, export
+    from holdfast.front.importing import Imported, import_checkpoint
+    from holdfast.front.moving import Copied, copy
     from holdfast.front.opening import newest
+    from holdfast.front.pruning import Pruned, prune
     from holdfast.front.simulation import Course, Simulation, simulate
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.tensors import TensorStatistics, statistics, tensor
+    from holdfast.front.verifying import Verified, verify_all
     from holdfast.policy.budget import Within
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
     from holdfast.policy.thinning import Thin
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "All",
     "At",
+    "Averaged",
     "Best",
     "Catalog",
     "ChangedStateError",
@@ -54,14 +65,19 @@ __all__ = [
     "Checkpointer",
     "Clock",
     "ConfigurationError",
+    "Copied",
     "Course",
     "DamagedCheckpointError",
+    "Difference",
     "DirectoryInUseError",
     "EveryEpochs",
     "EverySeconds",
     "EverySteps",
+    "Exported",
     "FakeClock",
+    "Finding",
     "HoldfastError",
+    "Imported",
     "Latest",
     "LoadError",
     "MissingExtraError",
@@ -71,6 +87,7 @@ __all__ = [
     "OnImprovement",
     "OnSignal",
     "Pinned",
+    "Pruned",
     "SaveError",
     "SaveStats",
     "SignatureError",
@@ -78,51 +95,82 @@ __all__ = [
     "Skipped",
     "Start",
     "SystemClock",
+    "TensorStatistics",
     "Thin",
     "UnsafeCheckpointError",
+    "Verified",
     "Within",
     "__version__",
+    "average",
     "catalog",
+    "copy",
+    "diff",
+    "doctor",
+    "export",
+    "import_checkpoint",
     "keygen",
     "load",
     "newest",
     "open",
+    "prune",
     "sign",
     "simulate",
+    "statistics",
+    "tensor",
     "verify",
+    "verify_all",
 ]
 
 # Most of these import torch, which takes a second: the command does not need it to list a directory.
 _LAZY = {
     "All": "holdfast.policy.rules",
     "At": "holdfast.policy.when",
+    "Averaged": "holdfast.front.average",
     "Best": "holdfast.policy.rules",
     "Catalog": "holdfast.front.catalog",
     "Checkpoint": "holdfast.front.checkpoint",
     "Checkpointer": "holdfast.front.checkpointer",
+    "Copied": "holdfast.front.moving",
     "Course": "holdfast.front.simulation",
+    "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
     "EverySeconds": "holdfast.policy.when",
     "EverySteps": "holdfast.policy.rules",
+    "Exported": "holdfast.front.exporting",
+    "Finding": "holdfast.front.finding",
+    "Imported": "holdfast.front.importing",
     "Latest": "holdfast.policy.rules",
     "Newer": "holdfast.policy.rules",
     "OnImprovement": "holdfast.policy.when",
     "OnSignal": "holdfast.policy.when",
     "Pinned": "holdfast.policy.rules",
+    "Pruned": "holdfast.front.pruning",
     "SaveStats": "holdfast.engine",
     "Simulation": "holdfast.front.simulation",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "TensorStatistics": "holdfast.front.tensors",
     "Thin": "holdfast.policy.thinning",
+    "Verified": "holdfast.front.verifying",
     "Within": "holdfast.policy.budget",
+    "average": "holdfast.front.average",
     "catalog": "holdfast.front.catalog",
+    "copy": "holdfast.front.moving",
+    "diff": "holdfast.front.comparing",
+    "doctor": "holdfast.front.doctor",
+    "export": "holdfast.front.exporting",
+    "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
+    "prune": "holdfast.front.pruning",
     "sign": "holdfast.engine",
     "simulate": "holdfast.front.simulation",
+    "statistics": "holdfast.front.tensors",
+    "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",
+    "verify_all": "holdfast.front.verifying",
 }
 _OTHERWISE = {"open": "open_checkpoint"}  # names that would hide one of Python's in their own module
 

@@ -12,10 +12,9 @@ clock decides. A folder whose checkpoints nobody has said anything of holds no t
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import re
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -62,8 +61,11 @@ def identity(facts: Facts) -> str:
     """Return what identifies the save that a checkpoint is of, whatever its file is called; "" if nothing does."""
     if not facts.run and not facts.time:
         return ""
+
     said = json.dumps([facts.run, facts.owner, facts.sequence, facts.time, facts.step])
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    from hashlib import sha256  # noqa: PLC0415 - slow to import, and a directory without notes needs none
+
+    return sha256(said.encode()).hexdigest()[:32]
 
 
 def folders_of(name: str, facts: Facts) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ def write(store: Store, folder: str, identity: str, change: Change, beside: Iter
     data = encode_change(change)
     home, others = _home(folder, identity), [_home(other, identity) for other in beside if other != folder]
     for left in range(_TRIES, 0, -1):
-        name = f"{home}/{_next(store, home, others):08d}-{secrets.token_hex(8)}.json"
+        name = f"{home}/{_next(store, home, others):08d}-{os.urandom(8).hex()}.json"
         try:
             store.put(name, [data])
         except FileNotFoundError as error:  # another process has just removed the folder, which was empty
@@ -152,12 +154,16 @@ def known(store: Store, depth: int = 0) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in the notes a blob lies: what it is, as far as its name tells."""
+    """Where in the notes a blob lies: what it is, as far as its name tells.
+
+    With a ``counter`` it is a change. ``in_the_way``: it has the name of a folder of ours, and is a blob.
+    """
 
     folder: str
     identity: str = ""
     counter: int | None = None
     random: str = ""
+    in_the_way: bool = False
 
 
 def _place(blob: Blob) -> _Place:
@@ -165,9 +171,11 @@ def _place(blob: Blob) -> _Place:
     parts = inner.strip("/").split("/") if inner else []
     folder = f"{folder[1:]}/" if folder else ""
     if not parts or not _IDENTITY.fullmatch(parts[0]):
-        return _Place(folder)
-    found = _CHANGE.fullmatch(parts[1]) if parts[1:] else None
-    return _Place(folder, parts[0], int(found[1]), found[2]) if found else _Place(folder, parts[0])
+        return _Place(folder, in_the_way=not parts)
+    found = _CHANGE.fullmatch(parts[1]) if len(parts) == len(("identity", "change")) else None
+    if found:
+        return _Place(folder, parts[0], int(found[1]), found[2])
+    return _Place(folder, parts[0], in_the_way=len(parts) == 1)
 
 
 def _gather(store: Store, blobs: Iterable[Blob]) -> Notes:
@@ -191,19 +199,18 @@ def _each(store: Store, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, _Place, C
     wanted = []
     for blob in blobs:
         place = _place(blob)
-        is_whole_folder = blob.size == NO_BLOB and blob.name.endswith((FOLDER, place.identity or FOLDER))
-        if place.counter is not None or is_whole_folder:
+        if place.counter is not None or place.in_the_way:
             wanted.append((blob, place))
-    results = each(store.is_local, wanted, lambda item: _read_change(store, item[0]))
+    results = each(store.is_local, wanted, lambda item: _read_change(store, *item))
     for (blob, place), result in zip(wanted, results, strict=True):
         if result is not None:
             yield blob, place, result
 
 
-def _read_change(store: Store, blob: Blob) -> Change | str | None:
+def _read_change(store: Store, blob: Blob, place: _Place) -> Change | str | None:
     """Read one change; None if it has gone, and a text if it cannot be read."""
-    if blob.size == NO_BLOB:
-        return _NO_FOLDER if not _CHANGE.fullmatch(blob.name.rpartition("/")[2]) else "it is no file that can be read"
+    if place.in_the_way or blob.size == NO_BLOB:
+        return _NO_FOLDER if place.in_the_way else "it is no file that can be read"
     if blob.size > LONGEST_CHANGE:
         return f"it has {blob.size} bytes: no change has so many"
     try:

@@ -13,6 +13,8 @@ LAST = "last"
 EXCEPTION = "exception"
 PREEMPTED = "preempted"
 
+IMPORTED = "imported"  # the run of what is imported, unless another is named: so that all are ranked together
+
 
 @dataclass(frozen=True)
 class Record:

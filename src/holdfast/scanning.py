@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
@@ -96,7 +96,7 @@ def survey(store: Store, *, depth: int = 0) -> Survey:
 def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list[Found]:
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
     wanted = [blob for blob in blobs if _counts(blob.name, ending)]
-    found = each(store.is_local, wanted, lambda blob: replace(_look(store, blob.name, blob.size), file_id=blob.file_id))
+    found = each(store.is_local, wanted, lambda blob: _look(store, blob.name, blob.size, blob.file_id))
     return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 
@@ -133,20 +133,22 @@ def look(store: Store, name: str) -> Found:
     return _look(store, name, size)
 
 
-def _look(store: Store, name: str, size: int) -> Found:
+def _look(store: Store, name: str, size: int, file_id: str = "", *, again: bool = True) -> Found:
     path = store.path(name)
     if size == 0:
-        return Found(name, path, size, problem="the file: it is empty", damaged=True)
+        return Found(name, path, size, problem="the file: it is empty", damaged=True, file_id=file_id)
     try:
         source = TailSource(store, name, size)
         facts = reading.read_facts(source)
         blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     except DamagedCheckpointError as error:
-        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True)
+        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True, file_id=file_id)
     except NewerFormatError as error:
-        return Found(name, path, size, problem=error.problem)
+        return Found(name, path, size, problem=error.problem, file_id=file_id)
     except OSError as error:
-        return Found(name, path, size, problem=str(error))
+        if again:  # one read that fails would leave its file out of the ranking, and unpruned, for a whole run
+            return _look(store, name, size, file_id, again=False)
+        return Found(name, path, size, problem=str(error), file_id=file_id)
     if blank or size < _LEAST:
         return Found(
             name,
@@ -154,8 +156,9 @@ def _look(store: Store, name: str, size: int) -> Found:
             size,
             problem="the file: nothing of it was ever written, or only its beginning is left",
             damaged=True,
+            file_id=file_id,
         )
-    return Found(name, path, size, facts)
+    return Found(name, path, size, facts, file_id=file_id)
 
 
 def newest_first(found: Iterable[Found]) -> list[Found]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, TypeVar
 
 from holdfast.storage import Store
-from holdfast.storage.direct_read import pour
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,6 +54,8 @@ def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:
     """Return what ``look`` says of each item, in order; where the items are not near, several are asked at a time."""
     if near:
         return map(look, items)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for those who look into a folder
+
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(look, items))
 
@@ -78,4 +78,22 @@ class FileSource:
 
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
+        from holdfast.storage.direct_read import pour  # noqa: PLC0415 - with ctypes: not for those who only look
+
         pour(self.file.fileno(), end, take)
+
+
+@dataclass(frozen=True)
+class TellingSource(FileSource):
+    """An open file that tells how many bytes of it have been handed over."""
+
+    progress: Callable[[int], None]
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+
+        def tell(offset: int, data: memoryview) -> None:
+            take(offset, data)
+            self.progress(len(data))
+
+        super().pour(end, tell)

@@ -13,10 +13,14 @@ import torch
 
 import holdfast
 from holdfast.cli import main
+from holdfast.cli.verify import KEYS
 from tests.support.files import content, put, save, small_state
 
 POLICY = {"monitor": "val_loss", "mode": "min", "save_top_k": 1, "save_last": True}
-LOOK_KEYS = {"name", "path", "size", "kept", "problem", "facts"}
+LOOK_KEYS = {
+    "name", "path", "size", "file_id", "run", "role", "kept", "problem", "damaged", "pinned", "tags", "notes",
+    "metrics", "late_metrics", "monitor", "mode", "score", "facts",
+}  # fmt: skip
 FACT_KEYS = {
     "step", "epoch", "sequence", "time", "metrics", "reason", "kind", "weights_only",
     "run", "owner", "names", "policy", "resumed_from", "sources", "git_commit", "versions",
@@ -62,8 +66,9 @@ def command(*arguments, **options):
 def test_ls_is_a_table_with_reasons(run, capsys):
     """``ls`` shows each checkpoint once, newest first, with its score and the reason why it is kept."""
     assert main(["ls", str(run)]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "step", "epoch", "score", "size", "age", "saved", "kept", "because"]
+    head, *rows, total = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "step", "epoch", "metrics", "size", "age", "kept", "because"]
+    assert total.startswith("5 checkpoints of 1 run, ")
     assert [row.split()[0] for row in rows] == ["exception-c.ckpt", "last.ckpt", "b.ckpt", "a.ckpt", "foreign.ckpt"]
     shown = {row.split()[0]: row for row in rows}
     assert "the lowest val_loss" in shown["a.ckpt"]
@@ -110,16 +115,20 @@ def test_ls_looks_into_folders(tmp_path, capsys):
         (tmp_path / version).mkdir()
         save(tmp_path / version / "x.ckpt", run=version, metrics={"val_loss": 1.0}, policy=POLICY)
     assert main(["ls", str(tmp_path)]) == 0
-    rows = capsys.readouterr().out.splitlines()[1:]
-    assert sorted(row.split()[0] for row in rows) == ["version_0/x.ckpt", "version_1/x.ckpt"]
-    assert all("the lowest val_loss" in row for row in rows)
+    first, second, total = capsys.readouterr().out.split("\n\n")
+    for part, version in ((first, "version_1"), (second, "version_0")):
+        title, _, row = part.splitlines()
+        assert title.startswith(f"{version}: run {version}, 1 checkpoint, ")
+        assert row.startswith("x.ckpt ")
+        assert "the lowest val_loss" in row
+    assert total.startswith("2 checkpoints of 2 runs, ")
 
 
 def test_damaged_files_are_listed_as_such(run, capsys):
     """A file whose directory is damaged is listed as damaged, the others as ever, and the exit code is 1."""
     damage(run / "a.ckpt", at=-98)
     assert main(["ls", str(run)]) == 1
-    rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
+    rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:-1]}
     assert "damaged: central directory" in rows["a.ckpt"]
     assert len(rows) == 5
     assert main(["ls", "--json", str(run)]) == 1
@@ -135,15 +144,18 @@ def test_show_tells_the_whole_manifest(run, capsys):
         "step 1, epoch 0",
         "because: every epoch",
         "val_loss = 0.25",
-        "state_dict.weight",
+        "state_dict  ",
+        "    weight  ",
         "float32",
         "3x4",
         "data/0",
     ):
         assert part in out
+    assert main(["show", "--records", str(run / "a.ckpt")]) == 0
+    assert "data.pkl" in capsys.readouterr().out
     assert main(["show", "--json", str(run / "a.ckpt")]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert set(shown) == {"path", "manifest"}
+    assert set(shown) == {"path", "manifest", "pinned", "tags", "notes", "late_metrics"}
     assert set(shown["manifest"]) == {"facts", "records", "tensors", "format"}
     assert set(shown["manifest"]["records"][0]) == {"name", "size", "crc32"}
     assert set(shown["manifest"]["tensors"][0]) == {"name", "dtype", "shape", "record"}
@@ -160,9 +172,10 @@ def test_show_of_a_foreign_file(run, capsys):
 def test_verify_a_directory_and_a_file(run, capsys):
     """``verify`` checks every byte of all checkpoints, or of one; whole ones end with 0."""
     assert main(["verify", str(run)]) == 0
-    rows = capsys.readouterr().out.splitlines()
+    *rows, total = capsys.readouterr().out.splitlines()
     assert len(rows) == 5
     assert all(row.startswith("whole    ") for row in rows)
+    assert total.startswith("5 whole: ")
     assert "zip's own checksums" in next(row for row in rows if "foreign" in row)
     assert main(["verify", str(run / "a.ckpt")]) == 0
 
@@ -172,7 +185,8 @@ def test_verify_names_what_is_damaged(run, capsys):
     start = content(run / "a.ckpt").index(small_state()["state_dict"]["weight"].numpy().tobytes())
     damage(run / "a.ckpt", at=start)
     assert main(["verify", str(run)]) == 1
-    rows = capsys.readouterr().out.splitlines()
+    *rows, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("4 whole, 1 damaged: ")
     (bad,) = (row for row in rows if row.startswith("DAMAGED"))
     assert str(run / "a.ckpt") in bad
     assert "record data/0 (state_dict.weight)" in bad
@@ -180,8 +194,10 @@ def test_verify_names_what_is_damaged(run, capsys):
     assert main(["verify", "--json", str(run)]) == 1
     results = json.loads(capsys.readouterr().out)
     (result,) = (result for result in results if not result["whole"])
-    assert set(result) == {"path", "whole", "record", "problem"}
-    assert all(set(item) == {"path", "whole", "manifest"} for item in results if item["whole"])
+    assert (result["path"], result["record"]) == (str(run / "a.ckpt"), "record data/0 (state_dict.weight)")
+    assert all(set(item) == set(KEYS) for item in results)
+    assert main(["verify", "--quiet", str(run)]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == bad
     assert main(["verify", str(run / "a.ckpt")]) == 1
     assert main(["ls", str(run)]) == 0  # a listing reads no tensors
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from holdfast.storage import local
 from holdfast.storage.local import LocalStore
 
-_SYNCS = ("_sync", "_sync_folder")
+_SYNCS = ("sync_file", "sync_folder")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def rename_before_sync():
         with open(goal, "rb") as file:
             os.fsync(file.fileno())
 
-    local._sync = _nothing
+    local.sync_file = _nothing
     local.os = _Otherwise(rename=rename)
 
 
@@ -97,7 +97,7 @@ def folder_synced_before_the_rename():
         sync_folder(os.path.dirname(goal))
         os.rename(origin, goal)
 
-    sync_folder, local._sync_folder = local._sync_folder, _nothing
+    sync_folder, local.sync_folder = local.sync_folder, _nothing
     local.os = _Otherwise(rename=rename)
 
 
@@ -110,7 +110,7 @@ def sync_before_the_last_byte():
         os.fsync(writer._descriptor)
 
     local.BlockWriter.feed = feed_and_sync
-    local._sync = _nothing
+    local.sync_file = _nothing
 
 
 def removed_before_replaced():
@@ -129,7 +129,7 @@ def written_in_place():
             written = sum(file.write(chunk) for chunk in chunks)
             gate()
             os.fsync(file.fileno())
-        local._sync_folder(os.path.dirname(store.path(name)))
+        local.sync_folder(os.path.dirname(store.path(name)))
         return written
 
     LocalStore.put = put
@@ -146,8 +146,8 @@ MUTANTS = {
 }
 # Where it shows that one of the syncs is left out.
 EXPOSED = {
-    "put, sync 1": "first save",
-    "put, sync 2": "first save",
+    "commit_temporary, sync 1": "first save",
+    "commit_temporary, sync 2": "first save",
     "link, sync 1": "first save",
     "_clone, sync 1": "copies",
     "remove, sync 1": "waiting",

@@ -94,6 +94,16 @@ def test_what_a_dead_process_left_is_forgotten(store):
     assert set(notes.known(store)) == {notes.identity(kept), notes.identity(pinned)}
 
 
+def test_a_file_that_was_put_into_a_folder_keeps_its_notes(store):
+    """What people have moved further down still has what was said of it, also when others are forgotten."""
+    made(store, "x.ckpt")
+    holdfast.open(store.path("x.ckpt")).tag("a")
+    store.put("deep/er/x.ckpt", [store.read("x.ckpt", 0, 1 << 20)])
+    store.remove("x.ckpt")
+    assert forget_all_gone(store) == []
+    assert holdfast.catalog(store.root)[0].tags == ("a",)
+
+
 @pytest.mark.parametrize("name", ["x.ckpt", "x.ckpt.damaged"])
 def test_nothing_is_forgotten_beside_a_file_that_cannot_speak(tmp_path, name):
     """While a torn file lies there, or one that was set aside, it may be the one that the notes are of."""

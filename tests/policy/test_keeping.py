@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -168,6 +169,8 @@ def test_a_budget_takes_the_oldest():
     last = Known("last.ckpt", step=10, sequence=11, size=10, role="last", file_id="a")
     shared = [*found[:-1], Known("10.ckpt", step=10, sequence=10, size=10, file_id="a"), last]
     assert kept(Within(30), shared) == ["8.ckpt", "9.ckpt", "10.ckpt", "last.ckpt"]
+    apart = [*found, replace(last, file_id="")]
+    assert kept(Within(30), apart) == ["9.ckpt", "10.ckpt", "last.ckpt"]
 
 
 def test_each_run_for_itself():

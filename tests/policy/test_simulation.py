@@ -90,6 +90,8 @@ def test_very_many_checkpoints_are_decided_about_less_often(monkeypatch):
     result = simulate(EverySteps(2) | Latest(4), steps=600, every=1, size=1)
     assert result.stride > 1
     assert len(result.points) < 300
+    assert [point.step for point in result.at(4)] == pytest.approx([150, 300, 450, 600], abs=result.stride)
+    assert result.at(10**4) == list(result.points)
     assert result.end.files == result.peak.files == 302
 
 

@@ -266,7 +266,7 @@ def test_the_commands(tmp_path, capsys):
     assert main(["verify", f"{folder}/a.ckpt", "--key", f"{key}.pub"]) == 0
     capsys.readouterr()
     assert main(["verify", folder, "--key", f"{key}.pub"]) == 1
-    shown = sorted(capsys.readouterr().out.splitlines())
+    shown = sorted(capsys.readouterr().out.splitlines()[:2])
     assert shown[0].startswith(f"UNSIGNED {folder}/b.ckpt: there is no signature")
     assert shown[1] == f"signed   {folder}/a.ckpt"
     assert main(["verify", folder, "--json", "--key", f"{key}.pub"]) == 1

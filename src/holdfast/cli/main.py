@@ -1,7 +1,7 @@
 """The arguments of the command, and what they lead to.
 
 Exit codes: 0 all is well; 1 a problem was found (a checkpoint that is damaged, or not signed as asked);
-2 wrong usage; 3 nothing there.
+2 wrong usage; 3 nothing there; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
+from types import ModuleType
 
 from holdfast._version import __version__
+from holdfast.cli.helping import EXIT_INTERRUPTED, Formatter, Parser, nearest, verb_epilog
+from holdfast.cli.output import print_json
 from holdfast.errors import (
     EXIT_NOT_FOUND,
     EXIT_PROBLEM,
@@ -25,26 +29,58 @@ from holdfast.errors import (
 )
 
 VERBS = {
-    "ls": "list the checkpoints of a directory, and why each one is kept",
-    "show": "print the manifest of one checkpoint",
+    "ls": "list runs and their checkpoints, and why each one is kept",
+    "show": "tell everything about one checkpoint: manifest, lineage, environment, tensors",
+    "best": "print the path of the best checkpoint, for scripts",
+    "last": "print the path of the newest checkpoint, for scripts",
+    "prune": "remove what the rules do not keep, and say why",
+    "tag": "give a checkpoint names, or take them away",
+    "pin": "keep checkpoints whatever the rules say",
+    "unpin": "let the rules decide about checkpoints again",
+    "note": "put a text beside a checkpoint",
+    "metric": "attach metrics to a checkpoint that were measured after its save",
     "verify": "check every byte of a checkpoint, or of all in a directory",
     "plan": "simulate rules: how many files and bytes they would keep of a run",
+    "doctor": "say what is wrong in a directory, and what to do",
+    "cp": "copy a checkpoint, or a directory of runs, and verify the copy",
+    "export": "write the weights of a checkpoint as safetensors, or as a torch file",
+    "import": "make a checkpoint with a manifest of safetensors, or of a file that torch or Lightning wrote",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",
+    "diff": "say what two checkpoints differ in: tensors, hyperparameters, versions",
+    "average": "write the mean of several checkpoints' weights as a new checkpoint",
     "keygen": "make a pair of ed25519 keys: PATH, to sign with, and PATH.pub, to verify with",
+    "completion": "print the completion script of a shell",
 }  # each in its own module of this package, which is imported only if it is asked for
 
+_WHAT = "Look at checkpoints, check them, and decide what is kept."
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+
+def verb_module(name: str) -> ModuleType:
+    """Import the module of a verb: ``import`` lives in ``import_``, ``a-b`` in ``a_b``."""
+    plain = name.replace("-", "_")
+    return import_module(f"holdfast.cli.{plain}_" if iskeyword(plain) else f"holdfast.cli.{plain}")
+
+
+def build_parser(only: str | None = None) -> Parser:
     """Return the parser of the command; with the name of a verb, one that knows the arguments of that alone."""
-    parser = argparse.ArgumentParser(prog="holdfast", description="Look at checkpoints and check them.")
+    parser = Parser(prog="holdfast", description=_WHAT, formatter_class=Formatter)
+    parser.verbs = VERBS
     parser.add_argument("--version", action="version", version=f"holdfast {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, text in VERBS.items():
-        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if only in (None, name):
-            module = import_module(f"holdfast.cli.{name}")
-            module.add_arguments(verb)
-            verb.set_defaults(run=module.run)
+        if only not in (None, name):
+            verbs.add_parser(name, help=text, formatter_class=Formatter)
+            continue
+        module = verb_module(name)
+        verb = verbs.add_parser(
+            name,
+            help=text,
+            description=getattr(module, "DESCRIPTION", text[0].upper() + text[1:] + "."),
+            epilog=verb_epilog(getattr(module, "EXAMPLES", ""), getattr(module, "EXIT_CODES", "")),
+            formatter_class=Formatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
     return parser
 
 
@@ -53,27 +89,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name in letters that the terminal lacks is shown escaped
-    given = sys.argv[1:] if argv is None else argv
-    verb = given[0] if given and given[0] in VERBS else None
-    options = build_parser(verb).parse_args(given)
+    options = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-    except CheckpointNotFoundError as error:
-        return _fail(error, EXIT_NOT_FOUND)
-    except ConfigurationError as error:
-        return _fail(error, EXIT_USAGE)
-    except HoldfastError as error:
-        return _fail(error, EXIT_PROBLEM)
     except BrokenPipeError:
         # The reader (head, less) has gone; the interpreter's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PROBLEM
-    except OSError as error:
-        return _fail(error, EXIT_PROBLEM)
+    except (HoldfastError, OSError) as error:
+        return _fail(error, options)
+    except KeyboardInterrupt:
+        print("holdfast: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return code
 
 
-def _fail(error: Exception, code: int) -> int:
-    print(f"holdfast: {printable(str(error))}", file=sys.stderr)
+def _parse(given: list[str]) -> argparse.Namespace:
+    """Read the arguments. Raises SystemExit where they are wrong, or where help or the version was all."""
+    verb = given[0] if given and given[0] in VERBS else None
+    parser = build_parser(verb)
+    if not given:
+        parser.print_help(sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+    if verb is None and not given[0].startswith("-"):
+        near = nearest(given[0], VERBS)
+        hint = f"did you mean `holdfast {near}`?" if near else "`holdfast --help` lists them"
+        parser.error(f"there is no command {printable(repr(given[0]))}: {hint}")
+    return parser.parse_args(given)
+
+
+def _fail(error: Exception, options: argparse.Namespace) -> int:
+    """Say what happened on stderr; for programs also as the one JSON document that they read."""
+    message = printable(str(error))
+    code = _exit_code(error)
+    print(f"holdfast: {message}", file=sys.stderr)
+    if getattr(options, "as_json", False):
+        kind = getattr(error, "code", "")
+        print_json({"error": {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}})
     return code
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, CheckpointNotFoundError):
+        return EXIT_NOT_FOUND
+    return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_PROBLEM

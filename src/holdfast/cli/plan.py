@@ -13,6 +13,20 @@ from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, ConfigurationError, printable
 from holdfast.front.simulation import Course, Point, Simulation, simulate
 
+DESCRIPTION = """Count what rules would keep of a run, without running it: files and bytes over time, the peak, and
+what is written in total.
+
+The rules:
+  Latest(n)  Best(k, 'metric', mode='max')  EverySteps(n)  EveryEpochs(n)  Thin(hourly=24, daily=7, weekly=-1)
+  Thin(steps={1000: 10, 10000: -1})  Newer('7d')  All()  Within('200GB')
+joined by |: what any of them keeps is kept, then Within takes back the oldest. The newest stays whatever the rules
+say, and the best."""
+EXAMPLES = """
+holdfast plan --rules "Latest(3) | EverySteps(10000) | Within('200GB')" --steps 1e6 --every 500 --size 14GB
+holdfast plan --rules "Thin(hourly=24, daily=7)" --steps 1e6 --every 500 --size 14GB --step-seconds 0.8
+"""
+EXIT_CODES = "exit codes: 0 simulated, 2 wrong usage"
+
 _ROWS = 20
 _WIDTH = 40  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -121,11 +135,20 @@ def _files(point: Point) -> str:
 def _over_time(result: Simulation) -> list[tuple[str, ...]]:
     points = result.at(_ROWS)
     most = max((point.size for point in points), default=0)
-    blocks = sys.stdout.isatty()
+    blocks = sys.stdout.isatty() and _can_show(_EIGHTHS)
     return [
         (f"{point.step:,}", f"{point.files:,}", amount(point.size), bar(point.size, most, blocks=blocks))
         for point in points
     ]
+
+
+def _can_show(text: str) -> bool:
+    """Tell whether the terminal's encoding has these letters."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def bar(value: int, most: int, *, blocks: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 
 from holdfast.errors import printable
@@ -41,10 +41,15 @@ def number(value: float | None) -> str:
     return f"{value:.5g}" if math.isfinite(value) else repr(value)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return aligned columns."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> str:
+    """Return aligned columns; those whose titles are in ``right`` are flush right."""
     lines = [tuple(head), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    flush = [title in right for title in head]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, flush, strict=True)
+        ).rstrip()
+        for line in lines
     )

@@ -1,5 +1,9 @@
 """Numbers about tensors, block by block: a block and its copies stay in the processor's cache.
 
+Blocks are as small as torch works on with one thread, and several of our own threads work on different ones:
+torch's own wait for each other after each operation, which beside any other load of the machine takes many times
+as long as the operation.
+
 Sums are kept in float64. What is not finite is counted and left out of the others, so that one NaN does
 not hide what the rest of a tensor is like.
 """
@@ -7,12 +11,21 @@ not hide what the rest of a tensor is like.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-_BLOCK = 1 << 18  # elements
+from holdfast.storage.direct_read import in_threads
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 20  # elements that one thread works on
+_BLOCK = 1 << 15  # elements of one operation: of more, torch would have its own threads take part
+_WORKERS = min(4, os.cpu_count() or 1)
+_TINY = 1e-140  # a norm below which squares may have been rounded to nothing
 _NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -64,7 +77,7 @@ def has_values(tensor: torch.Tensor) -> bool:
     if tensor.device.type == "meta":
         return False
     try:
-        torch.zeros(1, dtype=tensor.dtype).to(torch.float64)
+        torch.zeros(1, dtype=tensor.dtype).to(torch.complex128)
     except (RuntimeError, NotImplementedError):
         return tensor.is_quantized
     return True
@@ -83,37 +96,72 @@ def stored_values(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def blocks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield tensors of one shape in flat blocks that belong together; views of them where that can be."""
+def _chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield tensors of one shape in flat chunks that belong together; views of them where that can be."""
     first = tensors[0]
-    if first.numel() <= _BLOCK:
+    if first.numel() <= _CHUNK:
         if first.numel():
             yield tuple(tensor.reshape(-1) for tensor in tensors)
         return
     if all(tensor.is_contiguous() for tensor in tensors):
-        yield from zip(*(torch.split(tensor.view(-1), _BLOCK) for tensor in tensors), strict=True)
+        yield from zip(*(torch.split(tensor.view(-1), _CHUNK) for tensor in tensors), strict=True)
         return
     along = next(place for place, size in enumerate(first.shape) if size > 1)
     half = first.shape[along] // 2
-    yield from blocks(*(tensor.narrow(along, 0, half) for tensor in tensors))
-    yield from blocks(*(tensor.narrow(along, half, first.shape[along] - half) for tensor in tensors))
+    yield from _chunks(*(tensor.narrow(along, 0, half) for tensor in tensors))
+    yield from _chunks(*(tensor.narrow(along, half, first.shape[along] - half) for tensor in tensors))
+
+
+def _blocks(chunk: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, ...]]:
+    return zip(*(torch.split(part, _BLOCK) for part in chunk), strict=True)
+
+
+def _each(measure: Callable[[tuple[torch.Tensor, ...]], T], *tensors: torch.Tensor) -> list[T]:
+    """Measure each chunk; return the results in the chunks' order, so that sums of them are always the same."""
+    results: dict[int, T] = {}
+
+    def work(item: tuple[int, tuple[torch.Tensor, ...]]) -> None:
+        results[item[0]] = measure(item[1])
+
+    in_threads(work, enumerate(_chunks(*tensors)), _WORKERS)
+    return [results[place] for place in sorted(results)]
 
 
 def summarize(tensor: torch.Tensor) -> Summary:
     """Measure a tensor; its values are read once."""
     tensor = stored_values(tensor).detach()
+    exact = not (tensor.is_floating_point() or tensor.is_complex())
+    parts = _each(_summarize_chunk, tensor)
+    count = sum(part.count for part in parts)
+    total = sum(part.total for part in parts)
+    low = min((part.lowest for part in parts if part.count), default=None)
+    high = max((part.highest for part in parts if part.count), default=None)
+    return Summary(
+        low if low is None or not exact else int(low),
+        high if high is None or not exact else int(high),
+        total / count if count else None,
+        math.hypot(*(part.norm for part in parts)),
+        sum(part.nans for part in parts),
+        sum(part.infinities for part in parts),
+    )
+
+
+def _summarize_chunk(chunk: tuple[torch.Tensor, ...]) -> _Totals:
     totals = _Totals()
-    for (block,) in blocks(tensor):
+    for (block,) in _blocks(chunk):
         totals.add(_wide(block))
-    return totals.summary(exact=not (tensor.is_floating_point() or tensor.is_complex()))
+    return totals
 
 
+@dataclass
 class _Totals:
-    def __init__(self) -> None:
-        self.count, self.nans, self.infinities, self.norm = 0, 0, 0, 0.0
-        self.total: complex | float = 0.0
-        self.lowest: list[torch.Tensor] = []
-        self.highest: list[torch.Tensor] = []
+    count: int = 0
+    total: complex | float = 0.0
+    norm: float = 0.0
+    nans: int = 0
+    infinities: int = 0
+    lowest: float = math.inf
+    highest: float = -math.inf
 
     def add(self, block: torch.Tensor) -> None:
         """Count a block in; its type is one that torch computes with."""
@@ -130,17 +178,9 @@ class _Totals:
         self.count += block.numel()
         self.total += total.item()
         self.norm = math.hypot(self.norm, _norm(block))
-        ordered = block.abs() if block.is_complex() else block
-        low, high = torch.aminmax(ordered)
-        self.lowest.append(low)
-        self.highest.append(high)
-
-    def summary(self, *, exact: bool) -> Summary:
-        number = int if exact else float
-        low = min((number(item.item()) for item in self.lowest), default=None)
-        high = max((number(item.item()) for item in self.highest), default=None)
-        mean = self.total / self.count if self.count else None
-        return Summary(low, high, mean, self.norm, self.nans, self.infinities)
+        low, high = torch.aminmax(block.abs() if block.is_complex() else block)
+        self.lowest = min(self.lowest, low.item())
+        self.highest = max(self.highest, high.item())
 
 
 def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -153,14 +193,23 @@ def compare(one: torch.Tensor, other: torch.Tensor) -> Change:
 
     Elements that are equal, or both NaN, are no change.
     """
-    difference, norm, largest = 0.0, 0.0, 0.0
     wide = _common(one, other)
-    for left, right in blocks(one, other):
-        change = _compare_blocks(left.to(wide), right.to(wide))
-        difference = _hypot(difference, change.difference)
-        norm = math.hypot(norm, change.norm)
-        largest = change.largest if math.isnan(change.largest) or change.largest > largest else largest
-    return Change(difference, norm, largest)
+
+    def measure(chunk: tuple[torch.Tensor, ...]) -> Change:
+        return _together([_compare_blocks(left.to(wide), right.to(wide)) for left, right in _blocks(chunk)])
+
+    return _together(_each(measure, one, other))
+
+
+def _together(parts: Sequence[Change]) -> Change:
+    """Return the change of what consists of parts. NaN in one is NaN in all."""
+    if any(math.isnan(part.difference) for part in parts):
+        return Change(math.nan, math.hypot(*(part.norm for part in parts)), math.nan)
+    return Change(
+        math.hypot(*(part.difference for part in parts)),
+        math.hypot(*(part.norm for part in parts)),
+        max((part.largest for part in parts), default=0.0),
+    )
 
 
 def _compare_blocks(left: torch.Tensor, right: torch.Tensor) -> Change:
@@ -177,16 +226,17 @@ def _compare_blocks(left: torch.Tensor, right: torch.Tensor) -> Change:
     return Change(difference, norm, float(largest))
 
 
-def _hypot(one: float, other: float) -> float:
-    """Return the norm of two parts; NaN if either is, which ``math.hypot`` takes for less than infinity."""
-    return math.nan if math.isnan(one) or math.isnan(other) else math.hypot(one, other)
-
-
 def _norm(block: torch.Tensor) -> float:
     values = torch.view_as_real(block.resolve_conj()) if block.is_complex() else block
     if not values.is_floating_point():
         values = values.to(torch.float64)
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    norm = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    if _TINY < norm < math.inf or math.isnan(norm):
+        return norm
+    scale = float(torch.linalg.vector_norm(values, math.inf))  # squares of such values may not be numbers any more
+    if not math.isfinite(scale) or scale == 0:
+        return scale
+    return float(torch.linalg.vector_norm(values.to(torch.float64) / scale)) * scale
 
 
 def _double(block: torch.Tensor) -> torch.dtype:

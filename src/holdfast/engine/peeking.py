@@ -72,6 +72,11 @@ class Peek:
         name = self.record(tensor)
         return None if self._ranges is None or not name else self._ranges.digest(name)
 
+    def place(self, tensor: torch.Tensor) -> int:
+        """Return where the record of a tensor begins in the file: who reads many goes by it. 0 where it is of none."""
+        name = self.record(tensor)
+        return self._ranges.spans[name].begin if self._ranges is not None and name else 0
+
     def values(self, tensor: torch.Tensor) -> torch.Tensor:
         """Read and check the record of a tensor of the state; return the tensor, detached.
 
@@ -142,11 +147,22 @@ def _open(path: str, stack: ExitStack) -> tuple[Ranges | None, reading.Account |
             account = reading.read_account(blob)
         if account is not None:
             return Ranges.of_account(blob, account, stack), account, None
-    source, file = stack.enter_context(opened(path))
+    source, file = stack.enter_context(_open_whole(path))
     account = reading.read_account(source)
     if account is not None:
         return Ranges.of_account(source, account, stack), account, file
     return _foreign(source, file, stack), None, file
+
+
+@contextmanager
+def _open_whole(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
+    """Open a checkpoint; what goes wrong while it is open is no business of its own: it may be of another file."""
+    manager = opened(path)
+    found = manager.__enter__()
+    try:
+        yield found
+    finally:
+        manager.__exit__(None, None, None)
 
 
 def _foreign(source: FileSource, file: BinaryIO, stack: ExitStack) -> Ranges | None:

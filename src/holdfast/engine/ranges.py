@@ -7,6 +7,7 @@ their shapes, and cost no more than those of them whose values are there.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -124,7 +125,15 @@ class Ranges:
             OSError: what the system says of a read that failed.
 
         """
-        span = self.spans[name]
+        try:
+            self._fill(self.spans[name])
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), self.path) from error
+
+    def _fill(self, span: Span) -> None:
+        name = span.name
         if self._account is not None:
             inspection = Inspection(self.path, self._account)
             self._read(self._view, span.first, span.last, inspection.take)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from holdfast.engine.keys import fingerprint, is_genuine, private_key, public_key
@@ -16,7 +17,7 @@ from holdfast.engine.load import check_whole, opened
 from holdfast.errors import DamagedCheckpointError, SignatureError
 from holdfast.format import signature as form
 from holdfast.records import Manifest
-from holdfast.source import FileSource
+from holdfast.source import FileSource, TellingSource
 from holdfast.storage import Store, open_store, split_path
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def sign(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ed25519Priv
 
 
 def verify(
-    path: str | os.PathLike[str], *, key: str | os.PathLike[str] | Ed25519PublicKey | None = None
+    path: str | os.PathLike[str],
+    *,
+    key: str | os.PathLike[str] | Ed25519PublicKey | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Manifest | None:
     """Check every byte of a checkpoint file against its manifest, and return the manifest.
 
@@ -64,6 +68,7 @@ def verify(
         path: file or fsspec URL.
         key: an ed25519 public key: the path of a PEM or OpenSSH file, or the object of ``cryptography``. With
             it the file must also have been signed, with ``sign``, by the owner of the private one.
+        progress: called with each amount of bytes checked, from several threads, for a file with a manifest.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
@@ -77,7 +82,7 @@ def verify(
     with opened(os.fspath(path)) as (source, file):
         if public is not None:
             _check_signature(source, path, public)
-        return check_whole(source, file)
+        return check_whole(source if progress is None else TellingSource(source.path, file, progress), file)
 
 
 def _check_signature(source: FileSource, path: str | os.PathLike[str], key: Ed25519PublicKey) -> None:

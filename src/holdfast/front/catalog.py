@@ -12,7 +12,7 @@ from typing import Any, overload
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, MissingMetricError, printable
-from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.checkpoint import Checkpoint, reading_of
 from holdfast.front.explaining import decide
 from holdfast.policy.ranking import badness
 from holdfast.policy.retention import Decision
@@ -187,6 +187,7 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
+        LoadError: if it may not be read, or a remote filesystem does not answer.
         ConfigurationError: if no filesystem is known for the URL.
 
     """
@@ -194,7 +195,8 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     given = os.path.expanduser(text) if is_local(text) else text
     store = open_store(given)
     found = os.path.isdir(store.root) if store.is_local else True
-    made = Catalog(text, store) if found else None
+    with reading_of(text):
+        made = Catalog(text, store) if found else None
     if made is None or not (store.is_local or made or made.aside):
         what = "that is a file: use `holdfast.open`" if _is_file(store, given) else "there is nothing of that name"
         msg = f"there is no directory {printable(text)}: {what}"
@@ -266,6 +268,8 @@ class _OfOne:
 
 
 def _said(said: notes.Notes, item: Found) -> Noted:
+    if not (said or said.problems):
+        return Noted()
     identity = notes.identity(item.facts) if item.facts is not None else ""
     return said.of(identity)
 

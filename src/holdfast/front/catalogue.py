@@ -1,17 +1,19 @@
-"""The catalog by path, for those that only look. Imports no torch."""
+"""Directories by path, for those that only look. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 
-from holdfast.errors import CheckpointNotFoundError
+from holdfast.errors import CheckpointNotFoundError, printable
 from holdfast.format import reading
 from holdfast.records import Manifest
-from holdfast.scanning import Found, newest_first, scan, scan_aside
+from holdfast.scanning import Found, name_before, survey
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["Found", "has_checksums", "is_directory", "newest_first", "read_manifest_at", "scan_aside_path", "scan_path"]
+__all__ = ["aside", "checkpoints_below", "has_checksums", "is_directory", "leftovers", "read_manifest_at", "size_at"]
+
+_DEPTH = 100  # folders below a directory: any number that people nest runs in
 
 
 def is_directory(path: str) -> bool:
@@ -20,24 +22,30 @@ def is_directory(path: str) -> bool:
     return os.path.isdir(store.root) if store.is_local else bool(store.blobs(depth=1))
 
 
-def scan_path(path: str, *, depth: int) -> list[Found]:
-    """Return the checkpoints below a directory, sorted by name.
+def checkpoints_below(path: str) -> list[Found]:
+    """Return the checkpoints below a directory, sorted by name; also what is called like one and cannot be read.
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
 
     """
     if not is_directory(path):
-        what = "that is a file: use `holdfast show`" if os.path.isfile(path) else "there is nothing of that name"
-        msg = f"there is no directory {path}: {what}"
+        msg = f"there is no directory {printable(path)}"
         raise CheckpointNotFoundError(msg)
-    return scan(open_store(path), extension=None, depth=depth)
+    return survey(open_store(path), depth=_DEPTH).found
 
 
-def scan_aside_path(path: str, *, depth: int) -> list[str]:
+def aside(path: str) -> list[str]:
     """Return the paths of the damaged checkpoints that were set aside below a directory, sorted by name."""
     store = open_store(path)
-    return [store.path(name) for name in scan_aside(store, depth=depth)]
+    odd: dict[str, str] = {}  # what may not be read is listed elsewhere
+    return [store.path(blob.name) for blob in store.blobs(_DEPTH, odd) if name_before(blob.name) != blob.name]
+
+
+def leftovers(path: str) -> list[str]:
+    """Return the paths of unfinished writes below a directory, sorted by name."""
+    store = open_store(path)
+    return [store.path(name) for name in store.leftovers(_DEPTH)]
 
 
 def has_checksums(path: str) -> bool:
@@ -62,3 +70,20 @@ def read_manifest_at(path: str) -> Manifest | None:
     except (FileNotFoundError, IsADirectoryError) as error:
         msg = f"there is no checkpoint file {path}"
         raise CheckpointNotFoundError(msg) from error
+
+
+def size_at(path: str) -> int:
+    """Return the bytes of a file, or of the files below a directory.
+
+    Raises:
+        CheckpointNotFoundError: if there is neither.
+
+    """
+    root, name = split_path(path.rstrip("/") or path)
+    try:
+        if not is_directory(path):
+            return open_store(root).size(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"there is nothing at {path}"
+        raise CheckpointNotFoundError(msg) from error
+    return sum(blob.size for blob in open_store(path).blobs(depth=_DEPTH))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import import_module
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import CheckpointNotFoundError, ConfigurationError, LoadError, printable
+from holdfast.errors import CheckpointNotFoundError, ConfigurationError, HoldfastError, LoadError, SaveError, printable
 from holdfast.format import reading
 from holdfast.format.notes import NoteError
-from holdfast.front.loop_words import number
+from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
 from holdfast.source import BlobSource
@@ -194,12 +195,11 @@ class Checkpoint:
             CheckpointNotFoundError: if the file is gone.
             DamagedCheckpointError: if its manifest cannot be read.
             NewerFormatError: if a later holdfast wrote it.
+            LoadError: if it may not be read, or is no file.
 
         """
-        try:
+        with reading_of(self.path):
             return reading.read_manifest(BlobSource(self._store, self.name, self._store.size(self.name)))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise _gone(self.path) from error
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -213,7 +213,7 @@ class Checkpoint:
         Raises:
             ConfigurationError: for what cannot be a tag (printable text without commas); or if it has no manifest.
             CheckpointNotFoundError: if the file is gone, or another checkpoint has taken its name.
-            SaveError: if it could not be committed.
+            SaveError: if it could not be committed, or the checkpoint cannot be read.
 
         """
         return self._say(Change(tag=tuple(names)))
@@ -245,11 +245,7 @@ class Checkpoint:
 
     def _say(self, change: Change) -> Checkpoint:
         """Commit a change; then look whether the checkpoint is still there, as another process may have removed it."""
-        identity = notes.identity(self._known)
-        if self.facts is None or not identity:
-            what = f"it cannot be read: {printable(self.problem)}" if self.problem else "it has no manifest"
-            msg = f"nothing can be noted of {printable(self.path)}, as it does not say which save it is: {what}"
-            raise ConfigurationError(msg)
+        identity = self._identity()
         folders = notes.folders_of(self.name, self._known)
         change = replace(change, time=self._clock.now().isoformat(timespec="seconds"))
         with self._store.hold(self.name):  # whoever is about to remove it waits, and then sees what was said
@@ -258,44 +254,65 @@ class Checkpoint:
             except NoteError as error:
                 raise ConfigurationError(str(error)) from error
             now = look(self._store, self.name)
-        if now.facts is None or notes.identity(now.facts) != identity:
-            if now.facts is not None or not self._store.exists(self.name):
-                notes.forget(self._store, folders[0], identity)
-            raise _gone(self.path)
+        self._check_still_there(now, folders[0], identity)
         self._noted = notes.read_one(self._store, folders, identity)
         self._reasons.forget()
         return self
 
+    def _identity(self) -> str:
+        """Return what identifies the save.
+
+        Raises:
+            ConfigurationError: if nothing does.
+            SaveError: if it cannot be read.
+
+        """
+        identity = notes.identity(self._known)
+        if self.problem:
+            msg = f"nothing can be noted of {printable(self.path)}, as it cannot be read: {printable(self.problem)}"
+            raise SaveError(msg, path=self.path)
+        if not identity:
+            msg = f"nothing can be noted of {printable(self.path)}: it has no manifest that says which save it is"
+            raise ConfigurationError(msg)
+        return identity
+
+    def _check_still_there(self, now: Found, folder: str, identity: str) -> None:
+        """Raise an error if the checkpoint has gone since it was looked for; nothing is then left of what was said."""
+        if now.facts is not None and notes.identity(now.facts) == identity:
+            return
+        if now.problem and self._store.exists(self.name):
+            msg = f"{printable(self.path)} was noted, but it cannot be read any more: {printable(now.problem)}"
+            raise SaveError(msg, path=self.path)
+        notes.forget(self._store, folder, identity)
+        raise _gone(self.path)
+
     def verify(self, *, key: Any = None) -> Manifest | None:
         """Check every byte of it; return its manifest. As ``holdfast.verify``, which says what is raised."""
-        manifest: Manifest | None = import_module("holdfast.engine").verify(self._readable(), key=key)
-        return manifest
+        with reading_of(self.path):
+            manifest: Manifest | None = import_module("holdfast.engine").verify(self.path, key=key)
+            return manifest
 
     def load(self, **words: Any) -> Any:
         """Load its state, as ``holdfast.load`` does with these words."""
-        return import_module("holdfast.engine").load(self._readable(), **words)
+        with reading_of(self.path):
+            return import_module("holdfast.engine").load(self.path, **words)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor without loading the rest, as ``holdfast.front.tensors.tensor``."""
-        value: torch.Tensor = import_module("holdfast.front.tensors").tensor(self._readable(), name)
-        return value
+        with reading_of(self.path):
+            value: torch.Tensor = import_module("holdfast.front.tensors").tensor(self.path, name)
+            return value
 
     def statistics(self, names: str | Collection[str] | None = None) -> list[TensorStatistics]:
         """Return what its tensors are like: least, greatest, mean, norm, NaNs. As ``holdfast.statistics``."""
-        found: list[TensorStatistics] = import_module("holdfast.front.tensors").statistics(self._readable(), names)
-        return found
+        with reading_of(self.path):
+            found: list[TensorStatistics] = import_module("holdfast.front.tensors").statistics(self.path, names)
+            return found
 
     def diff(self, other: Checkpoint | str | os.PathLike[str]) -> Any:
         """Return what is different in another checkpoint, as ``holdfast.diff(self, other)``."""
-        path = other.path if isinstance(other, Checkpoint) else os.fspath(other)
-        return import_module("holdfast").diff(self._readable(), path)
-
-    def _readable(self) -> str:
-        """Return the path of what may be read at all: a pipe of this name would be waited for."""
-        if self.problem and not self.damaged and self.size == 0:
-            msg = f"{printable(self.path)} cannot be read: {printable(self.problem)}"
-            raise LoadError(msg)
-        return self.path
+        with reading_of(self.path):
+            return import_module("holdfast").diff(self.path, os.fspath(other))
 
     def __fspath__(self) -> str:
         """Return the path: whatever takes a path takes a checkpoint."""
@@ -314,6 +331,21 @@ class Checkpoint:
         """Return a table for notebooks."""
         html: str = import_module("holdfast.front.showing").checkpoint_html(self)
         return html
+
+
+@contextlib.contextmanager
+def reading_of(path: str) -> Iterator[None]:
+    """Make errors of the system errors of ours."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except FileNotFoundError as error:
+        msg = f"there is no checkpoint file {printable(path)}: {error.strerror or error}"
+        raise CheckpointNotFoundError(msg) from error
+    except OSError as error:
+        msg = f"{printable(path)} cannot be read: {error.strerror or error}"
+        raise LoadError(msg) from error
 
 
 def _gone(path: str) -> CheckpointNotFoundError:

@@ -20,7 +20,8 @@ from holdfast.front.forgetting import sweep_up
 from holdfast.front.loop_notes import LoopNotes
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
-from holdfast.front.loop_words import identity_of, known, number
+from holdfast.front.loop_words import identity_of, known
+from holdfast.front.numbers import number
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, consider, missing_message

@@ -9,7 +9,6 @@ from datetime import datetime
 from holdfast.errors import ConfigurationError
 from holdfast.front.checkpoint import Checkpoint
 from holdfast.policy import keeping
-from holdfast.policy.notation import parse_rules
 from holdfast.policy.retention import Decision
 from holdfast.policy.rules import All
 from holdfast.policy.terms import Term
@@ -66,6 +65,8 @@ def recorded_rules(checkpoint: Checkpoint) -> tuple[Term, ...]:
     keep, top = policy.get("keep"), policy.get("save_top_k", -1)
     try:
         if keep is not None:
+            from holdfast.policy.notation import parse_rules  # noqa: PLC0415 - few record any, and it loads a parser
+
             return parse_rules(keep)
         return keeping.rules_for(checkpoint.monitor, checkpoint.mode, top)
     except ConfigurationError:

@@ -1,26 +1,10 @@
-"""What a plain loop is given, checked: its words, its metrics, its identity."""
+"""What a plain loop is given, checked: its words, its identity."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from holdfast.errors import ConfigurationError
 from holdfast.front.identity import Identity
 from holdfast.policy.settings import Settings, Words
-
-
-def number(name: str, value: Any) -> float:
-    """Return a metric as a float; a tensor may have a graph.
-
-    Raises:
-        ConfigurationError: if it is not one number.
-
-    """
-    try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        msg = f"the metric {name!r} must be one number, but got {value!r}"
-        raise ConfigurationError(msg) from None
 
 
 def known(words: Words) -> Words:

@@ -11,9 +11,10 @@ from holdfast.errors import ConfigurationError, printable
 
 _MODEL = ("state_dict", "model_state_dict", "model", "module")  # the keys that people give it, in this order
 _TRAINING = frozenset({
-    "MixedPrecision", "amp_scaling_state", "averaging_state", "batches", "callbacks", "deferred", "loops",
-    "lr_scheduler", "lr_schedulers", "native_amp_scaling_state", "next_epoch", "optimizer", "optimizer_state_dict",
-    "optimizer_states", "optimizers", "rng", "scaler", "scheduler", "scheduler_state_dict", "stateful",
+    "MixedPrecision", "amp_scaling_state", "averaging_state", "batches", "callbacks", "current_model_state",
+    "deferred", "loops", "lr_scheduler", "lr_schedulers", "native_amp_scaling_state", "next_epoch", "optimizer",
+    "optimizer_state_dict", "optimizer_states", "optimizers", "rng", "scaler", "scheduler", "scheduler_state_dict",
+    "stateful",
 })  # fmt: skip
 
 

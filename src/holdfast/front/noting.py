@@ -10,6 +10,8 @@ from holdfast.records import Facts
 from holdfast.scanning import EXTENSION, survey
 from holdfast.storage import Store
 
+_DEPTH = 100  # folders below a directory: any number that people nest runs in
+
 
 def let_go(store: Store, name: str, facts: Facts, remove: Callable[[str], object]) -> bool:
     """Remove a checkpoint unless somebody has pinned it; return whether it is gone. Then forget what was said of it.
@@ -65,8 +67,8 @@ def forget_all_gone(store: Store, depth: int = 0) -> list[str]:
     said = notes.known(store, depth)  # before the listing of the files: what is committed and pinned since is not there
     if not said:
         return []
-    seen = survey(store, depth=depth)
-    others = [] if store.is_local else store.blobs(depth)  # of a remote store the listing looks at one extension alone
+    seen = survey(store, depth=_DEPTH)  # deeper than the notes: people put files into folders
+    others = [] if store.is_local else store.blobs(_DEPTH)  # of a remote store the listing looks at one extension alone
     if (
         seen.aside
         or any(item.problem for item in seen.found)

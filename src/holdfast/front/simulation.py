@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,7 @@ __all__ = ["Course", "Point", "Simulation", "simulate"]
 
 _MOST_SAVES = 2_000_000
 _MOST_LOOKS = 200_000  # checkpoints that the rules look at, over all saves: a second or two
+_LEAST_POINTS = 20  # but a course has so many points in any case
 _START = datetime(2000, 1, 3, tzinfo=timezone.utc)  # a Monday
 _DAY = 86400.0
 
@@ -115,9 +117,10 @@ class Simulation:
         return None if not self.seconds else self.written / self.seconds * _DAY
 
     def at(self, many: int) -> list[Point]:
-        """Return at most so many of the points, evenly spread, the last one among them."""
-        count = min(many, len(self.points))
-        return [self.points[(number + 1) * len(self.points) // count - 1] for number in range(count)]
+        """Return at most so many of the points, evenly spread over the run, the last one among them."""
+        steps = [point.step for point in self.points]
+        places = {bisect_right(steps, self.steps * number // many) - 1 for number in range(1, many + 1)}
+        return [self.points[place] for place in sorted({*places, len(steps) - 1}) if place >= 0][-many:]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON; the keys are stable. Of the points at most 200."""
@@ -239,7 +242,7 @@ def _play(rules: tuple[Term, ...], run: _Course, monitor: str | None, mode: str)
         there = [item for item, decision in zip(there, decisions, strict=True) if decision.keep]
         points.append(Point(item.step, len(there), len(there) * run.size))
         peak = _higher(peak, points[-1])
-        waiting, stride = 0, 1 + run.saves * len(there) // _MOST_LOOKS
+        waiting, stride = 0, 1 + min(run.saves * len(there) // _MOST_LOOKS, run.saves // _LEAST_POINTS)
         widest = max(widest, stride)
     kept = [decision for decision in decisions if decision.keep]
     return Simulation(

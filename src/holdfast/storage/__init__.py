@@ -1,11 +1,14 @@
-"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here."""
+"""Where bytes live. Knows nothing of checkpoints: names, bytes, and what "durable" means here.
+
+What only few need, and slow to import, is asked of its own module: ``abilities``, ``holders``, ``partial``.
+"""
 
 from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
-from holdfast.storage.locks import RUN_LOCK
+from holdfast.storage.locks import RUN_LOCK, is_locked
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
-from holdfast.storage.run_lock import Ownership, give_up_all, own_directory
+from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
 
 __all__ = [
     "HIDDEN",
@@ -17,6 +20,8 @@ __all__ = [
     "Store",
     "give_up_all",
     "is_local",
+    "is_locked",
+    "is_owned_here",
     "join_path",
     "open_regular",
     "open_store",

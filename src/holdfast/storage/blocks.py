@@ -13,11 +13,13 @@ import errno
 import mmap
 import os
 from functools import partial
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from holdfast.memory import PAGE, address_of, allocate
 from holdfast.threads import Threads, Work
+
+if TYPE_CHECKING:  # a listing should start fast
+    from typing_extensions import Self
 
 BLOCK = 1 << 24  # bytes of one write from memory that is aligned already
 _BOUNCE = 1 << 22  # bytes of one of the aligned buffers: their memory is small and stays warm
@@ -31,16 +33,17 @@ class BlockWriter:
     Args:
         descriptor: the open file; short ends and filesystems without ``O_DIRECT`` are written by it.
         path: the same file's path, to open it a second time for the direct writes.
+        start: where to begin: a multiple of a page; what stands before stays.
 
     A chunk that is aligned is not copied: it has to stay as it is until ``finish`` returns.
     """
 
-    def __init__(self, descriptor: int, path: str) -> None:
+    def __init__(self, descriptor: int, path: str, start: int = 0) -> None:
         """Write nothing yet."""
         self._descriptor = descriptor
         self._path = path
         self._direct: int | None = None
-        self._offset = 0
+        self._offset = start
         self._bounce: mmap.mmap | None = None
         self._filled = 0
         self._threads: Threads | None = None
@@ -70,7 +73,7 @@ class BlockWriter:
             view = view[taken:]
 
     def finish(self) -> int:
-        """Write what is left; return the bytes written in all.
+        """Write what is left; return where the file ends: the bytes written in all, those before ``start`` as well.
 
         Raises:
             OSError: if any bytes could not be written.

@@ -18,11 +18,11 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from typing_extensions import Self
+if TYPE_CHECKING:  # a listing should start fast
+    from typing_extensions import Self
 
 PAGE = max(4096, mmap.PAGESIZE)  # direct reads begin and end at multiples of it, in the file and in memory
 PIECE = 1 << 23  # bytes of one read: enough for the disk, and the digest finds the end still in the cache
@@ -156,6 +156,8 @@ def in_threads(work: Callable[[T], None], items: Iterable[T], threads: int = THR
     if len(first) < 2:  # noqa: PLR2004 - nothing to do side by side
         run()
         return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import, and a listing needs none
+
     with ThreadPoolExecutor(threads, "holdfast-read") as pool:
         done = [pool.submit(run) for _ in range(threads)]
     for future in done:

@@ -90,8 +90,15 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def within(root: str, name: str, levels: int = _WITHIN) -> Iterator[Blob]:
-    """Yield what stands in a hidden folder, and in those in it; no link is followed, of any kind."""
+def within(root: str, name: str) -> Iterator[Blob]:
+    """Yield what stands in a hidden folder, and in those in it; no link is followed, of any kind.
+
+    The folder may also be one in a hidden one: then there is none further in.
+    """
+    return _within(root, name, _WITHIN - name.rpartition(HIDDEN)[2].count("/"))
+
+
+def _within(root: str, name: str, levels: int) -> Iterator[Blob]:
     path = os.path.join(root, name)
     try:
         if not _is_own_folder(path, root):
@@ -105,8 +112,8 @@ def within(root: str, name: str, levels: int = _WITHIN) -> Iterator[Blob]:
         return
     for item in found:
         inner = f"{name}/{item.name}"
-        if item.is_dir(follow_symlinks=False) and levels:
-            yield from within(root, inner, levels - 1)
+        if item.is_dir(follow_symlinks=False) and levels > 0:
+            yield from _within(root, inner, levels - 1)
         elif not is_temporary(item.name):
             yield from _one(inner, item)
 

@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
 from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
@@ -30,6 +27,7 @@ except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
 _FICLONE = 0x40049409  # linux/fs.h
+_BLOCK = 1 << 24  # bytes of a copy at a time
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
 
@@ -103,6 +101,8 @@ class LocalStore:
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Write a file durably: on return it survives a power cut."""
+        from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
+
         target = self.path(name)
         make_folders(os.path.dirname(target))
         spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
@@ -115,13 +115,7 @@ class LocalStore:
                 gate()
             if spare:
                 os.ftruncate(descriptor, written)
-            length = os.fstat(descriptor).st_size
-            if length != written:
-                msg = f"wrote {written} bytes but the file has {length}"
-                raise OSError(errno.EIO, msg, target)
-            _sync(descriptor)
-            os.rename(temporary, target)
-        _sync_folder(os.path.dirname(target))
+            commit_temporary(descriptor, temporary, target, written)
         return written
 
     def retire(self, name: str) -> str:
@@ -146,7 +140,7 @@ class LocalStore:
         if os.path.lexists(goal):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
         os.rename(self.path(name), goal)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return True
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
@@ -160,17 +154,19 @@ class LocalStore:
             return "hard link"  # rename between two links of one file would do nothing
         make_folders(os.path.dirname(goal))
         how = _hard_link(origin, goal) or self._clone(source, target)
-        _sync_folder(os.path.dirname(goal))
+        sync_folder(os.path.dirname(goal))
         return how
 
     def _clone(self, source: str, target: str) -> str:
+
         with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
             temporary, descriptor = made
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
             if how == "copy":
                 with open(descriptor, "wb", closefd=False) as copy:
-                    shutil.copyfileobj(origin, copy, 1 << 24)
-            _sync(descriptor)
+                    while block := origin.read(_BLOCK):
+                        copy.write(block)
+            sync_file(descriptor)
             os.rename(temporary, self.path(target))
         return how
 
@@ -183,14 +179,15 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
             if not is_temporary(os.path.basename(path)):
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
         for depth in range(name.count("/"), 0, -1):
             folder = os.path.join(self.root, *name.split("/")[:depth])
             try:
                 os.rmdir(folder)
             except OSError:  # not empty, or gone
                 return
-            _sync_folder(os.path.dirname(folder))
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the one above it by now
+                sync_folder(os.path.dirname(folder))
 
     def free(self) -> Free | None:
         """Ask the filesystem of the root, or of the nearest folder above it that is there."""
@@ -241,6 +238,22 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
         os.close(descriptor)
 
 
+def commit_temporary(descriptor: int, temporary: str, target: str, written: int) -> None:
+    """Give a temporary file that was written whole its name; on return it survives a power cut.
+
+    Raises:
+        OSError: if it has not the bytes that were written, or cannot be made durable.
+
+    """
+    length = os.fstat(descriptor).st_size
+    if length != written:
+        msg = f"wrote {written} bytes but the file has {length}"
+        raise OSError(errno.EIO, msg, target)
+    sync_file(descriptor)
+    os.rename(temporary, target)
+    sync_folder(os.path.dirname(target))
+
+
 def _open_spare(spare: str, target: str) -> int | None:
     """Open and lock a retired file; None if it is gone, has another name, or lies on another filesystem."""
     if not spare:
@@ -253,7 +266,7 @@ def _open_spare(spare: str, target: str) -> int | None:
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     here = status.st_dev == os.stat(os.path.dirname(target)).st_dev
     if alone and here and lock_for_life(descriptor):
-        _sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
+        sync_folder(os.path.dirname(spare))  # or a power cut could bring its old name back, written over
         return descriptor
     unlock(descriptor)
     os.close(descriptor)
@@ -261,7 +274,7 @@ def _open_spare(spare: str, target: str) -> int | None:
 
 
 def _temporary_name(target: str) -> str:
-    name = f"{HIDDEN}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    name = f"{HIDDEN}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 
@@ -308,7 +321,7 @@ def make_folders(folder: str) -> list[str]:
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile
             os.mkdir(path)
             made.append(path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     return made
 
 
@@ -323,11 +336,11 @@ def write_new(path: str, data: bytes, mode: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        _sync(descriptor)
-    _sync_folder(os.path.dirname(path))
+        sync_file(descriptor)
+    sync_folder(os.path.dirname(path))
 
 
-def _sync(descriptor: int) -> None:
+def sync_file(descriptor: int) -> None:
     """Have the disk itself keep the file: macOS's fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is None:
@@ -336,7 +349,8 @@ def _sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, full)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the names in a folder."""
     descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

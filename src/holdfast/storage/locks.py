@@ -85,7 +85,8 @@ def hold(path: str, *, alone: bool) -> Iterator[bool]:
         yield _wait_for(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH) and _is_at(descriptor, path)
     finally:
         unlock(descriptor)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written by it
+            os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: str) -> bool:
@@ -94,6 +95,27 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:
         return False
+
+
+def is_locked(path: str) -> bool | None:
+    """Tell whether somebody who lives has locked a file; None where that cannot be told. Changes nothing."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    else:
+        return False
+    finally:
+        unlock(descriptor)
+        os.close(descriptor)
 
 
 def remove_abandoned(path: str) -> bool:

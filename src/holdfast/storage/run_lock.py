@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import socket
 import threading
 import time
 import warnings
@@ -96,6 +95,17 @@ def own_directory(folder: str, *, run: str, since: str) -> Ownership | None:
             return None
 
 
+def is_owned_here(folder: str) -> bool:
+    """Tell whether this very process has a directory already; without taking it, and without touching anything."""
+    try:
+        status = os.lstat(os.path.join(os.path.realpath(folder), RUN_LOCK))
+    except OSError:
+        return False
+    with _guard:
+        held = _held.get((status.st_dev, status.st_ino))
+        return held is not None and held.process == os.getpid()
+
+
 def give_up_all() -> None:
     """Give up every directory of this process, because it is about to end."""
     with _guard:
@@ -127,7 +137,7 @@ def _take(folder: str, run: str, since: str) -> _Held:
                 return held
         finally:
             if not kept:
-                os.close(descriptor)
+                _close(descriptor)
 
 
 def _open(path: str) -> int:
@@ -170,7 +180,7 @@ def _flock(descriptor: int) -> bool:
 
 def _is_dead(holder: dict[str, str]) -> bool:
     """Tell whether the process that a holder names was one of this host and has ended."""
-    if holder.get("host") != socket.gethostname() or not holder["pid"].isdecimal():
+    if holder.get("host") != _host() or not holder["pid"].isdecimal():
         return False
     try:
         os.kill(int(holder["pid"]), 0)
@@ -179,6 +189,11 @@ def _is_dead(holder: dict[str, str]) -> bool:
     except (OSError, OverflowError):  # another user's; a number that is none
         return False
     return False
+
+
+def _host() -> str:
+    """Return this machine's name: what ``socket.gethostname`` says, whose module takes long to import."""
+    return os.uname().nodename
 
 
 def _key(descriptor: int) -> tuple[int, int]:
@@ -197,7 +212,7 @@ def _is_still(descriptor: int, path: str) -> bool:
 
 def _introduce(held: _Held, run: str) -> None:
     """Write who we are. What cannot be written is missing in another's error, and nowhere else."""
-    facts = {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": held.since}
+    facts = {"run": run, "host": _host(), "pid": os.getpid(), "since": held.since}
     with contextlib.suppress(OSError):  # a full disk; a file of another user
         os.ftruncate(held.descriptor, 0)
         os.pwrite(held.descriptor, json.dumps(facts).encode(), 0)
@@ -220,10 +235,16 @@ def _release(held: _Held) -> None:
         if _is_still(held.descriptor, held.path):
             os.unlink(held.path)
     unlock(held.descriptor)
-    os.close(held.descriptor)
+    _close(held.descriptor)
     with contextlib.suppress(OSError):  # one that is in use stays, with those above it
         for folder in reversed(held.made):
             os.rmdir(folder)
+
+
+def _close(descriptor: int) -> None:
+    """Close the file. It is closed also where that reports an error, and what stands in it is for messages alone."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _forget() -> None:
@@ -231,8 +252,7 @@ def _forget() -> None:
     global _guard  # noqa: PLW0603 - another thread of the parent may have held it
     _guard = threading.RLock()
     for held in _held.values():
-        with contextlib.suppress(OSError):
-            os.close(held.descriptor)
+        _close(held.descriptor)
     _held.clear()
 
 

@@ -1,0 +1,73 @@
+"""``holdfast export``: the weights of a checkpoint, for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from holdfast.cli.arguments import add_json, add_path
+from holdfast.cli.output import print_json, progress
+from holdfast.cli.text import amount
+from holdfast.errors import EXIT_OK, printable
+from holdfast.front.catalogue import size_at
+
+EXAMPLES = """\
+  holdfast export last.ckpt hub/ --strip-prefix model. --dtype bfloat16
+  holdfast export last.ckpt weights.pt --to torch"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    add_path(parser, "FILE")
+    parser.add_argument("out", metavar="OUT", help="a directory, or a file (*.safetensors; with --to torch any)")
+    parser.add_argument("--to", choices=("safetensors", "torch"), default="safetensors", help="default: safetensors")
+    parser.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="of one safetensors file; default: 5GB")
+    parser.add_argument("--dtype", metavar="DTYPE", help="cast floating-point weights: float16, bfloat16, float32 ...")
+    parser.add_argument("--optimizer", action="store_true", help="with --to torch: also the optimizer's state")
+    parser.add_argument("--strip-prefix", metavar="PREFIX", default="", help="taken off names; what lacks it stays out")
+    parser.add_argument("--entry", metavar="NAME", help="the key of the weights, if that is none of the usual ones")
+    add_writing(parser)
+    add_json(parser)
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--force`` and ``--allow-unsafe``, which ``import`` takes as well."""
+    parser.add_argument("--force", action="store_true", help="write over what is there")
+    parser.add_argument(
+        "--allow-unsafe",
+        action="store_true",
+        help="run whatever code the file names: only for one that you would run as a program",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export one checkpoint."""
+    size = size_at(options.path)  # before torch is imported: a wrong path is told at once
+    from holdfast.front.exporting import export  # noqa: PLC0415 - imports torch
+
+    with progress(size, "exporting") as advance:
+        done = export(
+            options.path,
+            options.out,
+            to=options.to,
+            max_shard_size=int(options.max_shard_size)
+            if options.max_shard_size.isdecimal()
+            else options.max_shard_size,
+            dtype=options.dtype,
+            optimizer=options.optimizer,
+            strip_prefix=options.strip_prefix,
+            entry=options.entry,
+            force=options.force,
+            allow_unsafe=options.allow_unsafe,
+            progress=advance,
+        )
+    if options.as_json:
+        print_json(asdict(done))
+        return EXIT_OK
+    print("\n".join(map(printable, done.files)))
+    print(f"{done.tensors} tensors, {amount(done.size)}")
+    for name, kept in done.tied.items():
+        print(printable(f"tied: {name} is {kept}, and is written once"))
+    if done.left_out:
+        print(printable(f"left out ({len(done.left_out)}): {', '.join(done.left_out)}"))
+    return EXIT_OK

@@ -1,0 +1,79 @@
+"""``holdfast import``: a checkpoint with a manifest, of what other programs wrote."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from holdfast.cli.arguments import add_json, add_path
+from holdfast.cli.export import add_writing
+from holdfast.cli.output import print_json, progress
+from holdfast.cli.text import amount, number
+from holdfast.errors import EXIT_OK, ConfigurationError, printable
+from holdfast.front.catalogue import size_at
+
+EXAMPLES = """\
+  holdfast import hub/model.safetensors runs/x/ --step 1000 --metric val_loss=0.31 --monitor val_loss
+  holdfast import lightning_logs/version_0/checkpoints/epoch=3.ckpt runs/x/epoch=3.ckpt"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    add_path(parser, "PATH", "a safetensors file, its index or directory, or a file of torch.save or Lightning")
+    parser.add_argument("out", metavar="OUT", help="the checkpoint to write, or a directory")
+    parser.add_argument(
+        "--metric", metavar="NAME=VALUE", action="append", default=[], help="a metric of it; may be given several times"
+    )
+    parser.add_argument("--step", type=int, help="the optimizer steps; default: as the file has them")
+    parser.add_argument("--epoch", type=int, help="the epoch; default: as the file has it")
+    parser.add_argument("--run", metavar="RUN", dest="of_run", help="the run it counts to; default: imported")
+    parser.add_argument("--monitor", metavar="NAME", help="the metric by which it is ranked")
+    parser.add_argument("--mode", choices=("min", "max"), help="which of its values are better")
+    parser.add_argument("--add-prefix", metavar="PREFIX", default="", help="put before the weights' names")
+    parser.add_argument("--entry", metavar="NAME", help="the key of the weights, if that is none of the usual ones")
+    add_writing(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Import one file, or the shards of an index."""
+    metrics = dict(map(_metric, options.metric))
+    size = size_at(options.path)
+    from holdfast.front.importing import import_checkpoint  # noqa: PLC0415 - imports torch
+
+    with progress(size, "importing") as advance:
+        made = import_checkpoint(
+            options.path,
+            options.out,
+            metrics=metrics,
+            step=options.step,
+            epoch=options.epoch,
+            run=options.of_run,
+            monitor=options.monitor,
+            mode=options.mode,
+            add_prefix=options.add_prefix,
+            entry=options.entry,
+            force=options.force,
+            allow_unsafe=options.allow_unsafe,
+            progress=advance,
+        )
+    facts, tensors = made.manifest.facts, len(made.manifest.tensors)
+    if options.as_json:
+        print_json({"path": made.path, "facts": asdict(facts), "tensors": tensors})
+        return EXIT_OK
+    size = sum(record.size for record in made.manifest.records)
+    print(printable(f"{made.path}: {tensors} tensors, {amount(size)}"))
+    told = "".join(f", {name}={number(value)}" for name, value in facts.metrics.items())
+    print(printable(f"step {facts.step}, epoch {facts.epoch}{told}"))
+    return EXIT_OK
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        if not equals or not name:
+            raise ValueError  # noqa: TRY301 - told below, like a value that is no number
+        return name, float(value)
+    except ValueError as error:
+        msg = f"--metric takes NAME=VALUE with a number, such as val_loss=0.31, but got {text!r}"
+        raise ConfigurationError(msg) from error

@@ -1,0 +1,222 @@
+"""From a checkpoint to the weights alone, for other programs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from holdfast.engine.streaming import Promises, write_promised
+from holdfast.errors import ConfigurationError, printable
+from holdfast.front.dtypes import SAFETENSORS, Cast, parse_dtype
+from holdfast.front.provenance import versions
+from holdfast.front.shards import SUFFIX, Shelf, write_shards
+from holdfast.front.sizes import parse_size
+from holdfast.front.stock import facts_of
+from holdfast.front.weights import OPTIMIZERS, Weights, find_weights, is_dense, pick, read_state
+from holdfast.records import Facts
+from holdfast.storage import open_store, plain_path, split_path
+
+_FORMS = ("safetensors", "torch")
+_TORCH_NAME = "pytorch_model.bin"  # in a directory; what Hugging Face's loader looks for
+_PLAIN = (int, float, str, bool, bytes, complex, type(None))
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written.
+
+    Attributes:
+        files: the paths or URLs; of several shards, the index last.
+        size: the tensors' bytes in all.
+        tensors: how many there are.
+        tied: the names that are other names of a tensor, each with the one under which it was written.
+        left_out: the names of what was not written: no tensors, or without the prefix.
+        overflowed: the names of tensors with finite values that the new dtype cannot hold.
+
+    """
+
+    files: tuple[str, ...]
+    size: int
+    tensors: int
+    tied: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    overflowed: tuple[str, ...] = ()
+
+
+def export(  # noqa: PLR0913 - each is a choice of its own
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    to: str = "safetensors",
+    max_shard_size: int | str = "5GB",
+    dtype: str | torch.dtype | None = None,
+    optimizer: bool = False,
+    strip_prefix: str = "",
+    entry: str | None = None,
+    force: bool = False,
+    allow: Sequence[Any] = (),
+    allow_unsafe: bool = False,
+    progress: Advance | None = None,
+) -> Exported:
+    """Write the weights of a checkpoint for other programs. The checkpoint is verified and not touched.
+
+    The bytes stream: memory of the largest tensor is enough. Every file appears whole or not at all, and of several
+    shards the index last. Tied tensors are written once.
+
+    Args:
+        path: the checkpoint: a file or fsspec URL; also one that holdfast did not save.
+        out: for safetensors a directory, to hold ``model.safetensors`` or its shards and their index, or a name
+            that ends in ``.safetensors``; for torch a file, or a directory that is there, to hold
+            ``pytorch_model.bin``.
+        to: ``"safetensors"``, or ``"torch"``: one file that ``torch.load(weights_only=True)`` reads.
+        max_shard_size: bytes of tensors in one safetensors file, as a number or as ``"5GB"``; a larger tensor has
+            a file of its own.
+        dtype: what to cast floating-point weights to, such as ``"bfloat16"``. Values that it cannot hold are warned
+            of.
+        optimizer: also write the optimizer's state; only for torch, whose file is then
+            ``{"state_dict": ..., "optimizer_states": ...}`` rather than the weights by their names.
+        strip_prefix: taken off the names, such as Lightning's ``"model."``; what lacks it is left out.
+        entry: the key under which the state has its weights, if that is none of the usual ones.
+        force: write over files that are there.
+        allow: as for ``holdfast.load``.
+        allow_unsafe: as for ``holdfast.load``.
+        progress: called with the bytes of each piece written.
+
+    Raises:
+        LoadError: as ``holdfast.load``; also if no weights are found.
+        ConfigurationError: if an argument is wrong, a file is there already, or safetensors cannot hold a tensor.
+        SaveError: if a file cannot be written.
+
+    """
+    if to not in _FORMS:
+        msg = f"`to` can be 'safetensors' or 'torch' but got {to!r}"
+        raise ConfigurationError(msg)
+    if optimizer and to == "safetensors":
+        msg = "`optimizer`=True: a safetensors file holds weights alone; use to='torch' (--to torch)"
+        raise ConfigurationError(msg)
+    limit, cast = parse_size(max_shard_size, "max_shard_size"), Cast(parse_dtype(dtype))
+    state, manifest = read_state(path, allow=allow, allow_unsafe=allow_unsafe)
+    place, found = find_weights(state, os.fspath(path), entry)
+    weights = pick(found, strip_prefix)
+    facts = replace(facts_of(state, manifest, os.fspath(path), place), versions=versions())
+    advance = progress or (lambda _: None)
+    if to == "safetensors":
+        _check_holdable(weights, cast)
+        shelf = _shelf(os.fspath(out), force=force)
+        files, size = write_shards(shelf, weights, cast, facts, limit, advance)
+        dropped = list(weights.extras)
+    else:
+        more = _optimizers(state, os.fspath(path)) if optimizer else None
+        files, size = _write_torch(_torch_path(out), weights, cast, facts, more=more, advance=advance, force=force)
+        dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
+    _warn_of(cast)
+    left_out = (*weights.left_out, *(strip_prefix + name for name in dropped))
+    return Exported(files, size, len(weights.tensors), weights.tied, left_out, tuple(cast.overflowed))
+
+
+def _check_holdable(weights: Weights, cast: Cast) -> None:
+    for name, tensor in weights.tensors.items():
+        problem = ""
+        if not is_dense(tensor):
+            kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
+            problem = f"it is {kind.removeprefix('torch.')}"
+        elif cast.result(tensor) not in SAFETENSORS:
+            problem = f"it is of {tensor.dtype}"
+        elif tensor.device.type == "meta":
+            problem = "it has no data"
+        if problem:
+            msg = f"safetensors cannot hold the tensor {name}: {problem}. Use to='torch' (--to torch)"
+            raise ConfigurationError(printable(msg))
+
+
+def _shelf(out: str, *, force: bool) -> Shelf:
+    if out.endswith(SUFFIX):
+        root, name = split_path(out)
+        return Shelf(open_store(root), name.removesuffix(SUFFIX), force=force)
+    if os.path.isfile(plain_path(out)):
+        msg = f"`out`={out!r} is a file: name a directory, or a file that ends in {SUFFIX}"
+        raise ConfigurationError(msg)
+    return Shelf(open_store(out), "model", force=force)
+
+
+def _torch_path(out: str | os.PathLike[str]) -> str:
+    text = os.fspath(out)
+    if text.endswith("/") or os.path.isdir(plain_path(text)):
+        return f"{text.rstrip('/')}/{_TORCH_NAME}"
+    return text
+
+
+def _optimizers(state: Mapping[str, Any], path: str) -> dict[str, Any]:
+    name = next((name for name in OPTIMIZERS if name in state), None)
+    if name is None:
+        msg = f"`optimizer`=True, but {printable(path)} has no optimizer's state: none of {', '.join(OPTIMIZERS)}"
+        raise ConfigurationError(msg)
+    return {name: state[name]}
+
+
+def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is called
+    path: str,
+    weights: Weights,
+    cast: Cast,
+    facts: Facts,
+    *,
+    more: dict[str, Any] | None,
+    advance: Advance,
+    force: bool,
+) -> tuple[tuple[str, ...], int]:
+    root, name = split_path(path)
+    store = open_store(root)
+    if store.exists(name) and not force:
+        msg = f"{store.path(name)} is there already: name another, or write over it with force=True (--force)"
+        raise ConfigurationError(msg)
+    promises, size = Promises(), 0
+    state: OrderedDict[str, Any] = OrderedDict()
+    for key in weights.order:
+        tensor = weights.tensors.get(key)
+        if tensor is None:
+            value = state[weights.tied[key]] if key in weights.tied else weights.extras[key]
+            if _is_plain(value):
+                state[key] = value
+        elif is_dense(tensor) and tensor.device.type != "meta":
+            make = partial(_dense, cast, key, tensor)
+            state[key] = promises.promise(tensor.shape, cast.result(tensor), make)
+            size += state[key].numel() * state[key].element_size()
+        else:
+            state[key] = tensor
+    whole = state if more is None else {"state_dict": state, **more}
+    own = replace(facts, names={}, weights_only=True, reason=f"exported from {facts.reason or 'a checkpoint'}")
+    write_promised(store, name, whole, own, promises, advance=advance)
+    return (store.path(name),), size
+
+
+def _dense(cast: Cast, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return cast(name, tensor).contiguous()
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return type(value) in (dict, OrderedDict) and all(map(_is_plain, [*value.keys(), *value.values()]))
+    if isinstance(value, (list, tuple)):
+        return type(value) in (list, tuple) and all(map(_is_plain, value))
+    return type(value) in _PLAIN or type(value) is torch.Tensor
+
+
+def _warn_of(cast: Cast) -> None:
+    if cast.overflowed:
+        some = ", ".join(cast.overflowed[:5]) + (" ..." if len(cast.overflowed) > 5 else "")  # noqa: PLR2004
+        warnings.warn(
+            printable(
+                f"{len(cast.overflowed)} tensors have finite values that {cast.dtype} cannot hold, which are infinite "
+                f"or NaN in what was written: {some}. bfloat16 has the range of float32"
+            ),
+            stacklevel=3,
+        )

@@ -1,0 +1,235 @@
+"""Copying checkpoints, and whole directories of runs, from anywhere to anywhere. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from holdfast import notes
+from holdfast.errors import CheckpointNotFoundError, ConfigurationError, DamagedCheckpointError, LoadError, printable
+from holdfast.format.signature import SUFFIX
+from holdfast.front.catalogue import is_directory
+from holdfast.front.copying import COPIED, SKIPPED, Advance, Place, copy_blob
+from holdfast.scanning import look
+from holdfast.storage import Store, is_local, open_store, plain_path, real_path, same_place, split_path
+
+_DEPTH = 100  # folders below a directory: any number that people nest runs in
+_DIFFERENT = "another file of this name is there, and was left: write over it with force=True (--force)"
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy has done, each by its path or URL.
+
+    Attributes:
+        copied: the files that were written and read back.
+        linked: the files that share their bytes with another one at the source, and so at the target where that can
+            be.
+        skipped: the files that were there already, whole and the same.
+        problems: what was not copied, each with the reason.
+        size: the bytes of what was copied.
+
+    """
+
+    copied: tuple[str, ...] = ()
+    linked: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+    size: int = 0
+
+
+@dataclass
+class _Work:
+    """What there is to copy, and what has become of it."""
+
+    source: Store
+    target: Store
+    force: bool
+    advance: Advance
+    copied: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    size: int = 0
+
+    def result(self) -> Copied:
+        """Return it."""
+        done = (tuple(self.copied), tuple(self.linked), tuple(self.skipped))
+        return Copied(*done, tuple(self.problems), self.size)
+
+
+def copy(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Copied:
+    """Copy a checkpoint, or everything in a directory, and verify the copy.
+
+    A file with a manifest is checked against it on the way, so that what is damaged is not copied. Every file
+    appears at the target whole or not at all; what was written is read back. What is there already, whole and the
+    same, is skipped: the same call again goes on where the last one stopped, also within a large checkpoint if the
+    target is local. Signatures and notes come along; files that share their bytes do so at the target, where that
+    can be.
+
+    Args:
+        source: a file or a directory, a local path or fsspec URL.
+        target: for a file the new file, or a directory that is there; for a directory the one that is to hold what
+            it holds.
+        force: write over files that are there and are not the same.
+        progress: called with the bytes of each piece done.
+
+    Returns what was done. Of a directory one bad file does not keep the others: it is among the ``problems``.
+
+    Raises:
+        CheckpointNotFoundError: if there is nothing at the source.
+        DamagedCheckpointError: if the one file is damaged.
+        ConfigurationError: if the target lies in the source, or the one file would be written over another.
+        SaveError: if a copy cannot be written, or does not read back as it was written.
+
+    """
+    origin, goal = os.fspath(source), os.fspath(target)
+    advance = progress or (lambda _: None)
+    if is_directory(origin):
+        return _copy_directory(origin, goal, force=force, advance=advance)
+    root, name = split_path(origin)
+    place = Place(open_store(root), name)
+    if not place.store.exists(name):
+        msg = f"there is nothing at {printable(origin)}"
+        raise CheckpointNotFoundError(msg)
+    return _copy_file(place, _goal(goal, name), force=force, advance=advance)
+
+
+def _goal(target: str, name: str) -> Place:
+    """Return where one file goes: into a directory under its own name."""
+    into = target.endswith("/") or (is_local(target) and os.path.isdir(plain_path(target)))
+    root, own = (target.rstrip("/"), name) if into else split_path(target)
+    return Place(open_store(root), own)
+
+
+def _copy_file(place: Place, goal: Place, *, force: bool, advance: Advance) -> Copied:
+    work = _Work(place.store, goal.store, force, advance)
+    if same_place(place.store.root, goal.store.root) and place.name == goal.name:
+        msg = f"{printable(place.path)} would be copied onto itself"
+        raise ConfigurationError(msg)
+    how = copy_blob(place, goal, force=force, advance=advance)
+    if how not in (COPIED, SKIPPED):
+        msg = f"{printable(goal.path)}: {_DIFFERENT}"
+        raise ConfigurationError(msg)
+    _note(work, how, goal)
+    signature = Place(place.store, place.name + SUFFIX)
+    if signature.store.exists(signature.name):
+        _copy_one(work, signature, Place(goal.store, goal.name + SUFFIX))
+    facts = look(place.store, place.name).facts
+    if facts is not None:
+        _copy_notes(work, notes.identity(facts), notes.folders_of(place.name, facts))
+    return work.result()
+
+
+def _copy_notes(work: _Work, identity: str, folders: tuple[str, ...]) -> None:
+    """Copy what is said of one checkpoint into the target's own folder of notes."""
+    for folder in folders if identity else ():
+        for blob in work.source.hidden(f"{folder}{notes.FOLDER}/{identity}"):
+            if blob.size >= 0:
+                _copy_one(work, Place(work.source, blob.name), Place(work.target, blob.name[len(folder) :]))
+
+
+def _copy_directory(origin: str, goal: str, *, force: bool, advance: Advance) -> Copied:
+    source, target = open_store(origin), open_store(goal)
+    _check_apart(origin, goal)
+    odd: dict[str, str] = {}
+    work = _Work(source, target, force, advance)
+    for blob in source.hidden(notes.FOLDER, _DEPTH):  # first: what is pinned is pinned from the first moment
+        if blob.size >= 0:
+            _copy_one(work, Place(source, blob.name), Place(target, blob.name))
+        else:
+            odd[blob.name] = "no file that can be read"
+    first: dict[tuple[int, int], str] = {}
+    for name in _signatures_last([blob.name for blob in source.blobs(_DEPTH, odd)]):
+        same = _shared(source, name)
+        known = first.get(same) if same is not None else None
+        if known is not None:
+            _link(work, known, name)
+        elif _copy_one(work, Place(source, name), Place(target, name)) and same is not None:
+            first[same] = name
+    work.problems += [(source.path(name), problem) for name, problem in sorted(odd.items())]
+    return work.result()
+
+
+def _signatures_last(names: list[str]) -> Iterator[str]:
+    """Yield the names; each signature behind what it is of, also where the alphabet would have it otherwise."""
+    yield from (name for name in names if not name.endswith(SUFFIX))
+    yield from (name for name in names if name.endswith(SUFFIX))
+
+
+def _shared(store: Store, name: str) -> tuple[int, int] | None:
+    """Return what the names of one file, and links to it, share; None where that cannot be known."""
+    if not store.is_local:
+        return None
+    try:
+        status = os.stat(store.path(name))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _link(work: _Work, known: str, name: str) -> None:
+    """Give what was copied its second name; what is there already and is the same stays."""
+    goal = Place(work.target, name)
+    if goal.store.exists(name) and _same_file(work.target, known, name):
+        work.skipped.append(goal.path)
+    elif goal.store.exists(name) and not work.force:
+        _copy_one(work, Place(work.source, name), goal)
+        return
+    else:
+        work.target.link(known, name)
+        work.linked.append(goal.path)
+    work.advance(work.source.size(name))
+
+
+def _same_file(store: Store, one: str, other: str) -> bool:
+    return store.is_local and os.path.samefile(store.path(one), store.path(other))
+
+
+def _copy_one(work: _Work, place: Place, goal: Place) -> bool:
+    """Copy one of several files; tell whether the target has it now."""
+    try:
+        how = copy_blob(place, goal, force=work.force, advance=work.advance)
+    except DamagedCheckpointError as error:
+        work.problems.append((place.path, f"damaged: {error.record}: {error.problem}"))
+        return False
+    except LoadError as error:
+        work.problems.append((place.path, str(error)))
+        return False
+    except OSError as error:
+        if error.filename is None or error.filename != place.path:
+            raise
+        work.problems.append((place.path, error.strerror or str(error)))
+        return False
+    return _note(work, how, goal)
+
+
+def _note(work: _Work, how: str, goal: Place) -> bool:
+    if how == COPIED:
+        work.copied.append(goal.path)
+        work.size += goal.store.size(goal.name)
+    elif how == SKIPPED:
+        work.skipped.append(goal.path)
+    else:
+        work.problems.append((goal.path, _DIFFERENT))
+    return how in (COPIED, SKIPPED)
+
+
+def _check_apart(origin: str, goal: str) -> None:
+    """See that a directory is not copied onto or into itself.
+
+    Raises:
+        ConfigurationError: if that is asked for.
+
+    """
+    one, other = (f"{real_path(path).rstrip('/')}/" for path in (origin, goal))
+    if same_place(origin, goal) or other.startswith(one):
+        msg = f"{printable(goal)} lies in {printable(origin)}, which would be copied into itself: choose another place"
+        raise ConfigurationError(msg)

@@ -1,0 +1,213 @@
+"""Removing by hand what the rules do not keep: planned while nobody may save, looked at once more, then gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import DirectoryInUseError
+from holdfast.format.signature import SUFFIX
+from holdfast.front.catalog import Catalog, catalog
+from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.noting import let_go
+from holdfast.policy.notation import parse_rules
+from holdfast.policy.retention import Decision
+from holdfast.policy.terms import Term
+from holdfast.records import RANKED
+from holdfast.scanning import look
+from holdfast.storage import is_local, is_owned_here, open_store, own_directory, real_path, split_path
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was decided about one checkpoint, and what became of it.
+
+    Attributes:
+        name: relative to the directory.
+        path: the file.
+        size: its bytes.
+        keep: whether it is kept by the plan.
+        reason: why, or why not.
+        rules: the notations of the rules that keep it; ``"floor: ..."`` for what is kept whatever they say.
+        file_id: the same for two names that share their bytes; "" where that cannot be told.
+        rank: its place in the ranking, from 1; None if it is not ranked.
+        removed: whether it is gone.
+        spared: why a checkpoint that the plan drops is still there, or "".
+
+    """
+
+    name: str
+    path: str
+    size: int
+    keep: bool
+    reason: str
+    rules: tuple[str, ...] = ()
+    file_id: str = ""
+    rank: int | None = None
+    removed: bool = False
+    spared: str = ""
+
+
+def prune(
+    path: str | os.PathLike[str],
+    keep: object = None,
+    *,
+    dry_run: bool = True,
+    now: datetime | None = None,
+    clock: Clock | None = None,
+) -> list[Pruned]:
+    """Remove the checkpoints that the rules do not keep, below a directory of one or many runs.
+
+    The newest of each run, the best, the one that it resumed from and what is pinned stay whatever the rules say; so
+    does what the rules are not about: ``last``, the files of exceptions and signals, what was saved, renamed or
+    copied by hand, and files without a manifest. Each file is looked at once more just before it goes: one that is
+    no longer what the plan saw, or was pinned meanwhile, stays.
+
+    Args:
+        path: a directory or fsspec URL.
+        keep: rules, such as ``Latest(3) | Best(2, "val_loss")``; None for those that each run has recorded.
+        dry_run: only say what would be done.
+        now: the time that the rules go by; the clock's by default.
+        clock: where the time comes from.
+
+    Returns:
+        one for each checkpoint, in the order of the catalog: newest first.
+
+    Raises:
+        CheckpointNotFoundError: if there is no such directory.
+        ConfigurationError: if ``keep`` is not made of rules.
+        DirectoryInUseError: if a run that is alive saves to one of the directories; nothing was removed then.
+
+    """
+    given = (clock or SystemClock()).now() if now is None else now
+    plan = _planned(catalog(path), keep, given)
+    if dry_run or all(item.keep for item, _ in plan):
+        return [item for item, _ in plan]
+    with ExitStack() as owned:
+        for folder in sorted({_run_folder(checkpoint) for item, checkpoint in plan if not item.keep}):
+            _own(owned, folder, given)
+        # What a run that has just ended has committed, and what was pinned meanwhile, counts.
+        plan = _planned(catalog(path), keep, given)
+        return [item if item.keep else _remove(item, checkpoint) for item, checkpoint in plan]
+
+
+def freed(pruned: Sequence[Pruned]) -> int:
+    """Return the bytes on disk that are free when all goes that the plan drops: names that share bytes count once."""
+    staying = {item.file_id for item in pruned if (item.keep or item.spared) and item.file_id}
+    going = {item.file_id or item.path: item.size for item in pruned if not (item.keep or item.spared)}
+    return sum(size for key, size in going.items() if key not in staying)
+
+
+def read_rules(text: str) -> tuple[Term, ...]:
+    """Return the rules that a text says, such as ``"Latest(3) | Best(2, 'val_loss')"``; ``"[]"`` are none.
+
+    Raises:
+        ConfigurationError: naming the part that is not understood.
+
+    """
+    return parse_rules(text)
+
+
+def resumed_from(listed: Sequence[Checkpoint]) -> set[str]:
+    """Return the names of those checkpoints that runs of this catalog resumed from, the last time that they did.
+
+    Also where the directory was moved since: then by the run, the step and the name of the file.
+    """
+    newest: dict[tuple[str, str, str], Checkpoint] = {}
+    for checkpoint in listed:
+        key = (checkpoint.run, checkpoint.owner, _run_folder(checkpoint))
+        if checkpoint.facts is not None and (key not in newest or checkpoint.sequence > newest[key].sequence):
+            newest[key] = checkpoint
+    origins = {item.facts.resumed_from for item in newest.values() if item.facts is not None} - {None}
+    places = {real_path(origin.path) for origin in origins if origin is not None and is_local(origin.path)}
+    paths = {origin.path for origin in origins if origin is not None}
+    known = {(origin.run, origin.step, split_path(origin.path)[1]) for origin in origins if origin is not None}
+    return {
+        item.name
+        for item in listed
+        if item.path in paths
+        or (is_local(item.path) and real_path(item.path) in places)
+        or (item.run, item.step, split_path(item.path)[1]) in known
+    }
+
+
+def _planned(listed: Catalog, keep: object, now: datetime) -> list[tuple[Pruned, Checkpoint]]:
+    decisions = listed.plan(keep, now, resumed_from=resumed_from(listed))
+    return [(_of(decision, item), item) for decision, item in zip(decisions, listed, strict=True)]
+
+
+def _of(decision: Decision, item: Checkpoint) -> Pruned:
+    """Return a decision about a file. What is not ranked is never ours to remove, whatever was decided."""
+    ours = item.role == RANKED and item.facts is not None
+    return Pruned(
+        item.name,
+        item.path,
+        item.size,
+        keep=decision.keep or not ours,
+        reason=decision.reason,
+        rules=decision.rules,
+        file_id=item.file_id,
+        rank=decision.rank,
+    )
+
+
+def _run_folder(checkpoint: Checkpoint) -> str:
+    """Return the directory of a checkpoint's run, whose lock a run that is alive holds."""
+    facts = checkpoint.facts
+    name = facts.names.get(RANKED, "") if facts is not None else ""
+    path = checkpoint.path
+    return path[: -len(name)] if name and path.endswith(name) else split_path(path)[0]
+
+
+def _own(owned: ExitStack, folder: str, now: datetime) -> None:
+    """Take a directory until the end of the stack.
+
+    Raises:
+        DirectoryInUseError: if a run has it, be it one of this process.
+
+    """
+    if not is_local(folder):
+        return
+    if is_owned_here(folder):
+        raise DirectoryInUseError(folder, pid=str(os.getpid()))
+    ownership = own_directory(folder, run="", since=now.astimezone(timezone.utc).isoformat(timespec="seconds"))
+    if ownership is not None:
+        owned.callback(ownership.give_up)
+
+
+class _ChangedError(Exception):
+    """The file is no longer the one that was planned for."""
+
+
+def _remove(item: Pruned, checkpoint: Checkpoint) -> Pruned:
+    """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes."""
+    facts = checkpoint.facts
+    folder = _run_folder(checkpoint)
+    store, name = open_store(folder), item.path[len(folder) :].lstrip("/")
+    if facts is None:
+        return replace(item, spared="it has no manifest")
+
+    def remove(name: str) -> None:
+        now = look(store, name)
+        if now.facts != facts or now.size != item.size:
+            raise _ChangedError
+        store.remove(name)
+        store.remove(name + SUFFIX)
+
+    try:
+        gone = let_go(store, name, facts, remove)
+    except _ChangedError:
+        return replace(item, spared="it is not the file that was planned for: it was written or removed meanwhile")
+    except OSError as error:
+        if store.exists(name):
+            return replace(item, spared=f"it could not be removed: {error.strerror or error}")
+        return replace(item, removed=True)  # what stayed is its signature or its notes: the next run sweeps them
+    return (
+        replace(item, removed=True)
+        if gone
+        else replace(item, spared="it was pinned, or something is said of it, just now")
+    )

@@ -1,0 +1,154 @@
+"""Checking many checkpoints at once, and saying of each what was found."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.engine import verify
+from holdfast.errors import (
+    CheckpointNotFoundError,
+    DamagedCheckpointError,
+    NewerFormatError,
+    SignatureError,
+    printable,
+)
+from holdfast.front.catalogue import checkpoints_below, has_checksums, is_directory
+from holdfast.scanning import Found
+from holdfast.storage import is_local, open_store, split_path
+
+_LOCAL_THREADS = 4  # files at once; a large one is read by several threads of its own
+_REMOTE_THREADS = 8  # each waits for its requests
+
+_Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found of one checkpoint.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        whole: whether every byte is as it was saved; None where that cannot be known: a torch file of before the
+            zip has no checksums, a later holdfast's format cannot be read, a signature is not as asked.
+        record: the part of a damaged file that is wrong, such as ``record data/3 (state_dict.weight)``.
+        problem: what is wrong, or why nothing can be known; "" for what is whole.
+        has_manifest: whether it was checked against a manifest; without one the zip's own checksums are all there is.
+        signed: whether it is signed with the key that was given; None without a key, or if it was not looked at.
+
+    """
+
+    path: str
+    size: int
+    whole: bool | None
+    record: str = ""
+    problem: str = ""
+    has_manifest: bool = False
+    signed: bool | None = None
+
+
+def verify_all(path: str | os.PathLike[str], *, key: Any = None, progress: _Progress | None = None) -> list[Verified]:
+    """Check every byte of one checkpoint, or of all below a directory, several at a time.
+
+    Args:
+        path: a file, or a directory of runs at any depth; or an fsspec URL of either.
+        key: an ed25519 public key, as for ``verify``: each must also be signed by its owner.
+        progress: called with each amount of bytes done, from several threads.
+
+    Returns:
+        what was found of each, in the order of their names. A damaged or unreadable one hides no other.
+
+    Raises:
+        CheckpointNotFoundError: if there is nothing at the path.
+        ConfigurationError: if the key is none.
+        MissingExtraError: if a key is given and the package ``cryptography`` is not installed.
+
+    """
+    return verify_each(to_verify(os.fspath(path)), key=key, progress=progress)
+
+
+def to_verify(path: str) -> list[Found]:
+    """Return the checkpoints below a directory, or the one at a path.
+
+    Raises:
+        CheckpointNotFoundError: if there is nothing at the path.
+
+    """
+    if is_directory(path):
+        return checkpoints_below(path)
+    root, name = split_path(path)
+    store = open_store(root)
+    if not store.exists(name):
+        msg = f"there is no checkpoint at {printable(path)}"
+        raise CheckpointNotFoundError(msg)
+    try:
+        return [Found(name, path, store.size(name))]
+    except OSError:  # a link that leads nowhere: the check says so
+        return [Found(name, path, 0)]
+
+
+def verify_each(files: Sequence[Found], *, key: Any = None, progress: _Progress | None = None) -> list[Verified]:
+    """Check every byte of these files; as ``verify_all``."""
+
+    def check(item: Found) -> Verified:
+        counted = _Counted(progress)
+        try:
+            return _check(item, key, counted)
+        except CheckpointNotFoundError as error:
+            if len(files) == 1:
+                raise
+            return Verified(item.path, item.size, whole=None, problem=str(error))  # removed since it was listed
+        finally:
+            counted.settle(item.size)
+
+    if len(files) == 1:
+        return [check(files[0])]
+    threads = _LOCAL_THREADS if not files or is_local(files[0].path) else _REMOTE_THREADS
+    with ThreadPoolExecutor(threads, "holdfast-verify") as pool:
+        return list(pool.map(check, files))
+
+
+def _check(item: Found, key: Any, progress: _Progress) -> Verified:
+    path, size = item.path, item.size
+    if item.problem and not size and not item.damaged:  # a folder that may not be read, a pipe that would be waited for
+        return Verified(path, size, whole=None, problem=item.problem)
+    try:
+        manifest = verify(path, key=key, progress=progress)
+        sure = manifest is not None or key is not None or has_checksums(path)
+    except DamagedCheckpointError as error:
+        return Verified(path, size, whole=False, record=error.record, problem=error.problem)
+    except NewerFormatError as error:
+        return Verified(path, size, whole=None, problem=f"its {error.problem}")
+    except SignatureError as error:
+        return Verified(path, size, whole=None, problem=error.problem, signed=False)
+    except CheckpointNotFoundError:
+        raise
+    except OSError as error:
+        return Verified(path, size, whole=None, problem=f"it cannot be read: {error.strerror or error}")
+    problem = "" if sure else "a torch file of the old kind has no checksums: it cannot be verified"
+    signed = None if key is None else True
+    return Verified(path, size, sure or None, "", problem, has_manifest=manifest is not None, signed=signed)
+
+
+class _Counted:
+    """Hands progress on, and makes up for what was not read in the end, so that all files add up."""
+
+    def __init__(self, progress: _Progress | None) -> None:
+        self._progress = progress
+        self._told = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, done: int) -> None:
+        with self._lock:
+            self._told += done
+        if self._progress is not None:
+            self._progress(done)
+
+    def settle(self, size: int) -> None:
+        if self._progress is not None and self._told < size:
+            self._progress(size - self._told)
