@@ -23,7 +23,9 @@ from holdfast import (
     catalog,
     load,
 )
+from holdfast.front.forgetting import to_remove
 from holdfast.front.opening import checkpoints
+from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.notation import show_rules
 from tests.front.loops import Loop, names, step_of
 
@@ -199,3 +201,13 @@ def test_signals_are_those_of_on_signal(tmp_path):
     ckpt.close()
     with pytest.raises(ConfigurationError, match="OnSignal"):
         make(tmp_path, save_when=OnSignal(), save_on_signal=[signal.SIGTERM])
+
+
+def test_a_step_that_a_run_comes_to_again_is_not_taken_for_the_same_state(tmp_path):
+    """Only a state without a score gives way to its second save: the best of an earlier life stays."""
+    run = make(tmp_path, keep=Best(1, "v") | Latest(1)).run
+    good = Entry("good", 0.1, 20, 0, 8, metrics={"v": 0.1})
+    early = Entry("early", None, 20, 0, 11, metrics={})
+    again = Entry("again", 0.5, 20, 0, 12, metrics={"v": 0.5, "w": 1.0})
+    ledger = Ledger((good, early, again))
+    assert [decision.name for decision in to_remove(run, ledger, ledger)] == ["early"]
