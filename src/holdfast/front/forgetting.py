@@ -77,9 +77,9 @@ def _why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
     try:
         if is_pinned(run, ledger, name):
             return PINNED
-    except OSError as error:
-        return f"{run.store.path(name)} is left, as it may be pinned: {error}"
-    return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
+        return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
+    except OSError as error:  # an answer all the same: other ranks wait for it
+        return f"{run.store.path(name)} is left, as it cannot be told whether it may go: {error}"
 
 
 def forget(run: Run, now: Ledger, before: Ledger, name: str) -> None:
