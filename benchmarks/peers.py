@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -49,25 +50,17 @@ class LimitMemory(Saver):
             buffer.close()
 
 
-class LimitBehind(Saver):
-    """The same bytes from memory to memory, then from a thread to the disk, durably; one at a time."""
+class Behind(Saver):
+    """Saves from a thread, one at a time."""
 
     def __init__(self, training: Training, folder: str, *, retain: bool = False) -> None:
         super().__init__(training, folder, retain=retain)
-        self._buffers = Buffer(training.nbytes), Buffer(training.nbytes)
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
-    def save(self) -> None:
-        """Wait for the write before, copy, hand over."""
-        self.wait()
-        source, target = self._buffers
-        target.tensor.copy_(source.tensor)
-        self._pending = self._pool.submit(self._write, self.next_path())
-
-    def _write(self, path: str) -> None:
-        write(self._buffers[1], path)
-        self.retire()
+    def hand_over(self, write: Callable[..., None], *what: Any) -> None:
+        """Let the thread write."""
+        self._pending = self._pool.submit(write, *what)
 
     def wait(self) -> None:
         """Wait for the thread."""
@@ -76,8 +69,31 @@ class LimitBehind(Saver):
             self._pending = None
 
     def close(self) -> None:
-        """End the thread, free the buffers."""
+        """End the thread."""
         self._pool.shutdown()
+
+
+class LimitBehind(Behind):
+    """The same bytes from memory to memory, then from a thread to the disk, durably; one at a time."""
+
+    def __init__(self, training: Training, folder: str, *, retain: bool = False) -> None:
+        super().__init__(training, folder, retain=retain)
+        self._buffers = Buffer(training.nbytes), Buffer(training.nbytes)
+
+    def save(self) -> None:
+        """Wait for the write before, copy, hand over."""
+        self.wait()
+        source, target = self._buffers
+        target.tensor.copy_(source.tensor)
+        self.hand_over(self._write, self.next_path())
+
+    def _write(self, path: str) -> None:
+        write(self._buffers[1], path)
+        self.retire()
+
+    def close(self) -> None:
+        """End the thread, free the buffers."""
+        super().close()
         for buffer in self._buffers:
             buffer.close()
 
@@ -105,28 +121,13 @@ class TorchSaveOnly(TorchSave):
     durable = False
 
 
-class TorchSaveThread(TorchSave):
+class TorchSaveThread(Behind, TorchSave):
     """A deep copy of the state, which a thread saves; one at a time."""
-
-    def __init__(self, training: Training, folder: str, *, retain: bool = False) -> None:
-        super().__init__(training, folder, retain=retain)
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
 
     def save(self) -> None:
         """Wait for the save before, copy, hand over."""
         self.wait()
-        self._pending = self._pool.submit(self._write, copied(self.training.state()), self.next_path())
-
-    def wait(self) -> None:
-        """Wait for the thread."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown()
+        self.hand_over(self._write, copied(self.training.state()), self.next_path())
 
 
 class SafetensorsSave(Saver):

@@ -133,7 +133,7 @@ def look(store: Store, name: str) -> Found:
     return _look(store, name, size)
 
 
-def _look(store: Store, name: str, size: int, file_id: str = "") -> Found:
+def _look(store: Store, name: str, size: int, file_id: str = "", *, again: bool = True) -> Found:
     path = store.path(name)
     if size == 0:
         return Found(name, path, size, problem="the file: it is empty", damaged=True, file_id=file_id)
@@ -146,6 +146,8 @@ def _look(store: Store, name: str, size: int, file_id: str = "") -> Found:
     except NewerFormatError as error:
         return Found(name, path, size, problem=error.problem, file_id=file_id)
     except OSError as error:
+        if again:  # one read that fails would leave its file out of the ranking, and unpruned, for a whole run
+            return _look(store, name, size, file_id, again=False)
         return Found(name, path, size, problem=str(error), file_id=file_id)
     if blank or size < _LEAST:
         return Found(

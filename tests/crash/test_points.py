@@ -98,7 +98,7 @@ def fail(forks, place, name, expected, *, at, error):
         count("failing calls not reached")
         return False
     if ended.code == 0:
-        assert_finished(folder, name, ended, expected, lost=1)
+        assert_finished(folder, name, ended, expected, lost=1, left=1)
     else:
         assert ended.code == 1, f"ended with {ended.code}"
         assert error not in ("EINTR", "short"), f"{error} is no failure, but {ended.raised} came out"

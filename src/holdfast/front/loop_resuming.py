@@ -12,6 +12,7 @@ import torch
 
 from holdfast.engine import quiesce
 from holdfast.engine.globals import globals_of
+from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import collect, living, restore
 from holdfast.front.loop_words import identity_of
@@ -161,7 +162,11 @@ class LoopResuming(LoopSaving):
         def find() -> tuple[Run, Ledger, frozenset[str]]:
             root, own_name = split_path(path)
             found = scan(open_store(root), extension=None)
-            facts = next((item.facts for item in found if item.name == own_name), None) or Facts()
+            own = next((item for item in found if item.name == own_name), None)
+            if own is not None and own.problem:  # to go on without it would be another run, with none of its files
+                msg = f"{path} was loaded, but what it says of itself cannot be read now: {own.problem}. Try again"
+                raise LoadError(msg)
+            facts = (own.facts if own is not None else None) or Facts()
             run = replace(self._run, resumed_from=Lineage(name or path, step, facts.run or None))
             if name is None or not facts.run:
                 return run, with_notes(run, reopen(run, Remembered(), step, self._damaged)), frozenset()

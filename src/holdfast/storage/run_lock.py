@@ -137,7 +137,7 @@ def _take(folder: str, run: str, since: str) -> _Held:
                 return held
         finally:
             if not kept:
-                os.close(descriptor)
+                _close(descriptor)
 
 
 def _open(path: str) -> int:
@@ -235,10 +235,16 @@ def _release(held: _Held) -> None:
         if _is_still(held.descriptor, held.path):
             os.unlink(held.path)
     unlock(held.descriptor)
-    os.close(held.descriptor)
+    _close(held.descriptor)
     with contextlib.suppress(OSError):  # one that is in use stays, with those above it
         for folder in reversed(held.made):
             os.rmdir(folder)
+
+
+def _close(descriptor: int) -> None:
+    """Close the file. It is closed also where that reports an error, and what stands in it is for messages alone."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _forget() -> None:
@@ -246,8 +252,7 @@ def _forget() -> None:
     global _guard  # noqa: PLW0603 - another thread of the parent may have held it
     _guard = threading.RLock()
     for held in _held.values():
-        with contextlib.suppress(OSError):
-            os.close(held.descriptor)
+        _close(held.descriptor)
     _held.clear()
 
 
