@@ -149,16 +149,9 @@ def _look(store: Store, name: str, size: int, file_id: str = "", *, again: bool 
         if again:  # one read that fails would leave its file out of the ranking, and unpruned, for a whole run
             return _look(store, name, size, file_id, again=False)
         return Found(name, path, size, problem=str(error), file_id=file_id)
-    if blank or size < _LEAST:
-        return Found(
-            name,
-            path,
-            size,
-            problem="the file: nothing of it was ever written, or only its beginning is left",
-            damaged=True,
-            file_id=file_id,
-        )
-    return Found(name, path, size, facts, file_id=file_id)
+    torn = blank or size < _LEAST
+    problem = "the file: nothing of it was ever written, or only its beginning is left" if torn else ""
+    return Found(name, path, size, None if torn else facts, problem, damaged=torn, file_id=file_id)
 
 
 def newest_first(found: Iterable[Found]) -> list[Found]:
