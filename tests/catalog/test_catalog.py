@@ -231,6 +231,11 @@ def test_one_checkpoint(tmp_path):
     assert checkpoint.load()["global_step"] == holdfast.load(checkpoint)["global_step"] == 2
     assert checkpoint.tensor("state_dict.weight").shape == (3, 4)
     assert [item.name for item in checkpoint.statistics("weight")] == ["state_dict.weight"]
+    other = save(tmp_path / "other.ckpt", small_state(1))
+    assert [change.name for change in checkpoint.diff(other).changed] == [
+        change.name for change in checkpoint.diff(holdfast.open(other)).changed
+    ]
+    assert checkpoint.diff(other).changed
     os.remove(path)
     with pytest.raises(CheckpointNotFoundError):
         _ = checkpoint.manifest
