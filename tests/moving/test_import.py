@@ -105,6 +105,22 @@ def test_a_prefix_for_a_torch_file(tmp_path):
     assert holdfast.verify(tmp_path / "deep.ckpt").facts.step == 3
 
 
+def test_lightning_reads_what_was_imported(tmp_path):
+    """``load_from_checkpoint`` takes a checkpoint that was made of safetensors, with the prefix of the module."""
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = torch.nn.Linear(3, 2)
+
+    weights = {"weight": torch.rand(2, 3), "bias": torch.rand(2)}
+    safetensors.torch.save_file(weights, tmp_path / "m.safetensors")
+    made = holdfast.import_checkpoint(tmp_path / "m.safetensors", tmp_path, add_prefix="model.")
+    module = Module.load_from_checkpoint(made.path, map_location="cpu")
+    assert all(same(module.state_dict()[f"model.{name}"], tensor) for name, tensor in weights.items())
+
+
 def test_imports_are_ranked_together(tmp_path, capsys):
     """Imported files of one directory are one run, ranked by the metric that was named."""
     from holdfast.cli import main

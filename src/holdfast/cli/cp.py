@@ -6,15 +6,22 @@ import argparse
 from dataclasses import asdict
 
 from holdfast.cli.arguments import add_json, add_path
-from holdfast.cli.output import print_json, progress
+from holdfast.cli.output import print_json, progress, say
 from holdfast.cli.text import amount
-from holdfast.errors import EXIT_OK, EXIT_PROBLEM, printable
+from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.catalogue import size_at
 from holdfast.front.moving import copy
 
-EXAMPLES = """\
-  holdfast cp runs/x s3://bucket/runs/x
-  holdfast cp s3://bucket/runs/x/last.ckpt ."""
+DESCRIPTION = """Copy a checkpoint, or everything in a directory, and verify the copy.
+
+On the way each checkpoint is checked against its manifest: what is damaged is not copied. What was written is read
+back. The same command again skips what is there, and goes on where it stopped. Signatures and notes come along."""
+EXAMPLES = """
+holdfast cp runs/x s3://bucket/runs/x
+holdfast cp s3://bucket/runs/x/last.ckpt .
+"""
+EXIT_CODES = """exit codes: 0 all is there, 1 something was not copied: it is named, 2 wrong usage, or another file
+is in the way of the one, 3 nothing there"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
         counts += [f"{len(done.skipped)} there already"] * bool(done.skipped)
         print(", ".join(counts))
         for path, problem in done.problems:
-            print(printable(f"NOT COPIED  {path}: {problem}"))
+            say(f"NOT COPIED  {path}: {problem}")
     return EXIT_PROBLEM if done.problems else EXIT_OK

@@ -6,14 +6,22 @@ import argparse
 from dataclasses import asdict
 
 from holdfast.cli.arguments import add_json, add_path
-from holdfast.cli.output import print_json, progress
+from holdfast.cli.output import print_json, progress, say
 from holdfast.cli.text import amount
-from holdfast.errors import EXIT_OK, printable
+from holdfast.errors import EXIT_OK
 from holdfast.front.catalogue import size_at
 
-EXAMPLES = """\
-  holdfast export last.ckpt hub/ --strip-prefix model. --dtype bfloat16
-  holdfast export last.ckpt weights.pt --to torch"""
+DESCRIPTION = """Write the weights of a checkpoint for other programs: as safetensors, in shards with the index that
+Hugging Face's loader reads, or as one file that torch.load(weights_only=True) reads.
+
+The checkpoint is verified first, and not touched. Tied weights are written once. Nothing is written over without
+--force; the index of several shards is written last."""
+EXAMPLES = """
+holdfast export last.ckpt hub/ --strip-prefix model. --dtype bfloat16
+holdfast export last.ckpt weights.pt --to torch
+"""
+EXIT_CODES = """exit codes: 0 done, 1 the checkpoint is damaged, holds no weights, or nothing could be written,
+2 wrong usage, or a file is in the way, 3 nothing there"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +72,11 @@ def run(options: argparse.Namespace) -> int:
     if options.as_json:
         print_json(asdict(done))
         return EXIT_OK
-    print("\n".join(map(printable, done.files)))
+    for path in done.files:
+        say(path)
     print(f"{done.tensors} tensors, {amount(done.size)}")
     for name, kept in done.tied.items():
-        print(printable(f"tied: {name} is {kept}, and is written once"))
+        say(f"tied: {name} is {kept}, and is written once")
     if done.left_out:
-        print(printable(f"left out ({len(done.left_out)}): {', '.join(done.left_out)}"))
+        say(f"left out ({len(done.left_out)}): {', '.join(done.left_out)}")
     return EXIT_OK

@@ -7,14 +7,22 @@ from dataclasses import asdict
 
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.export import add_writing
-from holdfast.cli.output import print_json, progress
+from holdfast.cli.output import print_json, progress, say
 from holdfast.cli.text import amount, number
-from holdfast.errors import EXIT_OK, ConfigurationError, printable
+from holdfast.errors import EXIT_OK, ConfigurationError
 from holdfast.front.catalogue import size_at
 
-EXAMPLES = """\
-  holdfast import hub/model.safetensors runs/x/ --step 1000 --metric val_loss=0.31 --monitor val_loss
-  holdfast import lightning_logs/version_0/checkpoints/epoch=3.ckpt runs/x/epoch=3.ckpt"""
+DESCRIPTION = """Make a checkpoint with a manifest of safetensors (a file, an index, a directory), or of a file that
+torch.save or Lightning wrote, so that it can be ranked, verified and kept.
+
+Step, epoch and metrics are taken from the file where it has them; what is given here counts over that. No code of
+the file is run. What is imported counts to a run of its own, which no training takes for its own."""
+EXAMPLES = """
+holdfast import hub/model.safetensors runs/x/ --step 1000 --metric val_loss=0.31 --monitor val_loss
+holdfast import lightning_logs/version_0/checkpoints/epoch=3.ckpt runs/x/epoch=3.ckpt
+"""
+EXIT_CODES = """exit codes: 0 done, 1 the file is damaged, needs code to be run, or nothing could be written,
+2 wrong usage, or a file is in the way, 3 nothing there"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
         print_json({"path": made.path, "facts": asdict(facts), "tensors": tensors})
         return EXIT_OK
     size = sum(record.size for record in made.manifest.records)
-    print(printable(f"{made.path}: {tensors} tensors, {amount(size)}"))
+    say(f"{made.path}: {tensors} tensors, {amount(size)}")
     told = "".join(f", {name}={number(value)}" for name, value in facts.metrics.items())
-    print(printable(f"step {facts.step}, epoch {facts.epoch}{told}"))
+    say(f"step {facts.step}, epoch {facts.epoch}{told}")
     return EXIT_OK
 
 

@@ -106,7 +106,7 @@ def _ranking(members: Sequence[Checkpoint]) -> Iterator[Finding]:
     ranked = [member for member in members if member.role == RANKED and member.monitor is not None]
     for member in ranked:
         if member.monitor not in member.metrics:
-            cure = "add it: holdfast.open(PATH).add_metrics({...})"
+            cure = f"add it: `holdfast metric FILE {member.monitor}=VALUE`"
             yield Finding(WARNING, f"ranked by {member.monitor}, which it does not have", member.path, cure, "score")
         elif math.isnan(member.metrics[member.monitor]):
             cure = "look at the training: NaN is the worst score, and never the best"

@@ -73,23 +73,19 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     shards the index last. Tied tensors are written once.
 
     Args:
-        path: the checkpoint: a file or fsspec URL; also one that holdfast did not save.
+        path: a file or fsspec URL; also one that holdfast did not save.
         out: for safetensors a directory, to hold ``model.safetensors`` or its shards and their index, or a name
-            that ends in ``.safetensors``; for torch a file, or a directory that is there, to hold
-            ``pytorch_model.bin``.
+            that ends so; for torch a file, or a directory that is there, to hold ``pytorch_model.bin``.
         to: ``"safetensors"``, or ``"torch"``: one file that ``torch.load(weights_only=True)`` reads.
-        max_shard_size: bytes of tensors in one safetensors file, as a number or as ``"5GB"``; a larger tensor has
-            a file of its own.
-        dtype: what to cast floating-point weights to, such as ``"bfloat16"``. Values that it cannot hold are warned
-            of.
-        optimizer: also write the optimizer's state; only for torch, whose file is then
-            ``{"state_dict": ..., "optimizer_states": ...}`` rather than the weights by their names.
+        max_shard_size: bytes in one safetensors file, or ``"5GB"``; a larger tensor has a file of its own.
+        dtype: what to cast floating-point weights to; values that it cannot hold are warned of.
+        optimizer: for torch: write ``{"state_dict": ..., "optimizer_states": ...}``, not the weights alone.
         strip_prefix: taken off the names, such as Lightning's ``"model."``; what lacks it is left out.
         entry: the key under which the state has its weights, if that is none of the usual ones.
         force: write over files that are there.
         allow: as for ``holdfast.load``.
         allow_unsafe: as for ``holdfast.load``.
-        progress: called with the bytes of each piece written.
+        progress: called with the bytes of each piece.
 
     Raises:
         LoadError: as ``holdfast.load``; also if no weights are found.
@@ -97,12 +93,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         SaveError: if a file cannot be written.
 
     """
-    if to not in _FORMS:
-        msg = f"`to` can be 'safetensors' or 'torch' but got {to!r}"
-        raise ConfigurationError(msg)
-    if optimizer and to == "safetensors":
-        msg = "`optimizer`=True: a safetensors file holds weights alone; use to='torch' (--to torch)"
-        raise ConfigurationError(msg)
+    _check_form(to, optimizer=optimizer)
     limit, cast = parse_size(max_shard_size, "max_shard_size"), Cast(parse_dtype(dtype))
     state, manifest = read_state(path, allow=allow, allow_unsafe=allow_unsafe)
     place, found = find_weights(state, os.fspath(path), entry)
@@ -121,6 +112,15 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     _warn_of(cast)
     left_out = (*weights.left_out, *(strip_prefix + name for name in dropped))
     return Exported(files, size, len(weights.tensors), weights.tied, left_out, tuple(cast.overflowed))
+
+
+def _check_form(to: str, *, optimizer: bool) -> None:
+    if to not in _FORMS:
+        msg = f"`to` can be 'safetensors' or 'torch' but got {to!r}"
+        raise ConfigurationError(msg)
+    if optimizer and to == "safetensors":
+        msg = "`optimizer`=True: a safetensors file holds weights alone; use to='torch' (--to torch)"
+        raise ConfigurationError(msg)
 
 
 def _check_holdable(weights: Weights, cast: Cast) -> None:

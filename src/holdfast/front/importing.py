@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +13,15 @@ from holdfast.engine.streaming import Promises, write_promised
 from holdfast.errors import ConfigurationError, printable
 from holdfast.front.provenance import versions
 from holdfast.front.shards import INDEX, SUFFIX
-from holdfast.front.stock import facts_of
+from holdfast.front.stock import LIGHTNING, facts_of
 from holdfast.front.tensorfiles import TensorFiles, index_of
 from holdfast.front.weights import find_weights, read_state
 from holdfast.records import IMPORTED, RANKED, Facts, Lineage, Manifest
 from holdfast.scanning import EXTENSION
-from holdfast.storage import is_local, open_store, plain_path, split_path
+from holdfast.storage import Store, is_local, open_store, plain_path, split_path
 
 _MODES = ("min", "max")
+_LIGHTNING = "2.4.0"  # whose form the state has: without a version `load_from_checkpoint` does not read it
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
 ) -> Imported:
     """Make a checkpoint with a manifest of a file that has none; return where it is. The file is not touched.
 
-    Of safetensors it becomes ``{"state_dict": ..., "epoch": ..., "global_step": ...}``; of a torch file its state
-    stays as it is. What the file does not say itself can be said here. The bytes stream: memory of the largest
-    tensor is enough.
+    Of safetensors it becomes ``{"state_dict": ..., "epoch": ..., "global_step": ...}``, which Lightning's
+    ``load_from_checkpoint`` reads, too; of a torch file its state stays as it is. What the file does not say itself
+    can be said here. The bytes stream: memory of the largest tensor is enough.
 
     Args:
         path: a ``.safetensors`` file, an index (``.safetensors.index.json``), a directory that holds either, or a
@@ -91,28 +92,44 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
 
     """
     source, words = os.fspath(path), _checked(metrics, step, epoch, run, monitor, mode)
-    goal = _goal(source, os.fspath(out))
+    store, name = _free_place(_goal(source, os.fspath(out)), force=force)
+    promises = Promises()
+    index = index_of(source)
+    with nullcontext() if index is None else TensorFiles(index) as files:
+        if files is None:
+            state, known = _from_torch(source, entry, add_prefix, allow, allow_unsafe=allow_unsafe)
+        else:
+            state, known = _from_tensors(files, promises, add_prefix, words), files.facts()
+        facts, advance = _told(known, words, source, name), progress or (lambda _: None)
+        return Imported(store.path(name), write_promised(store, name, state, facts, promises, advance=advance))
+
+
+def _free_place(goal: str, *, force: bool) -> tuple[Store, str]:
+    """Return where the checkpoint goes.
+
+    Raises:
+        ConfigurationError: if something is there.
+
+    """
     root, name = split_path(goal)
     store = open_store(root)
     if store.exists(name) and not force:
         msg = f"{printable(goal)} is there already: name another, or write over it with force=True (--force)"
         raise ConfigurationError(msg)
-    advance = progress or (lambda _: None)
-    index = index_of(source)
-    with ExitStack() as stack:
-        promises = Promises()
-        if index is not None:
-            files = stack.enter_context(TensorFiles(index))
-            state, known = _from_tensors(files, promises, add_prefix, words), files.facts()
-        else:
-            state, manifest = read_state(source, allow=allow, allow_unsafe=allow_unsafe)
-            place, weights = find_weights(state, source, entry)
-            known = facts_of(state, manifest, source, place)
-            if add_prefix:
-                renamed = OrderedDict((f"{add_prefix}{key}", value) for key, value in weights.items())
-                state = {**state, place: renamed} if place else renamed
-        facts = _told(known, words, source, name)
-        return Imported(store.path(name), write_promised(store, name, state, facts, promises, advance=advance))
+    return store, name
+
+
+def _from_torch(
+    source: str, entry: str | None, prefix: str, allow: Sequence[Any], *, allow_unsafe: bool
+) -> tuple[Any, Facts]:
+    """Return the state of a torch file, with the prefix before the weights' names, and what it says of itself."""
+    state, manifest = read_state(source, allow=allow, allow_unsafe=allow_unsafe)
+    place, weights = find_weights(state, source, entry)
+    known = facts_of(state, manifest, source, place)
+    if prefix:
+        renamed = OrderedDict((f"{prefix}{key}", value) for key, value in weights.items())
+        state = {**state, place: renamed} if place else renamed
+    return state, known
 
 
 def _checked(  # noqa: PLR0913, PLR0917 - as they were given
@@ -158,7 +175,7 @@ def _from_tensors(files: TensorFiles, promises: Promises, prefix: str, words: _W
             weights.setdefault(prefix + name, weights[prefix + kept])
     step = known.step if words.step is None else words.step
     epoch = known.epoch if words.epoch is None else words.epoch
-    return {"epoch": epoch, "global_step": step, "state_dict": weights}
+    return {"epoch": epoch, "global_step": step, LIGHTNING: _LIGHTNING, "state_dict": weights}
 
 
 def _told(known: Facts, words: _Words, source: str, name: str) -> Facts:

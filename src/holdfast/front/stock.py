@@ -14,7 +14,7 @@ from holdfast.front.weights import OPTIMIZERS
 from holdfast.records import Facts, Manifest
 from holdfast.storage import is_local, plain_path
 
-_LIGHTNING = "pytorch-lightning_version"
+LIGHTNING = "pytorch-lightning_version"
 _CALLBACK = "ModelCheckpoint"
 _MODES = ("min", "max")
 
@@ -39,7 +39,7 @@ def facts_of(state: Any, manifest: Manifest | None, path: str, place: str = "") 
         epoch=_count(state.get("epoch")),
         time=_written(path),
         metrics=metrics,
-        kind="lightning" if _LIGHTNING in state else "torch",
+        kind="lightning" if LIGHTNING in state else "torch",
         weights_only=not any(name in state for name in OPTIMIZERS),
         policy=policy,
     )
