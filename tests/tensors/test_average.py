@@ -254,6 +254,20 @@ def test_from_and_to_urls(tmp_path):
             holdfast.average(remote, taken)
 
 
+def test_how_far_it_has_come_is_told(tmp_path):
+    """``advance`` is called with the bytes of each record that is read, and not of those that need not be."""
+    paths = models(tmp_path, {"x": torch.zeros(100)}, {"x": torch.ones(100)})
+    told = []
+    holdfast.average(paths, tmp_path / "out.ckpt", advance=told.append)
+    assert sum(told) == 800
+    told.clear()
+    holdfast.diff(*paths, advance=told.append)
+    assert sum(told) == 800
+    told.clear()
+    holdfast.diff(paths[0], paths[0], advance=told.append)
+    assert told == []
+
+
 def test_averaging_takes_the_memory_of_a_few_tensors(tmp_path):
     """The average of three files of 12 tensors takes a few tensors' memory, not a file's."""
     paths = models(

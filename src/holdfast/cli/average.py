@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from holdfast.cli.arguments import add_json
-from holdfast.cli.output import print_json, print_table
+from holdfast.cli.output import print_json, print_table, progress
 from holdfast.errors import EXIT_OK, printable
+from holdfast.front.weighing import size_of
 
 if TYPE_CHECKING:
     from holdfast.front.average import Averaged
@@ -48,15 +49,17 @@ def run(options: argparse.Namespace) -> int:
     """Average checkpoints."""
     from holdfast.front.average import average  # noqa: PLC0415 - imports torch
 
-    made = average(
-        options.paths,
-        options.out,
-        weights=options.weights,
-        ema=options.ema,
-        dtype=options.dtype,
-        key=options.key,
-        overwrite=options.force,
-    )
+    with progress(size_of(options.paths), "averaging") as advance:
+        made = average(
+            options.paths,
+            options.out,
+            weights=options.weights,
+            ema=options.ema,
+            dtype=options.dtype,
+            key=options.key,
+            overwrite=options.force,
+            advance=advance,
+        )
     if options.as_json:
         print_json(made.as_dict())
     else:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.cli.arguments import add_json
-from holdfast.cli.output import print_json, print_table
+from holdfast.cli.output import print_json, print_table, progress
 from holdfast.cli.statistics import shape_text
 from holdfast.cli.text import number
 from holdfast.errors import EXIT_OK, printable
+from holdfast.front.weighing import size_of
 
 if TYPE_CHECKING:
     from holdfast.front.difference import Difference, TensorChange, ValueChange
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     """Compare two checkpoints."""
     from holdfast.front.comparing import diff  # noqa: PLC0415 - imports torch
 
-    found = diff(options.a, options.b)
+    with progress(size_of([options.a, options.b]), "comparing") as advance:
+        found = diff(options.a, options.b, advance=advance)
     if options.as_json:
         print_json(found.as_dict())
     else:

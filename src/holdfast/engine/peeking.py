@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -43,13 +43,21 @@ class Peek:
 
     """
 
-    def __init__(self, path: str, state: Any, manifest: Manifest | None, ranges: Ranges | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        state: Any,
+        manifest: Manifest | None,
+        ranges: Ranges | None,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
         """Hold no values yet; without ``ranges`` the state has them all."""
         self.path = path
         self.state = state
         self.manifest = manifest
         self._ranges = ranges
         self._held = ""
+        self._advance = advance
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -103,6 +111,8 @@ class Peek:
             self.forget()
             self._held = name  # before: what a read that failed has left is given back as well
             self._ranges.fill(name)
+            if self._advance is not None:
+                self._advance(self._ranges.spans[name].size)
 
     def forget(self) -> None:
         """Give back the memory of the values that are there."""
@@ -112,7 +122,9 @@ class Peek:
 
 
 @contextmanager
-def peek(path: str | os.PathLike[str], *, allow: Sequence[Any] = ()) -> Iterator[Peek]:
+def peek(
+    path: str | os.PathLike[str], *, allow: Sequence[Any] = (), advance: Callable[[int], None] | None = None
+) -> Iterator[Peek]:
     """Open a checkpoint for a look: a file or fsspec URL, of a remote one with a manifest only what is looked at.
 
     Its manifest, its skeleton and every record that is looked at are checked. What the safe loader cannot build
@@ -121,6 +133,7 @@ def peek(path: str | os.PathLike[str], *, allow: Sequence[Any] = ()) -> Iterator
     Args:
         path: any file that ``torch.save`` writes will do.
         allow: further classes and functions that the safe loader may use.
+        advance: called with the bytes of each record that was read for its values.
 
     Raises:
         LoadError: as ``load``.
@@ -134,8 +147,7 @@ def peek(path: str | os.PathLike[str], *, allow: Sequence[Any] = ()) -> Iterator
             manifest = None if account is None else account.manifest
             yield Peek(text, load(text, allow=allow), manifest, None)
             return
-        found = Peek(text, state[0], None if account is None else account.manifest, ranges)
-        yield found
+        yield Peek(text, state[0], None if account is None else account.manifest, ranges, advance)
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Ranges | None, reading.Account | None, BinaryIO | None]:

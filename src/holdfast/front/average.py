@@ -62,6 +62,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
     overwrite: bool = False,
     allow: Sequence[Any] = (),
     clock: Clock | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> Averaged:
     """Write the mean of several checkpoints' weights as a new checkpoint, in memory of about one tensor of it.
 
@@ -85,6 +86,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
             one of the sources.
         allow: further classes and functions that the safe loader may use.
         clock: for the time in the manifest.
+        advance: called with the bytes of each record that was read: in all about those of the models in the sources.
 
     Raises:
         ConfigurationError: for a wrong argument; if ``out`` is there; if the checkpoints do not have the same tensors
@@ -100,7 +102,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
     gate = _gate(target, names, overwrite=overwrite)
     gate()
     with ExitStack() as stack:
-        looks = [stack.enter_context(peek(name, allow=allow)) for name in names]
+        looks = [stack.enter_context(peek(name, allow=allow, advance=advance)) for name in names]
         order = _oldest_first(looks)
         if ema is None:
             shares = [shares[place] for place in order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,13 @@ from holdfast.records import Facts, Lineage
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters", "hparams")
 
 
-def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, allow: Sequence[Any] = ()) -> Difference:
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    allow: Sequence[Any] = (),
+    advance: Callable[[int], None] | None = None,
+) -> Difference:
     """Compare two checkpoints, in memory of about two tensors of them.
 
     Records of the same size and CRC-32 are taken to be the same, and are not read. What is read is checked.
@@ -28,12 +34,13 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, allow: Sequenc
         a: file or fsspec URL; any file that ``torch.save`` writes will do.
         b: the other one; changes are from ``a`` to ``b``.
         allow: further classes and functions that the safe loader may use.
+        advance: called with the bytes of each record that was read: of at most both files' sizes.
 
     Raises:
         LoadError: as ``load``, of either.
 
     """
-    with peek(a, allow=allow) as one, peek(b, allow=allow) as other:
+    with peek(a, allow=allow, advance=advance) as one, peek(b, allow=allow, advance=advance) as other:
         return _Comparison(one, other).result()
 
 
