@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.cli.arguments import add_json, add_path, add_yes
-from holdfast.cli.output import print_json, print_table, say
+from holdfast.cli.output import print_json, print_table, progress, say
 from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.pruning import Pruned, freed, prune, read_rules
@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Say what goes and why; with ``--yes`` remove it."""
     keep = None if options.keep is None else read_rules(options.keep)
-    pruned = prune(options.path, keep, dry_run=not options.yes)
+    with progress(0, "removing" if options.yes else "planning") as advance:
+        pruned = prune(options.path, keep, dry_run=not options.yes, progress=advance)
     shown = [item for item in pruned if not (options.quiet and item.keep)]
     if options.as_json:
         print_json([_as_dict(item) for item in shown])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from holdfast.clock import Clock, SystemClock
+from holdfast.clock import SystemClock
 from holdfast.errors import DirectoryInUseError
 from holdfast.format.signature import SUFFIX
 from holdfast.front.catalog import Catalog, catalog
@@ -58,7 +58,7 @@ def prune(
     *,
     dry_run: bool = True,
     now: datetime | None = None,
-    clock: Clock | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Pruned]:
     """Remove the checkpoints that the rules do not keep, below a directory of one or many runs.
 
@@ -71,8 +71,8 @@ def prune(
         path: a directory or fsspec URL.
         keep: rules, such as ``Latest(3) | Best(2, "val_loss")``; None for those that each run has recorded.
         dry_run: only say what would be done.
-        now: the time that the rules go by; the clock's by default.
-        clock: where the time comes from.
+        now: the time that the rules go by; that of the system's clock by default.
+        progress: called with the bytes of each file that is removed or spared.
 
     Returns:
         one for each checkpoint, in the order of the catalog: newest first.
@@ -83,7 +83,7 @@ def prune(
         DirectoryInUseError: if a run that is alive saves to one of the directories; nothing was removed then.
 
     """
-    given = (clock or SystemClock()).now() if now is None else now
+    given = SystemClock().now() if now is None else now
     plan = _planned(catalog(path), keep, given)
     if dry_run or all(item.keep for item, _ in plan):
         return [item for item, _ in plan]
@@ -92,7 +92,8 @@ def prune(
             _own(owned, folder, given)
         # What a run that has just ended has committed, and what was pinned meanwhile, counts.
         plan = _planned(catalog(path), keep, given)
-        return [item if item.keep else _remove(item, checkpoint) for item, checkpoint in plan]
+        tell = progress or (lambda _: None)
+        return [item if item.keep else _remove(item, checkpoint, tell) for item, checkpoint in plan]
 
 
 def freed(pruned: Sequence[Pruned]) -> int:
@@ -183,8 +184,9 @@ class _ChangedError(Exception):
     """The file is no longer the one that was planned for."""
 
 
-def _remove(item: Pruned, checkpoint: Checkpoint) -> Pruned:
+def _remove(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], None]) -> Pruned:
     """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes."""
+    tell(item.size)
     facts = checkpoint.facts
     folder = _run_folder(checkpoint)
     store, name = open_store(folder), item.path[len(folder) :].lstrip("/")
