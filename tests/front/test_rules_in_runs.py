@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,8 +24,13 @@ from holdfast import (
     catalog,
     load,
 )
+from holdfast.engine import write_checkpoint
+from holdfast.front.forgetting import to_remove
 from holdfast.front.opening import checkpoints
+from holdfast.front.reopening import Remembered, reopen
+from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.notation import show_rules
+from holdfast.records import Facts
 from tests.front.loops import Loop, names, step_of
 
 VALUES = {1: 5.0, 2: 4.0, 3: 6.0, 4: 3.0, 5: 7.0, 6: 3.5, 7: 2.0, 8: 9.0}
@@ -88,6 +94,7 @@ def test_seconds_stand_beside_steps(tmp_path):
         (Best(1, "v") | Best(1, "w", mode="max"), [7, 8]),
         ([], [8]),
         ([Latest(0)], [8]),
+        ("Latest(2) | Best(1, 'v')", [7, 8]),
     ],
 )
 def test_a_run_keeps_what_its_rules_say(tmp_path, keep, expected):
@@ -199,3 +206,24 @@ def test_signals_are_those_of_on_signal(tmp_path):
     ckpt.close()
     with pytest.raises(ConfigurationError, match="OnSignal"):
         make(tmp_path, save_when=OnSignal(), save_on_signal=[signal.SIGTERM])
+
+
+def test_a_step_that_a_run_comes_to_again_is_not_taken_for_the_same_state(tmp_path):
+    """Only a state without a score gives way to its second save: the best of an earlier life stays."""
+    run = make(tmp_path, keep=Best(1, "v") | Latest(1)).run
+    good = Entry("good", 0.1, 20, 0, 8, metrics={"v": 0.1})
+    early = Entry("early", None, 20, 0, 11, metrics={})
+    again = Entry("again", 0.5, 20, 0, 12, metrics={"v": 0.5, "w": 1.0})
+    ledger = Ledger((good, early, again))
+    assert [decision.name for decision in to_remove(run, ledger, ledger)] == ["early"]
+
+
+@pytest.mark.parametrize(
+    "said", [{"min v": "x", "max v": 0, "other": 1, "min w": []}, {"min v": [1]}, {"min v": "nan"}, {"min v": 10**400}]
+)
+def test_a_manifest_of_anothers_making_is_no_obstacle(tmp_path, said):
+    """What stands where the best values should, and is none, counts for nothing at a resume."""
+    run = make(tmp_path, save_when=OnImprovement("v")).run
+    facts = Facts(step=3, sequence=4, run=run.run, owner=run.owner, names={"ranked": "3.ckpt"})
+    write_checkpoint(run.store, "3.ckpt", {"x": 1}, replace(facts, policy={"saved_best": said}))
+    assert reopen(run, Remembered(), 3).saved_best == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,6 +18,7 @@ from holdfast.policy import keeping
 from holdfast.policy.budget import Within
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.retention import Decision
+from holdfast.policy.rules import All
 from holdfast.policy.terms import Known
 from holdfast.records import LAST, PREEMPTED, RANKED
 from holdfast.scanning import name_before
@@ -76,9 +77,9 @@ def _why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
     try:
         if is_pinned(run, ledger, name):
             return PINNED
-    except OSError as error:
-        return f"{run.store.path(name)} is left, as it may be pinned: {error}"
-    return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
+        return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
+    except OSError as error:  # an answer all the same: other ranks wait for it
+        return f"{run.store.path(name)} is left, as it cannot be told whether it may go: {error}"
 
 
 def forget(run: Run, now: Ledger, before: Ledger, name: str) -> None:
@@ -133,18 +134,8 @@ def outlook(run: Run, ledger: Ledger, plans: Iterable[Plan]) -> Ledger:
 
 def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
     """Return what retention drops now that the ledger is committed: each with its reason."""
-    settings = run.settings
     again = _saved_again(run, ledger)
-    entries = [entry for entry in ledger.entries if entry.name not in again]
-    decisions = keeping.plan(
-        settings.rules,
-        _candidates(run, replace(ledger, entries=tuple(entries)), before),
-        run.clock.now(),
-        monitor=settings.monitor,
-        mode=settings.mode,
-        resumed_from=run.protected,
-    )
-    dropped = [decision for decision in decisions if not decision.keep]
+    dropped = _dropped_by_rules(run, ledger, before, again)
     dropped += [
         Decision(name, keep=False, reason="the same state was saved again, as it was measured") for name in again
     ]
@@ -159,6 +150,22 @@ def to_remove(run: Run, ledger: Ledger, before: Ledger) -> list[Decision]:
     # What a signal had saved is for the next resume alone: it goes with the first commit after it.
     overtaken = [entry.name for entry in before.preempted if not (entry.pinned or entry.name in run.protected)]
     return dropped + [Decision(name, keep=False, reason="a newer checkpoint is committed") for name in overtaken]
+
+
+def _dropped_by_rules(run: Run, ledger: Ledger, before: Ledger, again: Collection[str]) -> list[Decision]:
+    settings = run.settings
+    if settings.rules and all(isinstance(rule, All) for rule in settings.rules):
+        return []  # a run that keeps all may have ten thousand: to decide about each takes long
+    entries = tuple(entry for entry in ledger.entries if entry.name not in again)
+    decisions = keeping.plan(
+        settings.rules,
+        _candidates(run, replace(ledger, entries=entries), before),
+        run.clock.now(),
+        monitor=settings.monitor,
+        mode=settings.mode,
+        resumed_from=run.protected,
+    )
+    return [decision for decision in decisions if not decision.keep]
 
 
 def _candidates(run: Run, ledger: Ledger, before: Ledger) -> list[Known]:
@@ -195,8 +202,10 @@ def _known(run: Run, entry: Entry, role: str) -> Known:
 def _saved_again(run: Run, ledger: Ledger) -> list[str]:
     """Return the checkpoints of a state that was saved once more under another name, as a metric came late.
 
-    Only ``keep`` saves a state before it is measured.
+    Only ``keep`` saves a state before it is measured. One that has another score is no such state: a run that went
+    back comes to the same step again.
     """
+    ranked_by = run.settings.ranked_by
     newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
     if newest is None or run.settings.keep is None:
         return []
@@ -206,6 +215,7 @@ def _saved_again(run: Run, ledger: Ledger) -> list[str]:
         if entry.step == newest.step and entry.sequence < newest.sequence
         if not (entry.pinned or entry.tags or entry.name in run.protected)
         if entry.metrics.keys() < newest.metrics.keys()
+        if all(entry.metrics.get(name) in (None, newest.metrics[name]) for name in ranked_by & newest.metrics.keys())
     ]
 
 

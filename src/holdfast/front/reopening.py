@@ -148,7 +148,7 @@ def _saved_best(run: Run, mine: list[Found]) -> dict[str, float]:
     for facts in (item.facts for item in mine if keys and item.facts is not None):
         said = facts.policy.get("saved_best")
         for key, value in said.items() if isinstance(said, dict) else ():
-            with contextlib.suppress(TypeError, ValueError):  # a manifest of another's making
+            with contextlib.suppress(TypeError, ValueError, OverflowError):  # a manifest of another's making
                 if key in keys and not math.isnan(float(value)):
                     best = better_of(best, {key: float(value)})
         best = better_of(best, run.settings.when.values(facts.metrics))

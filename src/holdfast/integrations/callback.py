@@ -131,7 +131,7 @@ class ModelCheckpointCore(RunMixin):
         images: int = 1,
         recycle_blocks: bool = False,
         save_on_signal: bool | Sequence[int] = True,
-        keep: Term | Iterable[Term] | None = None,
+        keep: Term | Iterable[Term] | str | None = None,
         save_when: Term | Iterable[Term] | None = None,
         clock: Clock | None = None,
     ) -> None:

@@ -94,7 +94,7 @@ class Words(TypedDict, total=False):
     filename: str | None
     auto_insert_metric_name: bool
     enable_version_counter: bool
-    keep: Term | Iterable[Term] | None
+    keep: Term | Iterable[Term] | str | None
     save_when: Term | Iterable[Term] | None
 
 
@@ -113,7 +113,7 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
     filename: str | None = None,
     auto_insert_metric_name: bool = True,
     enable_version_counter: bool = True,
-    keep: Term | Iterable[Term] | None = None,
+    keep: Term | Iterable[Term] | str | None = None,
     save_when: Term | Iterable[Term] | None = None,
     style: NameStyle | None = None,
 ) -> Settings:
