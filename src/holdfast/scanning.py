@@ -133,25 +133,33 @@ def look(store: Store, name: str) -> Found:
     return _look(store, name, size)
 
 
-def _look(store: Store, name: str, size: int, file_id: str = "", *, again: bool = True) -> Found:
-    path = store.path(name)
+def _look(store: Store, name: str, size: int, file_id: str = "") -> Found:
+    """Look twice where a read fails: a file that is left out is unranked, and unpruned, for a whole run."""
+    try:
+        facts, problem, damaged = _facts(store, name, size)
+    except OSError:
+        try:
+            facts, problem, damaged = _facts(store, name, size)
+        except OSError as error:
+            facts, problem, damaged = None, str(error), False
+    return Found(name, store.path(name), size, facts, problem, damaged, file_id)
+
+
+def _facts(store: Store, name: str, size: int) -> tuple[Facts | None, str, bool]:
+    """Return what a file says of itself, what is wrong with it, and whether that is damage."""
     if size == 0:
-        return Found(name, path, size, problem="the file: it is empty", damaged=True, file_id=file_id)
+        return None, "the file: it is empty", True
     try:
         source = TailSource(store, name, size)
         facts = reading.read_facts(source)
         blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     except DamagedCheckpointError as error:
-        return Found(name, path, size, problem=f"{error.record}: {error.problem}", damaged=True, file_id=file_id)
+        return None, f"{error.record}: {error.problem}", True
     except NewerFormatError as error:
-        return Found(name, path, size, problem=error.problem, file_id=file_id)
-    except OSError as error:
-        if again:  # one read that fails would leave its file out of the ranking, and unpruned, for a whole run
-            return _look(store, name, size, file_id, again=False)
-        return Found(name, path, size, problem=str(error), file_id=file_id)
-    torn = blank or size < _LEAST
-    problem = "the file: nothing of it was ever written, or only its beginning is left" if torn else ""
-    return Found(name, path, size, None if torn else facts, problem, damaged=torn, file_id=file_id)
+        return None, error.problem, False
+    if blank or size < _LEAST:
+        return None, "the file: nothing of it was ever written, or only its beginning is left", True
+    return facts, "", False
 
 
 def newest_first(found: Iterable[Found]) -> list[Found]:

@@ -285,20 +285,20 @@ class LoopSaving(RankingAttributes, FailureWords):
 
     def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
         """Rank 0 only; tell whether the run is done with this file."""
-        problem = f"the old checkpoint {self._path(name)} could not be removed"
+        problem, retired = f"the old checkpoint {self._path(name)} could not be removed", ""
         try:
             with taking(self._run, before, name, self._stamps) as left:
                 if left == PINNED:
                     return False
-                retired = "" if left else self._take_away(name)
-            if not left:
+                if not left:
+                    retired = self._take_away(name)
+            if left:
+                warnings.warn(left, stacklevel=2)
+            else:
                 forget(self._run, now, before, name)
         except OSError as error:
             warnings.warn(f"{problem}: {error}", stacklevel=2)
-            return True
-        if left:
-            warnings.warn(left, stacklevel=2)
-        if retired:
+        if retired:  # also where what belongs to it could not be forgotten
             self._open_saver().tidy(partial(self._run.store.remove, retired), problem)
         return True
 

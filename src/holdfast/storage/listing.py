@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -32,7 +33,7 @@ def walk(
 
     """
     try:
-        found = list(os.scandir(folder))
+        found = _scan(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -83,9 +84,16 @@ def hidden_folders(root: str, depth: int) -> Iterator[str]:
                 yield item.path
 
 
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """List a folder. A signal amid its opening is no error; Python itself repeats ``open``, and not this (PEP 475)."""
+    while True:
+        with contextlib.suppress(InterruptedError):
+            return list(os.scandir(folder))
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        return list(os.scandir(folder))
+        return _scan(folder)
     except OSError:  # gone, or not to be read: whatever asks for its blobs says so
         return []
 
@@ -104,7 +112,7 @@ def _within(root: str, name: str, levels: int) -> Iterator[Blob]:
         if not _is_own_folder(path, root):
             yield Blob(name, NO_BLOB)
             return
-        found = list(os.scandir(path))
+        found = _scan(path)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:

@@ -42,6 +42,12 @@ def unlock(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+def close(descriptor: int) -> None:
+    """Close a file that was opened for its lock. It is closed also where that reports an error."""
+    with contextlib.suppress(OSError):  # nothing was written that had to be kept
+        os.close(descriptor)
+
+
 def keep_from_sweeps(descriptor: int) -> None:
     """Hold an open file, under all of its names, until it is unlocked; waits a moment while a sweep looks at it."""
     if fcntl is not None:
@@ -137,4 +143,4 @@ def remove_abandoned(path: str) -> bool:
         return True
     finally:
         unlock(descriptor)
-        os.close(descriptor)
+        close(descriptor)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from holdfast.errors import DirectoryInUseError
 from holdfast.storage.local import make_folders
-from holdfast.storage.locks import RUN_LOCK, unlock
+from holdfast.storage.locks import RUN_LOCK, close, unlock
 
 try:
     import fcntl
@@ -137,7 +137,7 @@ def _take(folder: str, run: str, since: str) -> _Held:
                 return held
         finally:
             if not kept:
-                _close(descriptor)
+                close(descriptor)
 
 
 def _open(path: str) -> int:
@@ -235,16 +235,10 @@ def _release(held: _Held) -> None:
         if _is_still(held.descriptor, held.path):
             os.unlink(held.path)
     unlock(held.descriptor)
-    _close(held.descriptor)
+    close(held.descriptor)
     with contextlib.suppress(OSError):  # one that is in use stays, with those above it
         for folder in reversed(held.made):
             os.rmdir(folder)
-
-
-def _close(descriptor: int) -> None:
-    """Close the file. It is closed also where that reports an error, and what stands in it is for messages alone."""
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
 
 
 def _forget() -> None:
@@ -252,7 +246,7 @@ def _forget() -> None:
     global _guard  # noqa: PLW0603 - another thread of the parent may have held it
     _guard = threading.RLock()
     for held in _held.values():
-        _close(held.descriptor)
+        close(held.descriptor)
     _held.clear()
 
 
