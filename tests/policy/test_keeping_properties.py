@@ -13,13 +13,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from holdfast.errors import ConfigurationError
-from holdfast.policy import retention
 from holdfast.policy.budget import Within
-from holdfast.policy.keeping import most_kept, plan, rules_for, rules_of
+from holdfast.policy.keeping import most_kept, plan, rules_of
 from holdfast.policy.notation import parse_rules, show_rules
 from holdfast.policy.rules import Latest
 from holdfast.policy.terms import Known, any_of
 from holdfast.policy.thinning import Thin
+from tests.policy import oracle
 from tests.policy.strategies import BUDGETS, KEEPING, METRICS, MODES, NOW, RANKED_ALONE, candidates, entries
 from tests.support.properties import examples
 
@@ -192,18 +192,9 @@ def test_every_checkpoint_gets_an_answer_with_a_reason(found, rules, words):
 def test_the_words_of_the_class_are_these_rules(found, monitor, mode, k, resumed_from):
     """``monitor``, ``mode`` and ``save_top_k`` decide as the rules that they stand for, to the last word."""
     assume(monitor is not None or k in (-1, 0, 1))
-    known = [
-        Known(
-            item.name,
-            step=item.step,
-            sequence=item.sequence,
-            metrics={} if item.score is None else {"val_loss": item.score},
-        )
-        for item in found
-    ]
     words = {"monitor": monitor, "mode": mode, "resumed_from": resumed_from}
-    expected = retention.plan(found, save_top_k=k, **words)
-    decided = plan(rules_for(monitor, mode, k), known, NOW, **words)
+    expected = oracle.plan(found, save_top_k=k, **words)
+    decided = oracle.plan_by_words(found, save_top_k=k, **words)
     assert [(item.name, item.keep, item.reason, item.rank) for item in decided] == [
         (item.name, item.keep, item.reason, item.rank) for item in expected
     ]

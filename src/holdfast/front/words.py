@@ -4,7 +4,7 @@ from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.naming import NameStyle, check_inside, file_name, name_pattern, template_keys
 from holdfast.policy.ranking import admits
-from holdfast.policy.retention import Decision, plan
+from holdfast.policy.retention import Decision
 from holdfast.policy.settings import Settings, make_settings
 from holdfast.policy.terms import Term
 from holdfast.policy.trigger import time_asks
@@ -29,7 +29,6 @@ __all__ = [
     "make_settings",
     "name_pattern",
     "open_store",
-    "plan",
     "real_path",
     "same_place",
     "split_path",
