@@ -7,11 +7,11 @@ with what is there: whatever differs changes outside the optimizer's step.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Collection
 
 from holdfast.engine.flight import Flight
 from holdfast.snapshot import Snapshot
+from holdfast.telling import warn
 
 _EVERY = 100  # saves: what is changed in ways that torch does not count may begin at any time
 
@@ -70,8 +70,7 @@ class Rehearsals:
         unseen = [name for name in flight.unseen if name not in flight.changed]
         if unseen:
             self.blind = True
-            warnings.warn(
+            warn(
                 f"{unseen[0]} was changed between a save and the next optimizer step in a way that torch does not "
-                "count (through `.data`, most likely): from now on every save copies the whole state at once",
-                stacklevel=2,
+                "count (through `.data`, most likely): from now on every save copies the whole state at once"
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from holdfast.snapshot import Snapshot, capture
 from holdfast.snapshot.copying import Copy
 from holdfast.snapshot.image import HostImage
 from holdfast.snapshot.template import Templates
+from holdfast.telling import warn
 from holdfast.threads import Work
 
 
@@ -139,7 +139,7 @@ class Saver:
             try:
                 work.join()
             except OSError as error:
-                warnings.warn(f"{problem}: {error}", stacklevel=3)
+                warn(f"{problem}: {error}")
 
     def fence(self) -> None:
         """Wait until no save reads the tensors any more: the optimizer may change them."""

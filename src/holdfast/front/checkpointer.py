@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -34,6 +33,7 @@ from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Words, make_settings
 from holdfast.policy.trigger import step_asks
 from holdfast.storage import is_local, open_store
+from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
@@ -354,7 +354,7 @@ class Checkpointer(LoopResuming, LoopNotes):
         plan = consider(self._planned_run(), self._outlook(), moment)
         if plan.verdict.missing and "missing" not in self._told:
             self._told.add("missing")
-            warnings.warn(missing_message(settings, moment), stacklevel=2)
+            warn(missing_message(settings, moment))
         return plan
 
     def _may_be_ready(self) -> bool:

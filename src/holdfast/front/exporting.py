@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from holdfast.front.stock import facts_of
 from holdfast.front.weights import OPTIMIZERS, Weights, find_weights, is_dense, pick, read_state
 from holdfast.records import Facts
 from holdfast.storage import open_store, plain_path, split_path
+from holdfast.telling import warn
 
 _FORMS = ("safetensors", "torch")
 _TORCH_NAME = "pytorch_model.bin"  # in a directory; what Hugging Face's loader looks for
@@ -213,10 +213,9 @@ def _is_plain(value: Any) -> bool:
 def _warn_of(cast: Cast) -> None:
     if cast.overflowed:
         some = ", ".join(cast.overflowed[:5]) + (" ..." if len(cast.overflowed) > 5 else "")  # noqa: PLR2004
-        warnings.warn(
+        warn(
             printable(
                 f"{len(cast.overflowed)} tensors have finite values that {cast.dtype} cannot hold, which are infinite "
                 f"or NaN in what was written: {some}. bfloat16 has the range of float32"
-            ),
-            stacklevel=3,
+            )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from holdfast.policy.rules import All
 from holdfast.policy.terms import Known
 from holdfast.records import LAST, PREEMPTED, RANKED
 from holdfast.scanning import name_before
+from holdfast.telling import warn
 
 PINNED: Final = "pinned"
 
@@ -52,10 +52,9 @@ def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
     try:
         known = with_notes(run, _sizes(run, ledger))
     except OSError as error:
-        warnings.warn(
+        warn(
             f"what is noted of the checkpoints in {run.store.root} could not be read: {error}. Nothing is removed "
-            "until it can be, as anything may be pinned",
-            stacklevel=2,
+            "until it can be, as anything may be pinned"
         )
         return Forgetting(_put_off(ledger, before))
     return Forgetting(known, tuple(to_remove(run, known, before)))

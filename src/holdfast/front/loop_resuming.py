@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +27,7 @@ from holdfast.policy.ledger import Ledger
 from holdfast.records import Facts, Lineage
 from holdfast.scanning import scan, scan_aside
 from holdfast.storage import open_store, split_path
+from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
@@ -115,7 +115,7 @@ class LoopResuming(LoopSaving):
         """Put a state back, and go on from its place with the files of its run."""
         restored = restore(self._parts, state, chosen)
         if restored.missed:
-            warnings.warn(f"resumed from {chosen} without {', '.join(restored.missed)}", stacklevel=3)
+            warn(f"resumed from {chosen} without {', '.join(restored.missed)}")
         self._step = int(state.get("global_step", 0))
         self._epoch = int(state.get("next_epoch", state.get("epoch", 0)))
         self._batches = int(state.get("batches", 0))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
 from holdfast.records import EXCEPTION, LAST
 from holdfast.snapshot import stepped, stepped_tensors, weigh
+from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
@@ -155,7 +155,7 @@ class LoopSaving(RankingAttributes, FailureWords):
     def _warn(self, message: str) -> None:
         if message:
             log.warning(message)
-            warnings.warn(message, stacklevel=2)
+            warn(message)
 
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
@@ -281,7 +281,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
         if self._leads:
             log.error(message)
-        warnings.warn(message, stacklevel=2)
+        warn(message)
 
     def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
         """Rank 0 only; tell whether the run is done with this file."""
@@ -293,11 +293,11 @@ class LoopSaving(RankingAttributes, FailureWords):
                 if not left:
                     retired = self._take_away(name)
             if left:
-                warnings.warn(left, stacklevel=2)
+                warn(left)
             else:
                 forget(self._run, now, before, name)
         except OSError as error:
-            warnings.warn(f"{problem}: {error}", stacklevel=2)
+            warn(f"{problem}: {error}")
         if retired:  # also where what belongs to it could not be forgotten
             self._open_saver().tidy(partial(self._run.store.remove, retired), problem)
         return True

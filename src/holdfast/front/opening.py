@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from holdfast.policy.settings import Settings
 from holdfast.records import LAST, PREEMPTED
 from holdfast.scanning import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
 from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
+from holdfast.telling import warn
 
 __all__ = [
     "Into",
@@ -55,7 +55,7 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
     first = next(whole(resumable(found), passing), None)
     passing.settle()
     if first is None and any(item.facts is None for item in found):
-        warnings.warn(f"the checkpoints in {dirpath} have no manifest: holdfast cannot tell the newest", stacklevel=2)
+        warn(f"the checkpoints in {dirpath} have no manifest: holdfast cannot tell the newest")
     return None if first is None else first.path
 
 
@@ -96,7 +96,7 @@ def load_newest(
             run = loaded[0].facts.run
         return loaded
     finally:
-        passing.settle(run, stacklevel=3)
+        passing.settle(run)
 
 
 def _load_first(
@@ -172,7 +172,7 @@ def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str
         if chosen is None and not paths and (ours or named or was_last):
             chosen = next(whole(others, passing), None)
     finally:
-        passing.settle(chosen.facts.run if chosen is not None and chosen.facts is not None else "", stacklevel=3)
+        passing.settle(chosen.facts.run if chosen is not None and chosen.facts is not None else "")
     return paths if chosen is None else paths | {chosen.path}
 
 

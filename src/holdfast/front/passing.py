@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadErro
 from holdfast.front.start import Skipped
 from holdfast.scanning import Found, names_aside
 from holdfast.storage import Store
+from holdfast.telling import warn
 
 _HAND = "it was saved by hand"
 _OTHER = "it is of another run"
@@ -87,12 +87,11 @@ class PassingOver:
             if item.problem:
                 self.note(item, _why(item))
 
-    def settle(self, run: str = "", *, stacklevel: int = 2) -> None:
+    def settle(self, run: str = "") -> None:
         """Warn of what was passed over, and set aside what may be.
 
         Args:
             run: the run that goes on; "": that of the newest checkpoint that was passed over.
-            stacklevel: whose line the warnings name, as for ``warnings.warn``.
 
         """
         met, self._met = sorted(self._met, key=lambda one: one.item.facts is None), []
@@ -100,7 +99,7 @@ class PassingOver:
         for one in met:
             aside, left = self._set_aside(one, run)
             text = f"It is set aside as {aside}" if aside else f"It is left where it is: {left}" if left else ""
-            warnings.warn(printable(f"passed over: {one.error} {text}".rstrip()), stacklevel=stacklevel + 1)
+            warn(printable(f"passed over: {one.error} {text}".rstrip()))
             self.skipped += (Skipped(one.item.path, _reason(one.error), aside),)
 
     def _set_aside(self, one: _Met, run: str) -> tuple[str, str]:

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
@@ -22,6 +21,7 @@ from torch.utils.data import get_worker_info
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.policy.settings import Settings
 from holdfast.storage import give_up_all
+from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
@@ -159,7 +159,7 @@ def answer(one: object, save: Callable[[], None]) -> None:
         try:
             save()
         except SaveError as error:
-            warnings.warn(f"not saved before the signal acts: {error}", stacklevel=3)
+            warn(f"not saved before the signal acts: {error}")
         if any(other not in _answered for other, signals in _listeners.items() if signals.intersection(numbers)):
             return
     _answered.clear()

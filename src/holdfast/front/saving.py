@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
 from holdfast.snapshot import stepped, stepped_tensors, weigh
 from holdfast.storage import Store, open_store, split_path
+from holdfast.telling import warn
 
 __all__ = [
     "Behind",
@@ -89,7 +89,7 @@ def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
 def raise_first(errors: Sequence[SaveError]) -> None:
     """Raise the first of them, if there is any; warn of the others."""
     for error in errors[1:]:
-        warnings.warn(str(error), stacklevel=3)
+        warn(str(error))
     if errors:
         raise errors[0]
 

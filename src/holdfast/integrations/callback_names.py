@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from holdfast.front.words import (
     real_path,
     template_keys,
 )
+from holdfast.telling import warn
 
 Words = dict[str, Any]
 
@@ -41,11 +41,7 @@ class NamesMixin:
         """Check the words and take them as attributes, under the names that loggers look for."""
         epochs = words.pop("every_n_val_epochs")
         if epochs is not None:
-            warnings.warn(
-                "`every_n_val_epochs` is deprecated: use `every_n_epochs` instead",
-                DeprecationWarning,
-                stacklevel=3,
-            )
+            warn("`every_n_val_epochs` is deprecated: use `every_n_epochs` instead", DeprecationWarning)
             if words["every_n_epochs"] is not None:
                 msg = f"`every_n_val_epochs`={epochs!r} is an old name of `every_n_epochs`: give only the latter"
                 raise self._misconfiguration(msg)

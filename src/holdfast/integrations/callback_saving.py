@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +40,7 @@ from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.records import EXCEPTION, LAST
+from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
@@ -98,7 +98,7 @@ class SavingMixin(StateMixin, FailureWords):
         return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}, "_owned": None}
 
     def _rank_zero_warn(self, message: str) -> None:
-        warnings.warn(message, stacklevel=3)
+        warn(message)
 
     def _rank_zero_info(self, message: str) -> None:
         log.info(message)

@@ -7,7 +7,6 @@ its ranking. What the state says is only a hint: the directory decides (``planni
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -22,6 +21,7 @@ from holdfast.front.standing import standing
 from holdfast.front.words import Ledger, is_local, join_path, open_store, real_path, same_place
 from holdfast.integrations.callback_names import NamesMixin
 from holdfast.records import Lineage
+from holdfast.telling import warn
 
 _OURS = "holdfast"
 
@@ -184,11 +184,10 @@ class StateMixin(NamesMixin, RankingAttributes):
         return otherwise if any(same_place(home, other) for other in self._others_dirpaths) else home
 
     def _take_best_from(self, home: str, state: Mapping[str, Any], saved_in: str) -> None:
-        warnings.warn(
+        warn(
             f"The dirpath has changed from {home!r} to {self.dirpath!r}, therefore `best_model_score`, "
             "`kth_best_model_path`, `kth_value`, `last_model_path` and `best_k_models` won't be reloaded. "
-            "Only `best_model_path` will be reloaded.",
-            stacklevel=2,
+            "Only `best_model_path` will be reloaded."
         )
         name = _relative(str(state.get("best_model_path") or ""), saved_in)
         self._run_id = ""

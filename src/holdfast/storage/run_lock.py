@@ -13,13 +13,13 @@ import json
 import os
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from holdfast.errors import DirectoryInUseError
 from holdfast.storage.local import make_folders
 from holdfast.storage.locks import RUN_LOCK, close, unlock
+from holdfast.telling import warn
 
 try:
     import fcntl
@@ -87,10 +87,9 @@ def own_directory(folder: str, *, run: str, since: str) -> Ownership | None:
         except OSError as error:
             if error.errno in _NO_LOCKS and folder not in _warned:
                 _warned.add(folder)
-                warnings.warn(
+                warn(
                     f"the filesystem of {folder} has no locks ({error}): two runs in this directory would not be "
-                    "noticed. Give each run a directory of its own",
-                    stacklevel=3,
+                    "noticed. Give each run a directory of its own"
                 )
             return None
 
