@@ -97,7 +97,8 @@ def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
     wanted = [blob for blob in blobs if _counts(blob.name, ending)]
     found = each(store.is_local, wanted, lambda blob: _look(store, blob.name, blob.size, blob.file_id))
-    return [item for item in found if extension is not None or item.facts or item.name.endswith(EXTENSION)]
+    there = [item for item in found if item is not None]
+    return [item for item in there if extension is not None or item.facts or item.name.endswith(EXTENSION)]
 
 
 def _counts(name: str, ending: str) -> bool:
@@ -127,19 +128,24 @@ def name_before(name: str) -> str:
 def look(store: Store, name: str) -> Found:
     """Return what one file says of itself; a missing one has a problem."""
     try:
-        size = store.size(name)
+        found = _look(store, name, store.size(name))
     except OSError as error:
         return Found(name, store.path(name), 0, problem=str(error))
-    return _look(store, name, size)
+    return found or Found(name, store.path(name), 0, problem="it has just been removed")
 
 
-def _look(store: Store, name: str, size: int, file_id: str = "") -> Found:
-    """Look twice where a read fails: a file that is left out is unranked, and unpruned, for a whole run."""
+def _look(store: Store, name: str, size: int, file_id: str = "") -> Found | None:
+    """Look twice where a read fails: a file that is left out is unranked, and unpruned, for a whole run.
+
+    Returns None if it has been removed since it was listed.
+    """
     try:
         facts, problem, damaged = _facts(store, name, size)
     except OSError:
         try:
             facts, problem, damaged = _facts(store, name, size)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             facts, problem, damaged = None, str(error), False
     return Found(name, store.path(name), size, facts, problem, damaged, file_id)

@@ -9,7 +9,7 @@ import holdfast
 from holdfast import DamagedCheckpointError
 from holdfast.format.manifest import MANIFEST_NAME
 from holdfast.scanning import scan
-from holdfast.storage import open_store
+from holdfast.storage import Blob, open_store
 from holdfast.storage.local import LocalStore
 from tests.format.test_hostile import GOOD
 from tests.support.files import assemble, content, line, put, records, save, small_state, torch_bytes
@@ -68,3 +68,14 @@ def test_what_a_listing_does_not_look_at_is_found_when_it_is_read(tmp_path):
     for read in (holdfast.verify, holdfast.load):
         with pytest.raises(DamagedCheckpointError):
             read(path)
+
+
+def test_what_goes_while_it_is_listed_is_not_there(tmp_path):
+    """A checkpoint that retention removes between the listing and the look at it is no problem of the directory."""
+
+    class Late(LocalStore):
+        def blobs(self, depth=0, odd=None):
+            return [*super().blobs(depth, odd), Blob("gone.ckpt", 5000)]
+
+    (tmp_path / "torn.ckpt").write_bytes(b"PK\3\4 torn")
+    assert [item.name for item in scan(Late(str(tmp_path)))] == ["torn.ckpt"]

@@ -182,6 +182,15 @@ def _no_score(run):
     return "3.ckpt"
 
 
+def test_rules_keep_some_without_a_score(tmp_path):
+    """Where ``keep=`` decides, one that was never measured is kept for another reason: nothing is wrong."""
+    policy = {**POLICY, "keep": "Latest(2) | Best(1, 'loss')"}
+    for step, metrics in ((1, {"loss": 0.5}), (2, {})):
+        words = {"policy": policy, "names": {"ranked": f"{step}.ckpt"}, "metrics": metrics}
+        save(tmp_path / f"{step}.ckpt", step=step, sequence=step, time=f"2026-01-02T03:0{step}:00+00:00", **words)
+    assert [finding for finding in holdfast.doctor(tmp_path) if finding.kind == "score"] == []
+
+
 def _not_a_number(run):
     words = {"policy": {**POLICY, "save_top_k": 3}, "names": {"ranked": "3.ckpt"}, "metrics": {"loss": float("nan")}}
     save(run / "3.ckpt", step=3, sequence=3, time="2026-01-02T03:03:00+00:00", **words)

@@ -105,10 +105,12 @@ def _ranking(members: Sequence[Checkpoint]) -> Iterator[Finding]:
     """Yield the ranked ones that have no score to rank by, or none that is a number."""
     ranked = [member for member in members if member.role == RANKED and member.monitor is not None]
     for member in ranked:
-        if member.monitor not in member.metrics:
+        value = member.metrics.get(member.monitor or "")
+        by_rules = member.facts is not None and "keep" in member.facts.policy  # they keep some for other reasons
+        if value is None and not by_rules:
             cure = f"add it: `holdfast metric FILE {member.monitor}=VALUE`"
             yield Finding(WARNING, f"ranked by {member.monitor}, which it does not have", member.path, cure, "score")
-        elif math.isnan(member.metrics[member.monitor]):
+        elif value is not None and math.isnan(value):
             cure = "look at the training: NaN is the worst score, and never the best"
             yield Finding(NOTE, f"its {member.monitor} is NaN", member.path, cure, "score")
     ways = {(member.monitor, member.mode, member.owner) for member in ranked}
