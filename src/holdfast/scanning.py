@@ -129,7 +129,7 @@ def look(store: Store, name: str) -> Found:
     try:
         size = store.size(name)
     except OSError as error:
-        return Found(name, store.path(name), 0, problem=str(error))
+        return Found(name, store.path(name), 0, problem=error.strerror or str(error))
     return _look(store, name, size)
 
 
@@ -141,7 +141,7 @@ def _look(store: Store, name: str, size: int, file_id: str = "") -> Found:
         try:
             facts, problem, damaged = _facts(store, name, size)
         except OSError as error:
-            facts, problem, damaged = None, str(error), False
+            facts, problem, damaged = None, error.strerror or str(error), False
     return Found(name, store.path(name), size, facts, problem, damaged, file_id)
 
 
