@@ -130,7 +130,7 @@ def look(store: Store, name: str) -> Found:
     try:
         found = _look(store, name, store.size(name))
     except OSError as error:
-        return Found(name, store.path(name), 0, problem=str(error))
+        return Found(name, store.path(name), 0, problem=error.strerror or str(error))
     return found or Found(name, store.path(name), 0, problem="it has just been removed")
 
 
@@ -147,7 +147,7 @@ def _look(store: Store, name: str, size: int, file_id: str = "") -> Found | None
         except FileNotFoundError:
             return None
         except OSError as error:
-            facts, problem, damaged = None, str(error), False
+            facts, problem, damaged = None, error.strerror or str(error), False
     return Found(name, store.path(name), size, facts, problem, damaged, file_id)
 
 

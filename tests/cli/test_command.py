@@ -287,7 +287,7 @@ def test_a_reader_that_goes_away(run):
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 141  # as shells count; 1 would speak of the checkpoints
     assert errors == b""
 
 
@@ -309,3 +309,29 @@ def test_renamed_and_copied_files(run, capsys):
     assert main(["ls", str(run)]) == 0
     rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
     assert "renamed or copied by hand" in rows["mine.ckpt"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_output_that_takes_nothing(run, more):
+    """A full disk under the output is one line on stderr and exit code 1, for programs too."""
+    words = [sys.executable, "-m", "holdfast", "ls", str(run), *more]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "holdfast: No space left on device\n")
+
+
+def test_an_output_that_is_closed(run):
+    """With no output at all a verb does its work, and its exit code says how it ended."""
+    shell = 'exec "$0" -m holdfast "$@" >&-'
+    for words, code in ((["ls", str(run)], 0), (["ls", str(run / "none")], 3), (["ls", str(run), "--json"], 0)):
+        done = subprocess.run(["/bin/sh", "-c", shell, sys.executable, *words], stderr=subprocess.PIPE, check=False)
+        assert done.returncode == code
+        assert b"Traceback" not in done.stderr
+
+
+def test_show_of_an_empty_file_is_a_problem(tmp_path, capsys):
+    """Of a file in which nothing is, ``show`` says what ``ls`` says, and does not call it another program's."""
+    put(tmp_path / "x.ckpt", b"")
+    assert main(["show", str(tmp_path / "x.ckpt"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "HF320"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.cli import main
+from holdfast.cli.prune import _sum
 from holdfast.front import pruning
+from holdfast.front.pruning import Pruned
 from holdfast.records import Lineage
 from holdfast.storage import own_directory
 from tests.support.files import listing, put, save, torch_bytes
@@ -203,3 +206,10 @@ def test_a_url_is_pruned_too():
         assert [item.name for item in holdfast.catalog("memory://pruned")] == ["3.ckpt", "1.ckpt"]
     finally:
         fsspec.filesystem("memory").store.clear()
+
+
+def test_the_sum_tells_of_what_is_still_there():
+    """Where something could not be removed the sum says so, and never that all are kept."""
+    item = Pruned("a.ckpt", "run/a.ckpt", 7, keep=False, reason="not among the newest", spared="no permission")
+    told = _sum([item], argparse.Namespace(yes=True, path="run"))
+    assert told == "removed 0 of 1, 0 B; 1 that the rules do not keep are still there"

@@ -382,3 +382,11 @@ def test_elsewhere(run):
     assert {item.kind for item in holdfast.doctor("memory://doctor-test/run", clock=late)} == {"clock"}
     with pytest.raises(CheckpointNotFoundError):
         holdfast.doctor(run / "nothing")
+
+
+def test_imports_come_from_many_runs(tmp_path):
+    """Of imports, the one of a higher step may well be older: no clock is blamed for it."""
+    for step, day in ((1, 2), (2, 1)):
+        save(tmp_path / f"{step}.ckpt", step=step, time=f"2026-01-0{day}T00:00:00+00:00")
+        holdfast.import_checkpoint(tmp_path / f"{step}.ckpt", tmp_path / "run" / f"{step}.ckpt")
+    assert kinds(tmp_path / "run") == []

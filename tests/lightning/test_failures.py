@@ -127,7 +127,7 @@ def test_a_forbidden_folder(tmp_path):
     """A ``PermissionError`` stops training with the path and the cure, and no attribute is set."""
     folder = forbidden_folder(tmp_path)
     cb = ModelCheckpoint(folder, save_last=True, on_error="raise")
-    with pytest.raises(SaveError, match=r"(?s)(not permitted|denied).*choose a `dirpath`") as caught:
+    with pytest.raises(SaveError, match=r"(?s)(not permitted|denied).*choose a directory") as caught:
         fit(tmp_path, cb)
     assert caught.value.path.startswith(folder)
     assert (cb.best_model_path, cb.last_model_path, cb.best_k_models) == ("", "", {})

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import subprocess
+import sys
+import tempfile
 
 import fsspec
 import pytest
@@ -310,3 +313,29 @@ def test_the_command(run, tmp_path, capsys):
     assert main(["cp", "--json", str(run), str(tmp_path / "copy")]) == 1
     assert '"problem": "another file of this name' in capsys.readouterr().out
     assert main(["cp", str(tmp_path / "nothing"), str(tmp_path / "copy")]) == 3
+
+
+_AS_NOBODY = """
+import contextlib, io, os, sys
+from holdfast.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["cp", sys.argv[1], sys.argv[2]])  # all that is imported, while it may be read
+os.setgid(65534)
+os.setuid(65534)
+sys.exit(main(["cp", sys.argv[1], sys.argv[3]]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
+def test_a_folder_that_may_not_be_read_keeps_nothing_else():
+    """The command names a folder that this user may not read, and copies what lies beside it."""
+    with tempfile.TemporaryDirectory() as place:  # not among pytest's own, which are closed to others
+        os.chmod(place, 0o777)  # noqa: S103 - the other user is to read and to write here
+        os.makedirs(f"{place}/runs/closed")
+        save(f"{place}/runs/a.ckpt")
+        os.chmod(f"{place}/runs/closed", 0)
+        words = [sys.executable, "-c", _AS_NOBODY, *(f"{place}/{name}" for name in ("runs", "first", "second"))]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"NOT COPIED  {place}/runs/closed: Permission denied" in done.stdout
+        assert content(f"{place}/second/a.ckpt") == content(f"{place}/runs/a.ckpt")

@@ -235,3 +235,33 @@ def test_over_a_url(source):
     assert done.files[-1] == "memory://export-test/out/model.safetensors.index.json"
     made = holdfast.import_checkpoint("memory://export-test/out", "memory://export-test/y.ckpt")
     assert holdfast.load(made.path)["state_dict"].keys() == weights().keys()
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_source_is_not_written_over(source, tmp_path, link):
+    """By none of its names is a checkpoint replaced by what is exported or imported from it, with ``force`` neither."""
+    other = str(tmp_path / "other.ckpt")
+    if link is not None:
+        link(source, other)
+    before = content(source)
+    for act, words in ((holdfast.export, {"to": "torch"}), (holdfast.import_checkpoint, {})):
+        with pytest.raises(ConfigurationError, match="is not written over"):
+            act(source, source if link is None else other, force=True, **words)
+    assert content(source) == before
+
+
+def test_the_source_of_an_import_of_tensors_is_not_written_over(source, tmp_path):
+    """A shard in a directory is not replaced by the checkpoint that is made of it, with ``force`` neither."""
+    holdfast.export(source, tmp_path / "out")
+    shard = tmp_path / "out" / "model.safetensors"
+    before = content(shard)
+    with pytest.raises(ConfigurationError, match="is not written over"):
+        holdfast.import_checkpoint(tmp_path / "out", shard, force=True)
+    assert content(shard) == before
+
+
+def test_a_prefix_where_no_name_has_one(tmp_path):
+    """Where no name has a prefix at all, the error says so."""
+    path = save(tmp_path / "x.ckpt", {"state_dict": {"w": torch.ones(1)}})
+    with pytest.raises(ConfigurationError, match="none has a dot in it"):
+        holdfast.export(path, tmp_path / "out", strip_prefix="model.")

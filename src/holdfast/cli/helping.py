@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+EXIT_BROKEN_PIPE: Final = 141  # 128 and the number of SIGPIPE, as shells count
 EXIT_INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells count
 
 GROUPS: Final = (

@@ -1,7 +1,7 @@
 """The arguments of the command, and what they lead to.
 
 Exit codes: 0 all is well; 1 a problem was found (a checkpoint that is damaged, or not signed as asked);
-2 wrong usage; 3 nothing there; 130 interrupted.
+2 wrong usage; 3 nothing there; 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from keyword import iskeyword
 from types import ModuleType
 
 from holdfast._version import __version__
-from holdfast.cli.helping import EXIT_INTERRUPTED, Formatter, Parser, nearest, verb_epilog
+from holdfast.cli.helping import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, Formatter, Parser, nearest, verb_epilog
 from holdfast.cli.output import print_json
 from holdfast.errors import (
     EXIT_NOT_FOUND,
@@ -86,23 +86,34 @@ def build_parser(only: str | None = None) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name in letters that the terminal lacks is shown escaped
+    _prepare_streams()
     options = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has gone; the interpreter's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PROBLEM
+        _forget_output()
+        return EXIT_BROKEN_PIPE  # the reader (head, less) has gone: that says nothing of the checkpoints
     except (HoldfastError, OSError) as error:
         return _fail(error, options)
     except KeyboardInterrupt:
         print("holdfast: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return code
+
+
+def _prepare_streams() -> None:
+    """Have a name in letters that a stream lacks shown escaped, and somewhere to write to where one was closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        if isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Let what could not be written go: the interpreter's own flush at the end must not complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(given: list[str]) -> argparse.Namespace:
@@ -121,13 +132,25 @@ def _parse(given: list[str]) -> argparse.Namespace:
 
 def _fail(error: Exception, options: argparse.Namespace) -> int:
     """Say what happened on stderr; for programs also as the one JSON document that they read."""
-    message = printable(str(error))
+    message = printable(_message(error))
     code = _exit_code(error)
     print(f"holdfast: {message}", file=sys.stderr)
     if getattr(options, "as_json", False):
         kind = getattr(error, "code", "")
-        print_json({"error": {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}})
+        document = {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}
+        try:
+            print_json({"error": document})
+            sys.stdout.flush()
+        except OSError:  # there is no room for that either; stderr has it
+            _forget_output()
     return code
+
+
+def _message(error: Exception) -> str:
+    """Return what happened; of an error of the system without its number."""
+    if isinstance(error, HoldfastError) or not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}" if isinstance(error.filename, str) else error.strerror
 
 
 def _exit_code(error: Exception) -> int:

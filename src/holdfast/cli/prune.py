@@ -80,6 +80,10 @@ def _row(item: Pruned, *, done: bool) -> tuple[str, ...]:
 
 def _sum(pruned: Sequence[Pruned], options: argparse.Namespace) -> str:
     going = sum(not item.keep and not item.spared for item in pruned)
+    left = sum(bool(item.spared) for item in pruned)
+    if left and options.yes:
+        done = f"removed {going} of {len(pruned)}, {amount(freed(pruned))}"
+        return f"{done}; {left} that the rules do not keep are still there"
     if not going:
         return f"nothing to remove: all {len(pruned)} are kept" if pruned else f"no checkpoints in {options.path}"
     many = f"{going} of {len(pruned)}, {amount(freed(pruned))}"

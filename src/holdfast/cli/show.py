@@ -12,7 +12,7 @@ from holdfast.cli.output import print_json, print_table, say
 from holdfast.cli.statistics import show_tensors
 from holdfast.cli.text import age, amount, number
 from holdfast.cli.tree import HEAD, RIGHT, tree
-from holdfast.errors import EXIT_OK
+from holdfast.errors import EXIT_OK, DamagedCheckpointError
 from holdfast.front.catalog import open_checkpoint
 from holdfast.front.checkpoint import Checkpoint
 from holdfast.records import Manifest
@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         show_tensors(checkpoint.path, options.tensor, as_json=options.as_json)
         return EXIT_OK
     manifest = checkpoint.manifest
+    if manifest is None and checkpoint.damaged:
+        raise DamagedCheckpointError(checkpoint.path, "the file", checkpoint.problem.removeprefix("the file: "))
     if options.as_json:
         print_json({**noting.as_dict(checkpoint), "manifest": asdict(manifest) if manifest is not None else None})
     elif manifest is None:

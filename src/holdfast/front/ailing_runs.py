@@ -44,7 +44,7 @@ def _clock(members: Sequence[Checkpoint], now: datetime) -> Iterator[Finding]:
             continue
         if latest is not None and latest.time is not None and member.sequence > latest.sequence:
             back = latest.time - member.time
-            if back > timedelta(0):
+            if back > timedelta(0) and member.run != IMPORTED:  # what is imported comes from many runs
                 what = f"saved after {latest.name}, and its time is {_span(back)} earlier: the clock was set back"
                 yield Finding(WARNING, what, member.path, cure, "clock")
         if member.time - now > _AHEAD:
@@ -75,7 +75,7 @@ def _name(member: Checkpoint) -> Iterator[Finding]:
     """Yield where a name does not say what its manifest says."""
     if member.role is None:
         cure = "nothing: retention never removes it. To have it counted again give it back its name: "
-        cure += ", ".join(sorted(member.facts.names.values())) if member.facts is not None else ""
+        cure += " or ".join(sorted(member.facts.names.values())) if member.facts is not None else ""
         yield Finding(NOTE, "renamed or copied by hand", member.path, cure, "renamed")
     known = {"step": float(member.step), "epoch": float(member.epoch), **_saved_metrics(member)}
     base = member.name.rpartition("/")[2]

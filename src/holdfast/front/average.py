@@ -18,9 +18,10 @@ from holdfast.engine.measuring import has_values
 from holdfast.engine.peeking import Peek, peek
 from holdfast.errors import ConfigurationError, printable
 from holdfast.front.model_part import model_key, model_of, without_training
+from holdfast.front.overwriting import same_file
 from holdfast.front.provenance import versions
 from holdfast.records import Facts, Lineage
-from holdfast.storage import is_local, open_store, split_path
+from holdfast.storage import open_store, split_path
 
 _NAMED = 8  # sources whose names are told in the reason
 
@@ -167,7 +168,7 @@ def _gate(out: str, sources: Sequence[str], *, overwrite: bool) -> Callable[[], 
     store = open_store(root)
 
     def check() -> None:
-        if any(_same_file(out, source) for source in sources):
+        if any(same_file(out, source) for source in sources):
             msg = f"`out` is one of the checkpoints to average, {out}: choose another name"
             raise ConfigurationError(printable(msg))
         if not overwrite and store.exists(name):
@@ -178,15 +179,6 @@ def _gate(out: str, sources: Sequence[str], *, overwrite: bool) -> Callable[[], 
         msg = f"`out` must be the path of a file, but got {out!r}"
         raise ConfigurationError(msg)
     return check
-
-
-def _same_file(one: str, other: str) -> bool:
-    if is_local(one) != is_local(other):
-        return False
-    if not is_local(one):
-        return one == other
-    paths = [os.path.join(*split_path(path)) for path in (one, other)]
-    return all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 
 
 def _oldest_first(looks: Sequence[Peek]) -> list[int]:

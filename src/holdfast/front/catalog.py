@@ -198,7 +198,11 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     with reading_of(text):
         made = Catalog(text, store) if found else None
     if made is None or not (store.is_local or made or made.aside):
-        what = "that is a file: use `holdfast.open`" if _is_file(store, given) else "there is nothing of that name"
+        what = (
+            "that is a file: `holdfast show` and `holdfast.open` take one"
+            if _is_file(store, given)
+            else "there is nothing of that name"
+        )
         msg = f"there is no directory {printable(text)}: {what}"
         raise CheckpointNotFoundError(msg)
     return made
@@ -219,7 +223,11 @@ def open_checkpoint(path: str | os.PathLike[str], *, clock: Clock | None = None)
     store = open_store(root)
     there = store.exists(name)
     if not there or (store.is_local and os.path.isdir(store.path(name))):
-        what = "that is a directory: use `holdfast.catalog`" if there else "there is nothing of that name"
+        what = (
+            "that is a directory: `holdfast ls` and `holdfast.catalog` take one"
+            if there
+            else "there is nothing of that name"
+        )
         msg = f"there is no checkpoint file {printable(os.fspath(path))}: {what}"
         raise CheckpointNotFoundError(msg)
     found = look(store, name)

@@ -14,6 +14,7 @@ import torch
 from holdfast.engine.streaming import Promises, write_promised
 from holdfast.errors import ConfigurationError, printable
 from holdfast.front.dtypes import SAFETENSORS, Cast, parse_dtype
+from holdfast.front.overwriting import refuse_own_source
 from holdfast.front.provenance import versions
 from holdfast.front.shards import SUFFIX, Shelf, write_shards
 from holdfast.front.sizes import parse_size
@@ -89,7 +90,8 @@ def export(  # noqa: PLR0913 - each is a choice of its own
 
     Raises:
         LoadError: as ``holdfast.load``; also if no weights are found.
-        ConfigurationError: if an argument is wrong, a file is there already, or safetensors cannot hold a tensor.
+        ConfigurationError: if an argument is wrong, a file is there already or is the source, or safetensors
+            cannot hold a tensor.
         SaveError: if a file cannot be written.
 
     """
@@ -103,11 +105,14 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     if to == "safetensors":
         _check_holdable(weights, cast)
         shelf = _shelf(os.fspath(out), force=force)
+        refuse_own_source(map(shelf.store.path, shelf.there()), [os.fspath(path)])
         files, size = write_shards(shelf, weights, cast, facts, limit, advance)
         dropped = list(weights.extras)
     else:
         more = _optimizers(state, os.fspath(path)) if optimizer else None
-        files, size = _write_torch(_torch_path(out), weights, cast, facts, more=more, advance=advance, force=force)
+        goal = _torch_path(out)
+        refuse_own_source([goal], [os.fspath(path)])
+        files, size = _write_torch(goal, weights, cast, facts, more=more, advance=advance, force=force)
         dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
     _warn_of(cast)
     left_out = (*weights.left_out, *(strip_prefix + name for name in dropped))

@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.engine.streaming import Promises, write_promised
 from holdfast.errors import ConfigurationError, printable
+from holdfast.front.overwriting import refuse_own_source
 from holdfast.front.provenance import versions
 from holdfast.front.shards import INDEX, SUFFIX
 from holdfast.front.stock import LIGHTNING, facts_of
@@ -87,7 +88,7 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
 
     Raises:
         LoadError: as ``holdfast.load``; also if a safetensors file is not whole, or lacks what its index tells of.
-        ConfigurationError: if an argument is wrong, or the file to write is there already.
+        ConfigurationError: if an argument is wrong, or the file to write is there already or is the one to read.
         SaveError: if it cannot be written.
 
     """
@@ -95,6 +96,7 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
     store, name = _free_place(_goal(source, os.fspath(out)), force=force)
     promises = Promises()
     index = index_of(source)
+    refuse_own_source([store.path(name)], [source] if index is None else index.paths)
     with nullcontext() if index is None else TensorFiles(index) as files:
         if files is None:
             state, known = _from_torch(source, entry, add_prefix, allow, allow_unsafe=allow_unsafe)

@@ -269,7 +269,7 @@ def _checked_seconds(seconds: Any, rules: tuple[Term, ...]) -> float | None:
     if seconds is None:
         for rule in rules:
             if isinstance(rule, Newer) or (isinstance(rule, Thin) and (rule.hourly or rule.daily or rule.weekly)):
-                msg = f"{rule} speaks of time: say how many seconds a step takes (step_seconds)"
+                msg = f"{rule} speaks of time: say how many seconds a step takes (step_seconds, --step-seconds)"
                 raise ConfigurationError(msg)
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:

@@ -131,7 +131,8 @@ def pick(weights: Mapping[str, Any], strip_prefix: str = "") -> Weights:
             tensors[name] = value.detach()
     if not tensors:
         beginnings = sorted({f"{name.partition('.')[0]}." for name in map(str, weights) if "." in name})
-        msg = f"no tensor's name begins with `strip_prefix`={strip_prefix!r}: they begin with {beginnings[:20]}"
+        instead = f"they begin with {', '.join(map(repr, beginnings[:20]))}" if beginnings else "none has a dot in it"
+        msg = f"no tensor's name begins with `strip_prefix`={strip_prefix!r}: {instead}"
         raise ConfigurationError(printable(msg))
     return Weights(tensors, tied, tuple(left_out), extras, tuple(order))
 

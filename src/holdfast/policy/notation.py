@@ -67,7 +67,8 @@ def parse_terms(text: str, words: Words) -> tuple[Term, ...]:
     except ConfigurationError:
         raise
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise _not_understood(text, str(error) or "it is nested too deeply", words) from error
+        what = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise _not_understood(text, what or "it is nested too deeply", words) from error
 
 
 def _not_understood(text: str, what: str, words: Words) -> ConfigurationError:
