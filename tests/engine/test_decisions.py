@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Checkpointer
+from holdfast import Checkpointer, Latest, OnImprovement
+from holdfast.front import forgetting
 from holdfast.storage.local import LocalStore
 from tests.front.loops import names, step_of
 from tests.support.properties import examples
@@ -121,3 +122,19 @@ def test_a_resume_decides_nothing_else(metrics, chosen, split):
 
     with tempfile.TemporaryDirectory() as folder:
         assert both(f"{folder}/behind") == both(f"{folder}/waiting", async_save=False)
+
+
+def test_a_step_between_saves_does_not_ask_the_rules(tmp_path, monkeypatch):
+    """A value counts against the best that is on its way, and what is there is not gone through for it."""
+    written, asked = threading.Event(), []
+    original, rules = LocalStore.put, forgetting.to_remove
+    monkeypatch.setattr(LocalStore, "put", lambda *given, **words: (written.wait(20), original(*given, **words))[1])
+    monkeypatch.setattr(forgetting, "to_remove", lambda *given: asked.append(1) or rules(*given))
+    model = torch.nn.Linear(1, 1)
+    with Checkpointer(tmp_path, model=model, images=2, save_when=OnImprovement("v"), keep=Latest(9)) as ckpt:
+        for value in (3.0, 4.0, 3.5, 3.0):
+            ckpt.step({"v": value})
+        assert not asked
+        ckpt.step({"v": 2.0})
+        written.set()
+    assert sorted(step_of(tmp_path / name) for name in names(tmp_path)) == [1, 5]

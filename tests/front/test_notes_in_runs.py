@@ -170,3 +170,21 @@ def test_a_pinned_file_is_not_written_over(tmp_path):
         ckpt.step()
     assert sorted(names(tmp_path)) == ["m-v1.ckpt", "m.ckpt"]
     assert (tmp_path / "m.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_said_of_a_state_outlives_that_it_is_saved_again(tmp_path, late):
+    """A state that is measured after its save does not take the place of a file with a tag or a late metric."""
+    with make(tmp_path, keep=Latest(2) | Best(1, "bleu", mode="max"), monitor="v", async_save=False) as ckpt:
+        go(ckpt, 1)
+        ckpt.step()
+        path = tmp_path / "2.ckpt"
+        if late:
+            ckpt.add_metrics(path, {"bleu": 20.0})
+        else:
+            ckpt.tag(path, "paper")
+        ckpt.end_validation({"v": 2.0})
+        said = holdfast.open(path)
+        assert (said.tags, said.metrics) == (((), {"bleu": 20.0}) if late else (("paper",), {}))
+        ckpt.step({"v": 3.0})
+        assert path.exists() == late  # a tag is no pin: the rules may drop it, and do

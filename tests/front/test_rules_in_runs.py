@@ -218,6 +218,20 @@ def test_a_step_that_a_run_comes_to_again_is_not_taken_for_the_same_state(tmp_pa
     assert [decision.name for decision in to_remove(run, ledger, ledger)] == ["early"]
 
 
+def test_what_a_run_that_went_back_had_saved_at_the_same_step_is_left_to_the_rules(tmp_path):
+    """A state that is measured after its save takes the place of that save alone, not of one of an earlier course."""
+    words = {"save_when": EverySteps(2), "keep": Latest(9) | Best(1, "v")}
+    train(tmp_path, 4, values={}, **words)
+    for _ in range(2):
+        with make(tmp_path, **words) as ckpt:
+            ckpt.resume(tmp_path / "2.ckpt")
+            ckpt.step()
+            ckpt.step()
+            ckpt.wait()
+            ckpt.end_validation({"v": 1.0})
+    assert sorted(step_of(tmp_path / name) for name in names(tmp_path)) == [2, 4, 4, 4]
+
+
 @pytest.mark.parametrize(
     "said", [{"min v": "x", "max v": 0, "other": 1, "min w": []}, {"min v": [1]}, {"min v": "nan"}, {"min v": 10**400}]
 )

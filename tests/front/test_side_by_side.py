@@ -176,3 +176,20 @@ def test_one_that_comes_later_gets_its_files_back(tmp_path):
         ckpt.step({"v": 4.0})
     assert {1, 2, 3, 4} == set(_steps(tmp_path))
     assert len(new.best_k_models) == 0
+
+
+def test_of_two_new_policies_one_takes_over_what_the_old_one_has_left(tmp_path):
+    """What a run has left has one master: no best of one checkpointer goes because another does not keep it."""
+    first = _policy(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    _go(first, 1.0, 2.0, 3.0)
+    first.close()
+    model = torch.nn.Linear(1, 1)
+    pair = [_policy(tmp_path, model, save_when=EverySteps(1), keep=keep) for keep in (Latest(2), Best(1, "v"))]
+    pair[0].resume()
+    for value in (4.0, 5.0):
+        for ckpt in pair:
+            ckpt.step({"v": value})
+            ckpt.wait()
+            assert os.path.exists(ckpt.best_model_path)
+    assert not pair[0]._inherited & pair[1]._inherited
+    assert pair[0]._inherited

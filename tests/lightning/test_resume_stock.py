@@ -124,6 +124,19 @@ def test_two_stock_callbacks_with_their_own_keys(tmp_path):
     assert float(second[1].best_model_score) == 6.0
 
 
+def test_a_stock_callback_has_one_heir(tmp_path):
+    """Of two callbacks with the words of the stock one, one takes its files over: the other cannot drop its best."""
+    folder = tmp_path / "d"
+    _train(Stock, folder, [5, 3, 4], 3, save_top_k=3)
+    pair = [
+        ModelCheckpoint(folder, monitor="val_loss", save_top_k=k, filename=f"{k}-{{epoch}}", save_last=False)
+        for k in (1, 3)
+    ]
+    fit(tmp_path, *pair, vals=[6], max_epochs=4, ckpt_path=folder / "epoch=2-step=6.ckpt")
+    assert sum(any(path.endswith("epoch=1-step=4.ckpt") for path in cb.best_k_models) for cb in pair) == 1
+    assert all(os.path.exists(path) for cb in pair for path in (cb.best_model_path, *cb.best_k_models))
+
+
 def test_our_run_goes_on_with_the_stock_class(tmp_path):
     """holdfast can be left again: Lightning's class resumes from our file."""
     folder = tmp_path / "d"

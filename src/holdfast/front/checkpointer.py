@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +33,7 @@ from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import Words, make_settings
 from holdfast.policy.trigger import step_asks
+from holdfast.policy.when import better_of
 from holdfast.storage import is_local, open_store
 from holdfast.telling import warn
 
@@ -367,8 +369,9 @@ class Checkpointer(LoopResuming, LoopNotes):
         settings, ledger, when = self._run.settings, self._ledger, self._when
         elapsed = self._elapsed() if when.seconds is not None else None
         measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
-        if measured and self._waiting:
-            ledger = self._outlook()
+        if measured and self._waiting:  # not the whole outlook: it goes by the rules, which takes long with many files
+            best = reduce(better_of, (plan.values for plan in self._waiting), ledger.saved_best)
+            ledger = replace(ledger, saved_best=best)
         return step_asks(settings, ledger, self._step, elapsed, measured)
 
     def _measured(self) -> frozenset[str]:

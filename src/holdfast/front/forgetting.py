@@ -201,8 +201,8 @@ def _known(run: Run, entry: Entry, role: str) -> Known:
 def _saved_again(run: Run, ledger: Ledger) -> list[str]:
     """Return the checkpoints of a state that was saved once more under another name, as a metric came late.
 
-    Only ``keep`` saves a state before it is measured. One that has another score is no such state: a run that went
-    back comes to the same step again.
+    Only ``keep`` saves a state before it is measured. What was saved before the run was taken up is no such state: a
+    run that went back comes to the same step again, and so does one that has another score.
     """
     ranked_by = run.settings.ranked_by
     newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
@@ -211,7 +211,7 @@ def _saved_again(run: Run, ledger: Ledger) -> list[str]:
     return [
         entry.name
         for entry in ledger.entries
-        if entry.step == newest.step and entry.sequence < newest.sequence
+        if entry.step == newest.step and ledger.begun < entry.sequence < newest.sequence
         if not (entry.pinned or entry.tags or entry.name in run.protected)
         if entry.metrics.keys() < newest.metrics.keys()
         if all(entry.metrics.get(name) in (None, newest.metrics[name]) for name in ranked_by & newest.metrics.keys())

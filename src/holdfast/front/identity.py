@@ -58,8 +58,8 @@ def find_state(me: Identity, stored: Iterable[Any], siblings: Sequence[Identity]
     """Return the stored key whose state is this callback's, or None.
 
     First its own key; then that of the same callback in another directory (the run was moved); then
-    that of a callback with another ``save_top_k``; then Lightning's keys. A key that is another
-    callback's own is left to it.
+    that of a callback with another ``save_top_k``; then Lightning's keys, which only the first of several
+    callbacks that they fit takes. A key that is another callback's own is left to it.
     """
     keys = [key for key in stored if isinstance(key, str)]
     if me.key in keys:
@@ -74,6 +74,9 @@ def find_state(me: Identity, stored: Iterable[Any], siblings: Sequence[Identity]
     changed = [key for key in free if key.startswith(me.kin)]
     if len(changed) == 1 and not any(other.seed == me.seed for other in siblings):
         return changed[0]
+    rivals = [other for other in siblings if other.seed == me.seed and other.dirpath == me.dirpath]
+    if any(other.key < me.key for other in rivals if other.key not in keys):
+        return None  # Lightning had one callback of these words: its files get one master, not two that drop them
     return next((key for key in (me.key_of_2, me.key_of_1_5) if key in free), None)
 
 

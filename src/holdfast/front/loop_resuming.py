@@ -207,4 +207,12 @@ class LoopResuming(LoopSaving):
         """Find what this run has saved by another policy, if nobody who is here still saves by it."""
         me = identity_of(run.settings)
         found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
-        return earlier_owners(run, found, lambda owner: me.is_heir_of(owner) and not has_sibling(self, owner))
+        taken = self._taken_over(run)
+        return earlier_owners(
+            run, found, lambda owner: me.is_heir_of(owner) and owner not in taken and not has_sibling(self, owner)
+        )
+
+    def _taken_over(self, run: Run) -> frozenset[str]:
+        """Return the owners whose files another one here has taken over: with two masters one would lose its best."""
+        others = [other for other in beside(self) if isinstance(other, LoopResuming)]
+        return frozenset(owner for other in others if other._run.run == run.run for owner in other._inherited)  # noqa: SLF001 - one class

@@ -209,7 +209,7 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         replaced = _replaced(settings, ledger, moment, score)
         # The name of a file that goes may be used again, unless the run resumed from it, somebody has pinned it, or
         # another save is on its way, whose commit would remove the file of that name.
-        stays = replaced in run.protected or run.waiting or _is_pinned(run, ledger.named(replaced))
+        stays = replaced in run.protected or run.waiting or _is_held(run, ledger.named(replaced))
         reusable = "" if stays else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
@@ -222,14 +222,18 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     return names
 
 
-def _is_pinned(run: Run, entry: Entry | None) -> bool:
-    """Tell whether a file must not be written over; where that cannot be told it must not."""
+def _is_held(run: Run, entry: Entry | None) -> bool:
+    """Tell whether a file must not be written over because of what is said of it; where that cannot be told, too.
+
+    Under ``keep`` that is a tag or a late metric as well: the new file of the same state would not have them.
+    """
     if entry is None or not entry.identity:
         return False
     try:
-        return notes.read_one(run.store, run.note_folders(entry.name), entry.identity).pinned
+        said = notes.read_one(run.store, run.note_folders(entry.name), entry.identity)
     except OSError:
         return True
+    return said.pinned or (run.settings.keep is not None and bool(said.tags or said.metrics))
 
 
 def _replaced(settings: Settings, ledger: Ledger, moment: Moment, score: float | None) -> str:
@@ -237,7 +241,8 @@ def _replaced(settings: Settings, ledger: Ledger, moment: Moment, score: float |
     if settings.keep is not None:  # none but one of this very state, which is saved again as it was measured
         newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
         same = newest is not None and newest.step == moment.step == ledger.ranked_step
-        return newest.name if newest is not None and same and not newest.pinned else ""
+        mine = newest is not None and newest.sequence > ledger.begun and not newest.pinned
+        return newest.name if newest is not None and same and mine else ""
     if settings.monitor is None:
         newest = max(ledger.entries, key=lambda entry: entry.sequence, default=None)
         return newest.name if newest is not None else ""

@@ -63,6 +63,7 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
     lasts = _lasts(sound, mine, memory, monitor)
     last = lasts[-1] if lasts else None
     issued = (item.facts.sequence for item in found if item.facts is not None and item.facts.run == run.run)
+    sequence = max(memory.sequence, *issued, 0)
     at_step = {entry.step for entry in entries}
     return Ledger(
         entries=tuple(entries),
@@ -74,7 +75,8 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
         last_step=step if last is not None and last.step == step else 0,
         preempted_step=step if any(entry.step == step for entry in preempted[-1:]) else 0,
         deferred=memory.deferred,
-        sequence=max(memory.sequence, *issued, 0),
+        sequence=sequence,
+        begun=sequence,
         saved_best=_saved_best(run, mine),
     )
 

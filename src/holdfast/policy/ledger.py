@@ -56,6 +56,7 @@ class Ledger:
         preempted_step: the step of the state that was saved because of a signal; 0 before the first.
         deferred: why a ranked save waits for its metric, or "" if none waits.
         sequence: how many saves this run has asked for.
+        begun: how many saves the run had asked for when this process took it up: later ones are of its own course.
         saved_best: the best value of each metric that an ``OnImprovement`` watches, of all that were saved.
 
     """
@@ -70,6 +71,7 @@ class Ledger:
     preempted_step: int = 0
     deferred: str = ""
     sequence: int = 0
+    begun: int = 0
     saved_best: Mapping[str, float] = field(default_factory=dict)
 
     def named(self, name: str) -> Entry | None:
