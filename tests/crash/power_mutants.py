@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 
 from holdfast.storage import local
+from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.local import LocalStore
 
 _SYNCS = ("sync_file", "sync_folder")
@@ -103,13 +104,13 @@ def folder_synced_before_the_rename():
 
 def sync_before_the_last_byte():
     """The file is synced when it is half written: what comes later is not."""
-    feed = local.BlockWriter.feed
+    feed = BlockWriter.feed
 
     def feed_and_sync(writer, chunk):
         feed(writer, chunk)
         os.fsync(writer._descriptor)
 
-    local.BlockWriter.feed = feed_and_sync
+    BlockWriter.feed = feed_and_sync
     local.sync_file = _nothing
 
 

@@ -42,6 +42,11 @@ def test_every_state_after_a_power_cut(tmp_path, place, name, any_order):
     count("states after a power cut", check(name, tmp_path, place, any_order=any_order))
 
 
+def _some(cases, slow):
+    """Mark those whose states are many as long."""
+    return [pytest.param(case, marks=pytest.mark.long) if str(case) in slow else case for case in cases]
+
+
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault", mutants.MUTANTS, ids=lambda fault: fault.__name__)
 def test_wrong_savers_are_found_out(tmp_path, place, fault):
@@ -52,7 +57,7 @@ def test_wrong_savers_are_found_out(tmp_path, place, fault):
 
 
 @pytest.mark.usefixtures("strace")
-@pytest.mark.parametrize("site", mutants.sites(), ids=str)
+@pytest.mark.parametrize("site", _some(mutants.sites(), {"_open_spare, sync 1", "remove, sync 1"}), ids=str)
 def test_no_sync_can_be_left_out(tmp_path, place, site):
     """Without any single one of the syncs in the local store, something promised is lost in some state."""
     with pytest.raises(AssertionError, match="power lost after"):

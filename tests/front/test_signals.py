@@ -12,6 +12,7 @@ import torch
 from holdfast import Checkpointer, ConfigurationError
 from holdfast.front import preemption
 from tests.front.loops import names, step_of
+from tests.support.signals import forget_listeners
 
 USR1 = signal.SIGUSR1
 
@@ -19,9 +20,7 @@ USR1 = signal.SIGUSR1
 @pytest.fixture(autouse=True)
 def nobody_else_listens():
     """What other tests of this process have left open would keep each signal waiting for a step of theirs."""
-    for one in list(preemption._listeners):
-        preemption.leave(one)
-    preemption.asked.clear()
+    forget_listeners()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from holdfast.front import preemption
 from tests.support.lightning_cases import ModelCheckpoint, fit, names, step_of
 from tests.support.lightning_parts import Probe
+from tests.support.signals import forget_listeners
 
 
 class SendAt:
@@ -28,9 +28,7 @@ class SendAt:
 @pytest.fixture(autouse=True)
 def nobody_else_listens():
     """What other tests of this process have left open would keep each signal waiting for a step of theirs."""
-    for one in list(preemption._listeners):
-        preemption.leave(one)
-    preemption.asked.clear()
+    forget_listeners()
 
 
 @pytest.fixture(autouse=True)
