@@ -12,6 +12,7 @@ import holdfast
 from holdfast import Best, Checkpointer, EverySteps, Latest, Within, keygen, sign
 from holdfast.front.forgetting import PINNED, taking
 from holdfast.front.loop_saving import LoopSaving
+from holdfast.storage.local import LocalStore
 from tests.front.loops import names as everything
 
 
@@ -188,3 +189,35 @@ def test_what_is_said_of_a_state_outlives_that_it_is_saved_again(tmp_path, late)
         assert (said.tags, said.metrics) == (((), {"bleu": 20.0}) if late else (("paper",), {}))
         ckpt.step({"v": 3.0})
         assert path.exists() == late  # a tag is no pin: the rules may drop it, and do
+
+
+def test_a_pin_during_the_write_of_what_takes_its_name_holds(tmp_path, monkeypatch):
+    """A save whose name is pinned while it is written fails aloud; that file stays, and the next save counts up."""
+    real, due, told = LocalStore.put, [], []
+
+    def put(self, name, chunks, *, over="", gate=None):
+        def pinning():
+            while name == "best.ckpt" and due:
+                due.pop()
+                holdfast.open(tmp_path / name).pin()
+            if gate is not None:
+                gate()
+
+        return real(self, name, chunks, over=over, gate=pinning)
+
+    monkeypatch.setattr(LocalStore, "put", put)
+    with make(tmp_path, monitor="v", save_top_k=1, filename="best", on_error="raise") as ckpt:
+        go(ckpt, 3)
+        ckpt.wait()
+        due.append(True)
+        try:
+            go(ckpt, 2)
+            ckpt.wait()  # by now what failed behind the training's back is told
+        except holdfast.SaveError as error:
+            told.append(str(error))
+        go(ckpt, 1)
+    assert len(told) == 1
+    assert "what has this name was pinned" in told[0]
+    assert holdfast.open(tmp_path / "best.ckpt").step == 1
+    assert ckpt.best_model_path == str(tmp_path / "best-v1.ckpt")
+    assert sorted(names(tmp_path)) == ["best-v1.ckpt", "best.ckpt"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 
 from holdfast.engine.commit import finisher, save_errors
 from holdfast.engine.flight import Flight
@@ -35,7 +36,8 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
             if earlier is not None:
                 earlier.join()
             finish = finisher(order.facts, flight.snapshot, flight.keep)
-            store.put(order.name, image.seal(flight.snapshot, flight.taken, finish), over=order.over, gate=flight.gate)
+            gate = partial(_gate, flight, order)
+            store.put(order.name, image.seal(flight.snapshot, flight.taken, finish), over=order.over, gate=gate)
         flight.committed, flight.stamp = True, store.stamp(order.name)
     except SaveError as error:
         flight.error = error
@@ -49,6 +51,13 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
             with contextlib.suppress(OSError):  # a sweep removes it
                 store.remove(order.over)
         flight.finish()
+
+
+def _gate(flight: Flight, order: Order) -> None:
+    """Just before the commit: wait until the state is known to be whole, and ask whether the name is still free."""
+    flight.gate()
+    if order.consent is not None:
+        order.consent()
 
 
 def _link(flight: Flight, order: Order) -> None:

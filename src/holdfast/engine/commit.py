@@ -26,10 +26,13 @@ _CURES = {
 }
 
 
-def write_checkpoint(store: Store, name: str, state: object, facts: Facts, over: str = "") -> Manifest:
+def write_checkpoint(  # noqa: PLR0913 - what ``put`` takes, and what is to be written
+    store: Store, name: str, state: object, facts: Facts, *, over: str = "", consent: Callable[[], None] | None = None
+) -> Manifest:
     """Commit a state under a name: on return it is durable; on an error nothing has changed.
 
-    ``over`` is what ``store.retire`` has returned, whose blocks may be used.
+    ``over`` is what ``store.retire`` has returned, whose blocks may be used. ``consent`` is asked when all bytes are
+    written, just before the commit: if it raises, nothing is committed.
 
     Raises:
         SaveError: naming the path and the cause.
@@ -38,7 +41,7 @@ def write_checkpoint(store: Store, name: str, state: object, facts: Facts, over:
     written: list[Manifest] = []
     with save_errors(store.path(name)):
         snapshot = capture(state)
-        store.put(name, stream(snapshot.parts(), finisher(facts, snapshot, written.append)), over=over)
+        store.put(name, stream(snapshot.parts(), finisher(facts, snapshot, written.append)), over=over, gate=consent)
     return written[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +51,7 @@ class Order:
         subject: tells what is trained from other models of the same shape.
         steady: whether the storages' places in the file are to stay, though the skeleton's length changes.
         stats: where to count it.
+        consent: asked when all bytes are written, just before the commit: if it raises, nothing is committed.
 
     """
 
@@ -64,3 +65,4 @@ class Order:
     subject: int = 0
     steady: bool = False
     stats: SaveStats = field(default_factory=SaveStats)
+    consent: Callable[[], None] | None = None

@@ -21,6 +21,7 @@ from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_state import Parts, collect
+from holdfast.front.noted import consent_to
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
@@ -31,7 +32,7 @@ from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
-from holdfast.records import EXCEPTION, LAST
+from holdfast.records import EXCEPTION, LAST, RANKED
 from holdfast.snapshot import stepped, stepped_tensors, weigh
 from holdfast.telling import warn
 
@@ -199,7 +200,7 @@ class LoopSaving(RankingAttributes, FailureWords):
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
                 return None
-            write_checkpoint(store, plan.primary, state, plan.facts, over=spare)
+            write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)
@@ -222,7 +223,11 @@ class LoopSaving(RankingAttributes, FailureWords):
             subject=id(self._parts.model),
             steady=self._mode.zero_copy,
             stats=self.stats,
+            consent=self._consent(plan),
         )
+
+    def _consent(self, plan: Plan) -> Callable[[], None] | None:
+        return consent_to(self._run, self._ledger, plan.primary) if RANKED in plan.names else None
 
     def _wait_for_room(self) -> None:
         """Wait for the saves before this one, and count that."""

@@ -6,11 +6,12 @@ said anything, a look costs one question to the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from holdfast import notes
-from holdfast.front.planning import Run
+from holdfast.errors import SaveError
+from holdfast.front.planning import Run, is_held
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import Noted
 from holdfast.scanning import look
@@ -50,6 +51,27 @@ def is_pinned(run: Run, ledger: Ledger, name: str) -> bool:
     """
     identity = _identity_of(run, ledger, name)
     return bool(identity) and notes.read_one(run.store, run.note_folders(name), identity).pinned
+
+
+def consent_to(run: Run, ledger: Ledger, name: str) -> Callable[[], None] | None:
+    """Return what a save under a name that a checkpoint has is to ask just before its commit; None for a free name.
+
+    The name was given to it when the save began, and since then somebody may have pinned what it would replace.
+    """
+    entry = ledger.named(name)
+    if entry is None or not run.settings.enable_version_counter:  # without a counter no other name could be taken
+        return None
+
+    def ask() -> None:
+        if is_held(run, entry):
+            path = run.store.path(name)
+            msg = (
+                f"the checkpoint {path} was not saved: what has this name was pinned, tagged or measured while it was "
+                "being written, and stays. The next save takes another name"
+            )
+            raise SaveError(msg, path=path)
+
+    return ask
 
 
 def forget_notes(run: Run, now: Ledger, before: Ledger, name: str) -> None:

@@ -209,7 +209,7 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         replaced = _replaced(settings, ledger, moment, score)
         # The name of a file that goes may be used again, unless the run resumed from it, somebody has pinned it, or
         # another save is on its way, whose commit would remove the file of that name.
-        stays = replaced in run.protected or run.waiting or _is_held(run, ledger.named(replaced))
+        stays = replaced in run.protected or run.waiting or is_held(run, ledger.named(replaced))
         reusable = "" if stays else replaced
         names[RANKED] = _free_name(run, settings.filename, moment, reusable)
     if verdict.exception:
@@ -222,7 +222,7 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
     return names
 
 
-def _is_held(run: Run, entry: Entry | None) -> bool:
+def is_held(run: Run, entry: Entry | None) -> bool:
     """Tell whether a file must not be written over because of what is said of it; where that cannot be told, too.
 
     Under ``keep`` that is a tag or a late metric as well: the new file of the same state would not have them.

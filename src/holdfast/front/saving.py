@@ -56,6 +56,7 @@ class Behind:
         mode: how saves are carried out.
         model, optimizers: what is trained.
         stats: where to count it.
+        consent: as of an ``Order``.
 
     """
 
@@ -67,6 +68,7 @@ class Behind:
     model: object
     optimizers: Sequence[object]
     stats: SaveStats
+    consent: Callable[[], None] | None
 
     def house(self, saver: Saver) -> None:
         """Before the state is collected: have tensors live in the image, if that is asked for."""
@@ -83,7 +85,7 @@ def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
     """
     steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else {}
     names = (behind.store, behind.name, state, facts, behind.also, behind.over)
-    return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats))
+    return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats, behind.consent))
 
 
 def raise_first(errors: Sequence[SaveError]) -> None:

@@ -19,6 +19,7 @@ from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
+from holdfast.front.noted import consent_to
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preflight import Preflight
@@ -39,7 +40,7 @@ from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
-from holdfast.records import EXCEPTION, LAST
+from holdfast.records import EXCEPTION, LAST, RANKED
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -234,7 +235,8 @@ class SavingMixin(StateMixin, FailureWords):
         """Return how our own thread is to write the file."""
         spare, self._spare = self._spare, ""
         trained = (trainer.lightning_module, trainer.optimizers)
-        return Behind(run.store, plan.primary, plan.also, spare, self._mode, *trained, self.stats)
+        consent = consent_to(run, self._ledger, plan.primary) if RANKED in plan.names else None
+        return Behind(run.store, plan.primary, plan.also, spare, self._mode, *trained, self.stats, consent)
 
     def _inspect(self, run: Run, plan: Plan, error: SaveError | None, before: Stamp) -> _Outcome:
         """Rank 0 only: see what is there now, and give it its second name."""
