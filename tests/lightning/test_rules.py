@@ -125,3 +125,17 @@ def test_contradictions_are_named(tmp_path, words, named):
     """What says the same thing twice is Lightning's own error for wrong arguments, and names both."""
     with pytest.raises(MisconfigurationException, match=named):
         ModelCheckpoint(dirpath=tmp_path, **words)
+
+
+def test_a_callback_notes_its_checkpoints(tmp_path):
+    """``ModelCheckpoint`` tags, pins and scores a checkpoint by its path, and a fit that goes on keeps to it."""
+    words = {"monitor": "val_loss", "save_top_k": 1}
+    callback = train(tmp_path / "d", epochs=1, **words)
+    first = callback.best_model_path
+    callback.tag(first, "paper")
+    callback.pin(first)
+    callback.add_metrics(first, {"acc": 0.5})
+    again = train(tmp_path / "d", epochs=3, ckpt_path=first, **words)
+    assert again.best_model_path != first
+    kept = holdfast.open(first)
+    assert (kept.tags, kept.pinned, kept.metrics["acc"]) == (("paper",), True, 0.5)

@@ -17,10 +17,10 @@ from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import sweep_up
-from holdfast.front.loop_notes import LoopNotes
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known
+from holdfast.front.note_words import NoteWords
 from holdfast.front.numbers import number
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
@@ -42,7 +42,7 @@ log = logging.getLogger("holdfast")
 T = TypeVar("T")
 
 
-class Checkpointer(LoopResuming, LoopNotes):
+class Checkpointer(LoopResuming, NoteWords):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from holdfast.clock import Clock
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.flight import Flight
 from holdfast.errors import SaveError
@@ -108,6 +109,9 @@ class LoopSaving(RankingAttributes, FailureWords):
 
     def _agree(self, decide: Callable[[], T]) -> T:
         return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
+
+    def _note_clock(self) -> Clock:
+        return self._run.clock
 
     def _path(self, name: str) -> str:
         return self._run.store.path(name) if name else ""

@@ -8,8 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError
 from holdfast.front.forgetting import sweep_up
+from holdfast.front.note_words import NoteWords
 from holdfast.front.noted import with_notes
 from holdfast.front.opening import is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
@@ -23,7 +25,7 @@ from holdfast.integrations.trainer_facts import amid_accumulation, is_idle
 from holdfast.records import Lineage
 
 
-class RunMixin(DecidingMixin):
+class RunMixin(DecidingMixin, NoteWords):
     """Takes the directory, hears signals, and lets go of both."""
 
     _signals: frozenset[int] = frozenset()
@@ -37,6 +39,9 @@ class RunMixin(DecidingMixin):
         self._owned = None
         if not (self.save_weights_only and given is True):  # nobody could resume from those
             self._signals = signals
+
+    def _note_clock(self) -> Clock:
+        return self._clock
 
     def _take_directory(self, trainer: Any) -> None:
         """Before anything in it is touched; an error of rank 0 is raised on every rank."""

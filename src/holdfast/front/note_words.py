@@ -1,4 +1,4 @@
-"""The part of ``Checkpointer`` with which a loop says something of its checkpoints."""
+"""The part of both front doors with which a training says something of its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, SaveError
+from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.catalog import open_checkpoint
 from holdfast.front.checkpoint import Checkpoint
-from holdfast.front.loop_saving import LoopSaving
 
 
-class LoopNotes(LoopSaving):
+class NoteWords:
     """Pins, tags, notes and late metrics, by the path of a committed checkpoint.
 
     Call each on every rank: rank 0 writes. What is pinned is kept from then on; a score counts from the next save on.
@@ -52,11 +53,14 @@ class LoopNotes(LoopSaving):
     def _say(self, path: str | os.PathLike[str], say: Callable[[Checkpoint], Checkpoint]) -> None:
         def leading() -> None:
             try:
-                say(open_checkpoint(path, clock=self._run.clock))
+                say(open_checkpoint(path, clock=self._note_clock()))
             except HoldfastError:
                 raise
             except OSError as error:  # an answer for the other ranks, too
                 msg = f"nothing could be said of {os.fspath(path)}: {error}"
                 raise SaveError(msg, path=os.fspath(path), errno=error.errno) from error
 
-        self._agree(leading)
+        agree(leading, is_leader=process_rank() == 0, broadcast=process_broadcast())
+
+    def _note_clock(self) -> Clock:
+        raise NotImplementedError
