@@ -13,6 +13,9 @@ LAST = "last"
 EXCEPTION = "exception"
 PREEMPTED = "preempted"
 
+LIGHTNING = "pytorch-lightning_version"  # a state without it is none that ``load_from_checkpoint`` reads
+LIGHTNING_FORM = "2.4.0"  # the version whose form the states have that others than Lightning lay out
+
 IMPORTED = "imported"  # the run of what is imported, unless another is named: so that all are ranked together
 
 

@@ -153,7 +153,7 @@ def test_checkpoints_of_a_plain_loop(tmp_path):
     holdfast.average(paths, tmp_path / "run" / "mean.ckpt")
     mean = torch.load(tmp_path / "run" / "mean.ckpt", weights_only=True)
     assert torch.allclose(mean["state_dict"]["weight"].double(), sum(weights) / 3)
-    assert set(mean) == {"epoch", "global_step", "state_dict"}
+    assert set(mean) == {"epoch", "global_step", "pytorch-lightning_version", "state_dict"}
     assert holdfast.newest(tmp_path / "run") == str(paths[-1])
     found = holdfast.diff(paths[0], paths[1])
     assert found.relation.text == "two saves of one run, 1 step later"

@@ -20,7 +20,7 @@ from holdfast.errors import ConfigurationError, printable
 from holdfast.front.model_part import model_key, model_of, without_training
 from holdfast.front.overwriting import same_file
 from holdfast.front.provenance import versions
-from holdfast.records import Facts, Lineage
+from holdfast.records import LIGHTNING, Facts, Lineage
 from holdfast.storage import open_store, split_path
 
 _NAMED = 8  # sources whose names are told in the reason
@@ -227,7 +227,6 @@ def _facts(newest: Peek, sources: Sequence[Peek], shares: Sequence[float], ema: 
         how = "the weighted average of "
     known = newest.manifest.facts if newest.manifest is not None else Facts()
     state = newest.state if isinstance(newest.state, Mapping) else {}
-    lightning = "pytorch-lightning_version" in state
     position = _position(newest)
     epoch = state.get("epoch")
     return Facts(
@@ -235,7 +234,7 @@ def _facts(newest: Peek, sources: Sequence[Peek], shares: Sequence[float], ema: 
         epoch=known.epoch if newest.manifest is not None or not isinstance(epoch, int) else epoch,
         time=clock.now().isoformat(timespec="milliseconds"),
         reason=how + told,
-        kind="lightning" if lightning else known.kind,
+        kind="lightning" if newest.manifest is None and LIGHTNING in state else known.kind,
         weights_only=True,
         sources=tuple(_lineage(look) for look in sources),
         git_commit=known.git_commit,

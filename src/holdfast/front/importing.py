@@ -14,15 +14,14 @@ from holdfast.errors import ConfigurationError, printable
 from holdfast.front.overwriting import refuse_own_source
 from holdfast.front.provenance import versions
 from holdfast.front.shards import INDEX, SUFFIX
-from holdfast.front.stock import LIGHTNING, facts_of
+from holdfast.front.stock import facts_of
 from holdfast.front.tensorfiles import TensorFiles, index_of
 from holdfast.front.weights import find_weights, read_state
-from holdfast.records import IMPORTED, RANKED, Facts, Lineage, Manifest
+from holdfast.records import IMPORTED, LIGHTNING, LIGHTNING_FORM, RANKED, Facts, Lineage, Manifest
 from holdfast.scanning import EXTENSION
 from holdfast.storage import Store, is_local, open_store, plain_path, split_path
 
 _MODES = ("min", "max")
-_LIGHTNING = "2.4.0"  # whose form the state has: without a version `load_from_checkpoint` does not read it
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _from_tensors(files: TensorFiles, promises: Promises, prefix: str, words: _W
             weights.setdefault(prefix + name, weights[prefix + kept])
     step = known.step if words.step is None else words.step
     epoch = known.epoch if words.epoch is None else words.epoch
-    return {"epoch": epoch, "global_step": step, LIGHTNING: _LIGHTNING, "state_dict": weights}
+    return {"epoch": epoch, "global_step": step, LIGHTNING: LIGHTNING_FORM, "state_dict": weights}
 
 
 def _told(known: Facts, words: _Words, source: str, name: str) -> Facts:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from holdfast.errors import ConfigurationError, LoadError
+from holdfast.records import LIGHTNING, LIGHTNING_FORM
 from holdfast.snapshot import named_tensors, restore_rng, rng_state
 
 
@@ -73,7 +74,7 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int | str]) -> dict[str, Any]:
     """Return the state of everything; ``loop`` has ``epoch, global_step, next_epoch, batches, deferred``."""
-    state: dict[str, Any] = dict(loop)
+    state: dict[str, Any] = {LIGHTNING: LIGHTNING_FORM, **loop}  # a LightningModule may be trained in a loop, too
     if parts.model is not None:
         state["state_dict"] = parts.model.state_dict()
     if weights_only:

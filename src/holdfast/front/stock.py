@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from holdfast.front.weights import OPTIMIZERS
-from holdfast.records import Facts, Manifest
+from holdfast.records import LIGHTNING, Facts, Manifest
 from holdfast.storage import is_local, plain_path
 
-LIGHTNING = "pytorch-lightning_version"
 _CALLBACK = "ModelCheckpoint"
 _MODES = ("min", "max")
 
