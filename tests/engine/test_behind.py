@@ -570,7 +570,7 @@ def test_without_threads_an_overlapped_save_does_not_hang(tmp_path):
     import subprocess
 
     try:
-        done = run_script(ONE_THREAD, tmp_path, timeout=10)
+        done = run_script(ONE_THREAD, tmp_path, timeout=120)
     except subprocess.TimeoutExpired:
         pytest.fail("it hangs")
     assert done.stdout.strip() == "committed", done.stderr
