@@ -111,6 +111,11 @@ class Shelf:
         """What people say of a checkpoint."""
         return self.said.get(item.order, Said())
 
+    def pinned_and_gone(self):
+        """How many saves are pinned and gone: a ``last`` that moved on, which no pin holds."""
+        there = {item.order for item in self.listed()}
+        return sum(said.pinned and order not in there for order, said in self.said.items())
+
     def say(self, value, *, is_last, **news):
         """Say something of a checkpoint: of its save, under both its names."""
         item = self.of(value, is_last=is_last)

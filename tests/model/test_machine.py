@@ -67,6 +67,7 @@ class Histories(Hands, RuleBasedStateMachine):
             start = self.ckpt.resume()
         assert len(start.skipped) == len(passed), (start.skipped, passed)
         assert (start.path is None) == (expected is None)
+        assert self.damages or len(self._orphans()) <= self.shelf.pinned_and_gone()
         self.state = (0, 0, 0.0)
         if expected is not None:
             assert (int(self.model.weight), start.step) == (expected.value, expected.step)
@@ -101,7 +102,6 @@ class Histories(Hands, RuleBasedStateMachine):
         """The process ends in good order; nothing is left but checkpoints and what is said of them."""
         self._close()
         assert self.home.leftovers() == []
-        assert self.damages or self.home.said_of() <= {identity(item.facts) for item in self._catalog()}
 
     @precondition(lambda self: self.ckpt is None)
     @rule()
@@ -146,6 +146,10 @@ class Histories(Hands, RuleBasedStateMachine):
     def _catalog(self):
         """What is listed, newest first: the checkpoints that can say what they are."""
         return [item for item in holdfast.catalog(self.home.root) if item.facts is not None]
+
+    def _orphans(self):
+        """The saves of which something is said and that are gone: what is not pinned goes when the next run begins."""
+        return self.home.said_of() - {identity(item.facts) for item in self._catalog()}
 
     def _best_of(self, listed):
         """The value of the best that the catalog names; None without one, or if it is damaged."""
