@@ -177,6 +177,13 @@ def test_what_was_written_meanwhile_stays(folder, monkeypatch):
     assert [name for name in listing(folder) if name.endswith(".ckpt")] == ["0.ckpt", "1.ckpt", "2.ckpt", "3.ckpt"]
 
 
+def test_a_metric_that_is_not_a_number_spares_nothing(tmp_path):
+    """NaN differs from itself; the file that has it is the planned one all the same, and goes."""
+    fill(tmp_path, scores=[float("nan"), 0.2, 0.1])
+    answers = holdfast.prune(tmp_path, [], dry_run=False)
+    assert [(item.removed, item.spared) for item in answers] == [(False, ""), (True, ""), (True, "")]
+
+
 def test_notes_go_with_their_checkpoint(folder):
     """What was said of a checkpoint goes with it, and what was said of those that stay, stays."""
     holdfast.open(os.path.join(folder, "0.ckpt")).tag("gone")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import holdfast
-from holdfast import Best, Checkpointer, EverySteps, Latest, Within, keygen, sign
+from holdfast import Best, Checkpointer, EveryEpochs, EverySteps, Latest, Within, keygen, sign
 from holdfast.front.forgetting import PINNED, taking
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.storage.local import LocalStore
@@ -32,6 +32,14 @@ def make(folder, **words):
 def names(folder):
     """The files but for the notes."""
     return [name for name in everything(folder) if not name.startswith(".holdfast-notes/")]
+
+
+def measure(ckpt, *values):
+    """End an epoch of one step with each value."""
+    for value in values:
+        ckpt.step()
+        ckpt.end_epoch({"v": value})
+        ckpt.wait()
 
 
 def go(ckpt, *values):
@@ -80,6 +88,25 @@ def test_a_late_metric_moves_the_ranking(tmp_path):
     with make(tmp_path, **words) as ckpt:
         ckpt.resume()
         assert ckpt.best_model_path == str(tmp_path / "3.ckpt")
+
+
+def test_a_save_is_refused_by_the_scores_of_now(tmp_path):
+    """By `save_top_k` the very next save is judged by a score that came late, though nothing was committed since."""
+    with make(tmp_path, save_when=EveryEpochs(1), monitor="v", save_top_k=1) as ckpt:
+        measure(ckpt, 0.1, 0.2)
+        assert names(tmp_path) == ["1.ckpt"]
+        holdfast.open(tmp_path / "1.ckpt").add_metrics({"v": 5.0})
+        measure(ckpt, 0.3, 0.4)
+    assert names(tmp_path) == ["3.ckpt"]
+
+
+def test_the_name_that_is_used_again_is_that_of_the_worst_by_now(tmp_path):
+    """What a late score has made one of the best is not written over by the save that pushes another out."""
+    with make(tmp_path, save_when=EveryEpochs(1), monitor="v", save_top_k=2, filename="best") as ckpt:
+        measure(ckpt, 5.0, 3.0)
+        holdfast.catalog(tmp_path).best().add_metrics({"v": 9.0})
+        measure(ckpt, 4.0)
+    assert sorted(item.score for item in holdfast.catalog(tmp_path)) == [4.0, 5.0]
 
 
 def test_nothing_is_left_of_what_was_said_of_a_checkpoint_that_goes(tmp_path, key):

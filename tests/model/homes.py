@@ -14,7 +14,9 @@ import fsspec
 from fsspec.implementations.memory import MemoryFile
 
 from holdfast.front.opening import checkpoints
+from holdfast.notes import FOLDER, known
 from holdfast.records import LAST
+from holdfast.storage import open_store
 
 PRECIOUS = b"what a user has put there"
 
@@ -23,16 +25,27 @@ class Home:
     """A directory or a URL."""
 
     shares_last: bool
+    locks: bool
 
     def contents(self):
         """The checkpoints that are listed: ``(path, whether it is last)``."""
         return [(item.path, item.role == LAST) for item in checkpoints(self.root) if item.facts is not None]
 
+    def everything(self):
+        """Every file, by its name."""
+        store = open_store(self.root)
+        names = [blob.name for blob in (*store.blobs(9), *store.hidden(FOLDER))]
+        return {name: self.read(store.path(name)) for name in names}
+
+    def said_of(self):
+        """The saves of which anything is said."""
+        return set(known(open_store(self.root)))
+
 
 class LocalHome(Home):
     """A directory of this machine."""
 
-    shares_last = True
+    shares_last = locks = True
 
     def __init__(self):
         self._top = tempfile.mkdtemp(prefix="holdfast-model-")
@@ -74,7 +87,12 @@ class LocalHome(Home):
         return self.read(os.path.join(self.root, "notes.ckpt")) == PRECIOUS
 
     def leftovers(self):
-        return [name for name in os.listdir(self.root) if name.startswith(".holdfast")]
+        return [name for name in os.listdir(self.root) if name.startswith(".holdfast") and name != FOLDER]
+
+    def rename(self, path, other):
+        there = os.path.join(self.root, other)
+        os.rename(path, there)
+        return there
 
     def close(self):
         shutil.rmtree(self._top)
@@ -83,7 +101,7 @@ class LocalHome(Home):
 class MemoryHome(Home):
     """fsspec's filesystem in memory, which has neither locks nor second names."""
 
-    shares_last = False
+    shares_last = locks = False
 
     def __init__(self):
         self._fs = fsspec.filesystem("memory")
@@ -105,7 +123,7 @@ class MemoryHome(Home):
         self.moves += 1
         there = f"memory:/{self._top}/run-{self.moves}"
         for path in self._fs.find(self.root):
-            self._fs.mv(path, f"{there}/{path.rpartition('/')[2]}")
+            self._fs.mv(path, f"{there}/{path.partition(f'/run-{self.moves - 1}/')[2]}")
         self.root = there
 
     @contextlib.contextmanager
@@ -126,7 +144,12 @@ class MemoryHome(Home):
         return self.read(f"{self.root}/notes.ckpt") == PRECIOUS
 
     def leftovers(self):
-        return [path for path in self._fs.find(self.root) if "/.holdfast" in path]
+        return [path for path in self._fs.find(self.root) if "/.holdfast" in path and f"/{FOLDER}/" not in path]
+
+    def rename(self, path, other):
+        there = f"{self.root}/{other}"
+        self._fs.mv(path, there)
+        return there
 
     def close(self):
         self._fs.rm(f"memory:/{self._top}", recursive=True)

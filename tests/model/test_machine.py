@@ -14,17 +14,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import holdfast
 from holdfast.clock import FakeClock
+from holdfast.notes import identity
+from holdfast.records import LAST
 from tests.crash import faults
+from tests.model.hands import SCORES, Hands, nothing, value_in
 from tests.model.homes import LocalHome, MemoryHome
 from tests.model.shelf import Shelf
 from tests.support.properties import examples
 
-SCORES = st.one_of(st.integers(-3, 3).map(float), st.just(math.nan))
 CALLS = ("write", "pwrite", "fsync", "rename", "link", "unlink", "open", "ftruncate")
 KILLED, DONE, REFUSED = -9, 0, 7
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(Hands, RuleBasedStateMachine):
     """One run at a time in one directory; ``home`` makes the directory."""
 
     make_home = None
@@ -34,7 +36,7 @@ class Histories(RuleBasedStateMachine):
         self.home = self.make_home()
         self.clock = FakeClock(10**6)
         self.ckpt = None
-        self.value = 0
+        self.value = self.damages = 0
 
     @initialize(
         k=st.sampled_from([1, 2, 3, -1]),
@@ -65,10 +67,11 @@ class Histories(RuleBasedStateMachine):
             start = self.ckpt.resume()
         assert len(start.skipped) == len(passed), (start.skipped, passed)
         assert (start.path is None) == (expected is None)
+        assert self.damages or len(self._orphans()) <= self.shelf.pinned_and_gone()
         self.state = (0, 0, 0.0)
         if expected is not None:
             assert (int(self.model.weight), start.step) == (expected.value, expected.step)
-            self.state = (expected.value, expected.step, expected.score)
+            self.state = (expected.value, expected.step, math.nan)  # this process has measured nothing
 
     @precondition(lambda self: self.ckpt is not None)
     @rule(score=SCORES)
@@ -89,14 +92,14 @@ class Histories(RuleBasedStateMachine):
         with self.home.full(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             self._epoch(self.ckpt, self.model, self.value, score)
-            with pytest.raises(holdfast.SaveError) if self._saves(score) and self._is_behind() else _nothing():
+            with pytest.raises(holdfast.SaveError) if self._saves(score) and self._is_behind() else nothing():
                 self.ckpt.wait()
         assert not self._saves(score) or self._is_behind() or any("not saved" in str(item.message) for item in told)
 
     @precondition(lambda self: self.ckpt is not None)
     @rule()
     def end(self):
-        """The process ends in good order; nothing but checkpoints is left."""
+        """The process ends in good order; nothing is left but checkpoints and what is said of them."""
         self._close()
         assert self.home.leftovers() == []
 
@@ -118,12 +121,17 @@ class Histories(RuleBasedStateMachine):
         """The whole checkpoints that are listed are those of the model, and best and last are right."""
         if not hasattr(self, "shelf"):
             return
-        whole = [(value_in(path), is_last) for path, is_last in self.home.contents()]
-        ranked = {value for value, is_last in whole if not is_last and value is not None}
-        lasts = {value for value, is_last in whole if is_last and value is not None}
+        listed = self._catalog()
+        whole = [(value_in(item.path), item.role == LAST, item) for item in listed]
+        ranked = {value for value, is_last, _ in whole if not is_last and value is not None}
+        lasts = {value for value, is_last, _ in whole if is_last and value is not None}
         assert ranked == {item.value for item in self.shelf.ranked if not item.damaged}
         last = self.shelf.last
         assert lasts == ({last.value} if last is not None and not last.damaged else set())
+        assert len(listed) == len(self.shelf.listed())
+        for value, is_last, item in whole:
+            assert value is None or self.told(item) == self.expected(value, is_last=is_last)
+        assert self._best_of(listed) in (self.shelf.best_listed(), None)
         assert self.home.untouched()
         if self.ckpt is not None and self.ckpt.best_model_path:
             assert os.path.basename(self.ckpt.best_model_path) != "notes.ckpt"
@@ -134,6 +142,22 @@ class Histories(RuleBasedStateMachine):
         """End what is open, and remove the directory."""
         self._close()
         self.home.close()
+
+    def _catalog(self):
+        """What is listed, newest first: the checkpoints that can say what they are."""
+        return [item for item in holdfast.catalog(self.home.root) if item.facts is not None]
+
+    def _orphans(self):
+        """The saves of which something is said and that are gone: what is not pinned goes when the next run begins."""
+        return self.home.said_of() - {identity(item.facts) for item in self._catalog()}
+
+    def _best_of(self, listed):
+        """The value of the best that the catalog names; None without one, or if it is damaged."""
+        if not any("loss" in item.metrics for item in listed):
+            return None
+        best = holdfast.catalog(self.home.root).best("loss", "max" if self.shelf.largest else "min")
+        assert (best is None) == (self.shelf.best_listed() is None)
+        return None if best is None else value_in(best.path)
 
     def _open(self, model):
         return holdfast.Checkpointer(self.home.root, model=model, clock=self.clock, **self.words)
@@ -194,6 +218,7 @@ class LocalHistories(Histories):
         else:
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         self.home.overwrite(path, bytes(content))
+        self.damages += 1
         torn = path not in [listed for listed, _ in self.home.contents()]
         self.shelf.damage(value, is_last=is_last, torn=torn)
 
@@ -245,24 +270,6 @@ class MemoryHistories(Histories):
     """On a store that knows nothing but names and bytes."""
 
     make_home = MemoryHome
-
-
-def value_in(path):
-    """The value that a checkpoint holds; None if it is refused."""
-    try:
-        return int(holdfast.load(path)["state_dict"]["weight"])
-    except holdfast.LoadError:
-        return None
-
-
-class _nothing:  # noqa: N801 - used like a function
-    """A block in which nothing is expected."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
 
 
 def in_child(call):

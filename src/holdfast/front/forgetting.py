@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast.format.signature import SUFFIX
-from holdfast.front.noted import forget_notes, is_pinned, with_notes
+from holdfast.front.noted import forget_notes, is_pinned
 from holdfast.front.noting import forget_all_gone
-from holdfast.front.planning import Plan, Run, landed
+from holdfast.front.planning import Plan, Run, landed, with_notes
 from holdfast.front.reopening import Stamps, is_ours, not_ours
 from holdfast.front.saving import remove_signature
 from holdfast.policy import keeping

@@ -15,10 +15,9 @@ from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_state import collect, living, restore
 from holdfast.front.loop_words import identity_of
-from holdfast.front.noted import with_notes
 from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.passing import PassingOver, checked_on_damage
-from holdfast.front.planning import Run, names_of
+from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.reopening import Remembered, earlier_owners, reopen
 from holdfast.front.siblings import beside, has_sibling
 from holdfast.front.standing import standing

@@ -1,45 +1,18 @@
 """What people say of the checkpoints of a run, as the run takes note of it: pins, tags, late metrics.
 
-It looks when a save is committed, at a resume, and at a pin once more just before a file is removed. Where nobody has
-said anything, a look costs one question to the store.
+It looks before a save that may push another one out, when it is committed, at a resume (``planning.with_notes``), and
+at a pin once more just before a file is removed. Where nobody has said anything, a look costs one question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from holdfast import notes
 from holdfast.errors import SaveError
 from holdfast.front.planning import Run, is_held
 from holdfast.policy.ledger import Entry, Ledger
-from holdfast.records import Noted
 from holdfast.scanning import look
-
-
-def with_notes(run: Run, ledger: Ledger) -> Ledger:
-    """Rank 0 only: return the ledger with what people say by now. A metric that was measured late is the state's.
-
-    Raises:
-        OSError: if a remote store does not answer.
-
-    """
-    said = notes.read(run.store, run.depth)
-    known = [*ledger.entries, *ledger.preempted, *([ledger.last] if ledger.last is not None else [])]
-    if not said and not said.problems and not any(entry.pinned or entry.tags for entry in known):
-        return ledger
-    monitor = run.settings.monitor
-    return replace(
-        ledger,
-        entries=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.entries),
-        preempted=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.preempted),
-        last=None if ledger.last is None else _with(ledger.last, said.of(ledger.last.identity), monitor),
-    )
-
-
-def _with(entry: Entry, said: Noted, monitor: str | None) -> Entry:
-    score = said.metrics.get(monitor, entry.score) if monitor is not None else entry.score
-    return replace(entry, pinned=said.pinned, tags=said.tags, metrics={**entry.metrics, **said.metrics}, score=score)
 
 
 def is_pinned(run: Run, ledger: Ledger, name: str) -> bool:

@@ -23,7 +23,7 @@ from holdfast.policy.naming import check_inside, depth, file_name
 from holdfast.policy.settings import Settings
 from holdfast.policy.trigger import Verdict, decide, measured_of
 from holdfast.policy.when import better_of
-from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Lineage
+from holdfast.records import EXCEPTION, LAST, PREEMPTED, RANKED, Facts, Lineage, Noted
 from holdfast.storage import Store, real_path
 
 
@@ -144,6 +144,7 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     score = metrics.get(settings.monitor) if settings.monitor is not None else None
     messages: tuple[str, ...] = ()
     if verdict.ranked and score is not None:
+        ledger = _measured_since(run, ledger)
         admitted = ranking.admits(ledger.entries, score, settings.save_top_k, settings.mode)
         verdict = replace(verdict, ranked=admitted)
         if not admitted:
@@ -158,6 +159,44 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
     plan = Plan(verdict, names, facts, quiet, messages, entry, values)
     return replace(plan, after=replace(_after(quiet, plan, names), deferred=verdict.deferred))
+
+
+def _measured_since(run: Run, ledger: Ledger) -> Ledger:
+    """Return the ledger with what was said since the last look, where a ranking decides what a save may push out.
+
+    A refused save commits nothing, and a run looks at its commits: it would go by an old ranking for good.
+    """
+    if not 0 < run.settings.save_top_k <= len(ledger.entries):
+        return ledger
+    try:
+        return with_notes(run, ledger)
+    except OSError:  # by what is known, then; the next save asks again
+        return ledger
+
+
+def with_notes(run: Run, ledger: Ledger) -> Ledger:
+    """Rank 0 only: return the ledger with what people say by now. A metric that was measured late is the state's.
+
+    Raises:
+        OSError: if a remote store does not answer.
+
+    """
+    said = notes.read(run.store, run.depth)
+    known = [*ledger.entries, *ledger.preempted, *([ledger.last] if ledger.last is not None else [])]
+    if not said and not said.problems and not any(entry.pinned or entry.tags for entry in known):
+        return ledger
+    monitor = run.settings.monitor
+    return replace(
+        ledger,
+        entries=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.entries),
+        preempted=tuple(_with(entry, said.of(entry.identity), monitor) for entry in ledger.preempted),
+        last=None if ledger.last is None else _with(ledger.last, said.of(ledger.last.identity), monitor),
+    )
+
+
+def _with(entry: Entry, said: Noted, monitor: str | None) -> Entry:
+    score = said.metrics.get(monitor, entry.score) if monitor is not None else entry.score
+    return replace(entry, pinned=said.pinned, tags=said.tags, metrics={**entry.metrics, **said.metrics}, score=score)
 
 
 def entry_of(name: str, facts: Facts) -> Entry:

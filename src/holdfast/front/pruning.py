@@ -195,7 +195,7 @@ def _remove(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], None]) -
 
     def remove(name: str) -> None:
         now = look(store, name)
-        if now.facts != facts or now.size != item.size:
+        if repr(now.facts) != repr(facts) or now.size != item.size:  # a metric that is NaN is not equal to itself
             raise _ChangedError
         store.remove(name)
         store.remove(name + SUFFIX)

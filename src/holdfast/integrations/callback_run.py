@@ -12,10 +12,9 @@ from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError
 from holdfast.front.forgetting import sweep_up
 from holdfast.front.note_words import NoteWords
-from holdfast.front.noted import with_notes
 from holdfast.front.opening import is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
-from holdfast.front.planning import Run, names_of
+from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.preemption import answer, asked, hurried, leave, listen, signals_of
 from holdfast.front.reopening import Remembered, reopen
 from holdfast.front.saving import quiesce
