@@ -64,8 +64,7 @@ def fit(trainer):
     return lambda folder, **order: trainer.run(folder, "fit", act="fit", given={"every_n_epochs": 1}, **order)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=str)
-@pytest.mark.parametrize("words", sorted(WORDS))
+@pytest.mark.parametrize(("words", "number"), zip(sorted(WORDS) * 2, SIGNALS, strict=True), ids=str)
 def test_a_plain_loop_that_is_interrupted_at_random_moments(trainer, tmp_path, words, number):
     """No finished step is lost, nothing unfinished is left, and the run ends with the weights of an undisturbed one."""
     run = plain(trainer, words)
