@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+import lightning.pytorch as pl
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from holdfast import newest
+from tests.crash.fitting import Loader, Model
+from tests.crash.training import digest
 from tests.support.lightning_cases import ModelCheckpoint, fit, names, step_of
 from tests.support.lightning_parts import Probe
 from tests.support.signals import forget_listeners
@@ -107,3 +111,43 @@ def test_a_wrong_value_is_lightnings_error(tmp_path):
 
     with pytest.raises(MisconfigurationError, match="save_on_signal"):
         ModelCheckpoint(tmp_path, save_on_signal="SIGTERM")
+
+
+@pytest.mark.parametrize("first", [3, 4])
+def test_two_resumes_in_a_row_come_to_the_same_weights(tmp_path, first):
+    """Interrupted at the last batch of an epoch, or before it, and amid the next: no batch is seen twice."""
+
+    def train(folder, *, at=None):
+        def stop(trainer):
+            if at is not None and trainer.global_step == at - 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, _end)
+        told = []
+        model = Model(told.append)
+        trainer = pl.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[Probe(on_train_batch_start=stop), ModelCheckpoint(folder)],
+        )
+        try:
+            trainer.fit(model, Loader(), ckpt_path=newest(folder))
+        except _EndError:
+            return None
+        return digest(model.net)
+
+    whole = train(tmp_path / "whole")
+    assert train(tmp_path / "cut", at=first) is None
+    assert train(tmp_path / "cut", at=6) is None
+    assert train(tmp_path / "cut") == whole
+
+
+class _EndError(Exception):
+    """The user's own meaning of the signal."""
+
+
+def _end(number, frame):
+    raise _EndError

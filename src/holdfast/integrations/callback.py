@@ -16,7 +16,7 @@ from holdfast.front.passing import PassingOver
 from holdfast.front.preemption import asked, hurried, leave
 from holdfast.front.words import Event, Term, admits, open_store
 from holdfast.integrations.callback_run import RunMixin
-from holdfast.integrations.trainer_facts import is_idle, live_objects
+from holdfast.integrations.trainer_facts import epoch_end_follows, is_idle, live_objects
 
 log = logging.getLogger("holdfast")
 
@@ -218,7 +218,7 @@ class ModelCheckpointCore(RunMixin):
                 self._save_at_batch(trainer, pl_module)
                 raise
         self._save_at_batch(trainer, pl_module)
-        if asked:
+        if asked and not epoch_end_follows(trainer):
             self._answer_signals(trainer)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:

@@ -81,3 +81,12 @@ def live_objects(trainer: Any, pl_module: Any) -> list[object]:
         with contextlib.suppress(Exception):  # one that is not set up yet may have no state to show
             live.append(callback.state_dict())
     return live
+
+
+def epoch_end_follows(trainer: Any) -> bool:
+    """Tell whether a batch that has just ended is the last of its epoch, and nothing long comes before the epoch's end.
+
+    After a resume from a last batch, Lightning 2.6 miscounts: a later resume from the middle of an epoch begins that
+    epoch again. After one from the end of the epoch it does not.
+    """
+    return bool(trainer.is_last_batch) and not validation_follows(trainer)
