@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from holdfast.cli.text import age, amount, number, table
+from holdfast.cli.text import age, number, table
+from holdfast.front.sizes import amount
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from holdfast.cli.text import amount
+from holdfast.front.sizes import amount
 
 _EVERY = 0.1  # seconds between two looks of the plain line
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, progress, say
-from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.catalogue import size_at
 from holdfast.front.moving import copy
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """Copy a checkpoint, or everything in a directory, and verify the copy.
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, progress, say
-from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK
 from holdfast.front.catalogue import size_at
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """Write the weights of a checkpoint for other programs: as safetensors, in shards with the index that
 Hugging Face's loader reads, or as one file that torch.load(weights_only=True) reads.

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.export import add_writing
 from holdfast.cli.output import print_json, progress, say
-from holdfast.cli.text import amount, number
+from holdfast.cli.text import number
 from holdfast.errors import EXIT_OK, ConfigurationError
 from holdfast.front.catalogue import size_at
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """Make a checkpoint with a manifest of safetensors (a file, an index, a directory), or of a file that
 torch.save or Lightning wrote, so that it can be ranked, verified and kept.

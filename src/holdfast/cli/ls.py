@@ -10,10 +10,11 @@ from typing import Any
 
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, print_table, say
-from holdfast.cli.text import age, amount, number
+from holdfast.cli.text import age, number
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.catalog import Catalog, catalog
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """List the checkpoints below a directory, run by run, newest first: what each holds and why it is kept.
 

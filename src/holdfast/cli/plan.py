@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from holdfast.cli.arguments import add_json
 from holdfast.cli.output import print_json, print_table
-from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, ConfigurationError, printable
 from holdfast.front.simulation import Course, Point, Simulation, simulate
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """Count what rules would keep of a run, without running it: files and bytes over time, the peak, and
 what is written in total.

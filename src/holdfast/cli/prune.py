@@ -8,9 +8,9 @@ from typing import Any
 
 from holdfast.cli.arguments import add_json, add_path, add_yes
 from holdfast.cli.output import print_json, print_table, progress, say
-from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.pruning import Pruned, freed, prune, read_rules
+from holdfast.front.sizes import amount
 
 DESCRIPTION = """Remove the checkpoints that the rules do not keep, below a directory of one or many runs, and say of
 each why. Without --yes nothing is removed.

@@ -10,11 +10,12 @@ from holdfast.cli import noting
 from holdfast.cli.arguments import add_json, add_path, positive
 from holdfast.cli.output import print_json, print_table, say
 from holdfast.cli.statistics import show_tensors
-from holdfast.cli.text import age, amount, number
+from holdfast.cli.text import age, number
 from holdfast.cli.tree import HEAD, RIGHT, tree
 from holdfast.errors import EXIT_OK, DamagedCheckpointError
 from holdfast.front.catalog import open_checkpoint
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.sizes import amount
 from holdfast.records import Manifest
 
 DESCRIPTION = """Tell everything that a checkpoint says of itself: its manifest, where it comes from, what it was made

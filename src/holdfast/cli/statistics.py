@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cli.output import print_json, print_table
-from holdfast.cli.text import amount, number
+from holdfast.cli.text import number
+from holdfast.front.sizes import amount
 
 
 def show_tensors(path: str, names: Sequence[str], *, as_json: bool) -> None:

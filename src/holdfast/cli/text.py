@@ -9,17 +9,6 @@ from datetime import datetime, timezone
 from holdfast.errors import printable
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-_THOUSAND = 1000
-
-
-def amount(size: int) -> str:
-    """Return bytes in decimal units, as disks are sold: ``1.5 GB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < _THOUSAND:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _THOUSAND
-    return f"{value:.1f} TB"
 
 
 def age(time: str, now: datetime | None = None) -> str:

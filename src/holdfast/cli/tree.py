@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from holdfast.cli.text import amount
+from holdfast.front.sizes import amount
 from holdfast.records import Manifest, TensorInfo
 
 HEAD = ("tensor", "dtype", "shape", "size", "record")

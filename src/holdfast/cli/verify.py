@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, progress, say
-from holdfast.cli.text import amount
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.catalogue import aside, is_directory, leftovers
+from holdfast.front.sizes import amount
 
 if TYPE_CHECKING:
     from holdfast.front.verifying import Verified

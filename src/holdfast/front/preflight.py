@@ -12,11 +12,12 @@ import os
 from dataclasses import dataclass
 
 from holdfast.front.planning import Run
+from holdfast.front.sizes import amount
 from holdfast.policy.keeping import most_kept
 from holdfast.policy.ledger import Ledger
 from holdfast.storage import Free
 
-_THOUSAND = 1000
+_MANY = 1000  # files: more than anybody counts
 
 
 @dataclass
@@ -106,15 +107,5 @@ def _free(run: Run) -> Free | None:
 
 
 def _left(run: Run, free: Free) -> str:
-    files = "" if free.files is None or free.files > _THOUSAND else f" and room for {free.files} files"
+    files = "" if free.files is None or free.files > _MANY else f" and room for {free.files} files"
     return f"The filesystem of {run.store.root} has {amount(free.bytes)}{files} left"
-
-
-def amount(size: int) -> str:
-    """Return bytes in decimal units, as disks are sold: ``1.5 GB``."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < _THOUSAND:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= _THOUSAND
-    return f"{value:.1f} TB"

@@ -9,16 +9,16 @@ from html import escape
 from holdfast.errors import printable
 from holdfast.front.catalog import Catalog
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.sizes import amount
 
 _ROWS = 200  # of a catalog: more than that nobody reads, and a browser would take seconds
-_THOUSAND = 1000
 
 
 def catalog_html(catalog: Catalog) -> str:
     """Return the table of a directory."""
     rows = [_row(item) for item in catalog[:_ROWS]]
     head = ("name", "step", "epoch", "metrics", "size", "saved", "tags", "kept because")
-    parts = [f"<b>{_text(catalog.path)}</b>: {len(catalog)} checkpoints, {_amount(catalog.size)}", _table(head, rows)]
+    parts = [f"<b>{_text(catalog.path)}</b>: {len(catalog)} checkpoints, {amount(catalog.size)}", _table(head, rows)]
     if len(catalog) > _ROWS:
         parts.append(f"… and {len(catalog) - _ROWS} older ones")
     if catalog.aside:
@@ -29,7 +29,7 @@ def catalog_html(catalog: Catalog) -> str:
 def checkpoint_html(item: Checkpoint) -> str:
     """Return what there is to say of one checkpoint, one fact a row."""
     known = item.facts
-    rows = [("path", _text(item.path)), ("size", _amount(item.size)), ("is", _what(item))]
+    rows = [("path", _text(item.path)), ("size", amount(item.size)), ("is", _what(item))]
     if known is not None:
         rows += [
             ("step, epoch", f"{item.step}, {item.epoch}"),
@@ -49,8 +49,8 @@ def checkpoint_html(item: Checkpoint) -> str:
 def _row(item: Checkpoint) -> tuple[str, ...]:
     known = item.facts
     if known is None:
-        return (_text(item.name), "", "", "", _amount(item.size), "", _tags(item), _what(item))
-    shown = (_text(item.name), str(item.step), str(item.epoch), "<br>".join(_metrics(item)), _amount(item.size))
+        return (_text(item.name), "", "", "", amount(item.size), "", _tags(item), _what(item))
+    shown = (_text(item.name), str(item.step), str(item.epoch), "<br>".join(_metrics(item)), amount(item.size))
     return (*shown, _text(known.time), _tags(item), _text(item.kept))
 
 
@@ -75,15 +75,6 @@ def _tags(item: Checkpoint) -> str:
 
 def _text(text: str) -> str:
     return escape(printable(text))
-
-
-def _amount(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < _THOUSAND:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _THOUSAND
-    return f"{value:.1f} TB"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

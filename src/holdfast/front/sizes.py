@@ -1,4 +1,4 @@
-"""Bytes and dtypes as people write them."""
+"""Bytes as people write them, and read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from holdfast.errors import ConfigurationError
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
 _UNITS |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
+_THOUSAND = 1000
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -29,3 +30,13 @@ def parse_size(value: Any, word: str) -> int:
         msg = f"`{word}` is a number of bytes above 0, such as 5000000000 or '5GB', but got {value!r}"
         raise ConfigurationError(msg)
     return size
+
+
+def amount(size: int) -> str:
+    """Return bytes in decimal units, as disks are sold: ``1.5 GB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < _THOUSAND:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _THOUSAND
+    return f"{value:.1f} TB"
