@@ -139,3 +139,16 @@ def test_a_callback_notes_its_checkpoints(tmp_path):
     assert again.best_model_path != first
     kept = holdfast.open(first)
     assert (kept.tags, kept.pinned, kept.metrics["acc"]) == (("paper",), True, 0.5)
+
+
+def test_what_a_fit_resumed_from_is_not_pruned(tmp_path):
+    """The command's own pruning keeps what a run under Lightning resumed from, and says so, whatever the rules."""
+    words = {"monitor": "val_loss", "keep": Latest(1)}
+    first = train(tmp_path / "d", epochs=1, **words).best_model_path
+    train(tmp_path / "d", epochs=3, ckpt_path=first, **words)
+    source, newest = holdfast.open(first), holdfast.catalog(tmp_path / "d")[0]
+    assert source.path != newest.path
+    for keep in (None, [], Latest(1)):
+        kept = {item.path: item.reason for item in holdfast.prune(tmp_path / "d", keep) if item.keep}
+        assert "the run resumed from it" in kept[source.path]
+    assert "the run resumed from it" in source.kept

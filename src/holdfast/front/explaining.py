@@ -76,7 +76,7 @@ def recorded_rules(checkpoint: Checkpoint) -> tuple[Term, ...]:
 def _sources(store: Store, members: Sequence[Checkpoint]) -> set[str]:
     """Return the names of those that the run says it resumed from, where it last did.
 
-    By the path it gives, or, as the directory may have been moved, by name, step and run.
+    By the path it gives, or, as the directory may have been moved, by name, step and run, if it gives one.
     """
     newest = max((member for member in members if member.facts is not None), key=_sequence, default=None)
     lineage = newest.facts.resumed_from if newest is not None and newest.facts is not None else None
@@ -87,7 +87,9 @@ def _sources(store: Store, members: Sequence[Checkpoint]) -> set[str]:
         member.name
         for member in members
         if member.name == name
-        or (member.run == lineage.run and member.step == lineage.step and member.name.rpartition("/")[2] == base)
+        or (
+            lineage.run in (None, member.run) and member.step == lineage.step and member.name.rpartition("/")[2] == base
+        )
     }
 
 

@@ -132,7 +132,7 @@ def resumed_from(listed: Sequence[Checkpoint]) -> set[str]:
         for item in listed
         if item.path in paths
         or (is_local(item.path) and real_path(item.path) in places)
-        or (item.run, item.step, split_path(item.path)[1]) in known
+        or not known.isdisjoint((run, item.step, split_path(item.path)[1]) for run in (item.run, None))
     }
 
 
