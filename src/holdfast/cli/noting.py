@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cli.output import print_json, say
@@ -21,6 +22,14 @@ def as_dict(checkpoint: Checkpoint) -> dict[str, Any]:
         "notes": [{"text": note.text, "time": note.time} for note in checkpoint.notes],
         "late_metrics": dict(checkpoint.late_metrics),
     }
+
+
+def say_of_each(options: argparse.Namespace, change: Callable[[Checkpoint], object]) -> int:
+    """Change what is said of each of the paths, once all of them are known to be there; print what is said now."""
+    checkpoints = [open_checkpoint(path) for path in options.paths]
+    for checkpoint in checkpoints:
+        change(checkpoint)
+    return say_what_is_said(options.paths, as_json=options.as_json)
 
 
 def say_what_is_said(paths: Sequence[str], *, as_json: bool) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from holdfast.cli.arguments import add_json, add_paths
-from holdfast.cli.noting import say_what_is_said
-from holdfast.front.catalog import open_checkpoint
+from holdfast.cli.noting import say_of_each
+from holdfast.front.checkpoint import Checkpoint
 
 DESCRIPTION = (
     "Pin checkpoints: no rule removes them, neither a run's nor those of `holdfast prune`, until they are unpinned."
@@ -22,7 +22,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pin each."""
-    checkpoints = [open_checkpoint(path) for path in options.paths]
-    for checkpoint in checkpoints:
-        checkpoint.pin()
-    return say_what_is_said(options.paths, as_json=options.as_json)
+    return say_of_each(options, Checkpoint.pin)

@@ -126,12 +126,7 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
         ConfigurationError: for a value that cannot be meant; the message names it and the cure.
 
     """
-    if mode not in ("min", "max"):
-        msg = f"`mode` can be 'min' or 'max' but got {mode!r}"
-        raise ConfigurationError(msg)
-    if monitor is not None and not isinstance(monitor, str):
-        msg = f"`monitor` is the name of a logged metric (a str) or None, but got {monitor!r}"
-        raise ConfigurationError(msg)
+    _check_ranking(monitor, mode)
     style = style or NameStyle()
     auto_insert = _flag("auto_insert_metric_name", auto_insert_metric_name)
     check_template(filename, style, auto_insert=auto_insert, argument="filename")
@@ -164,6 +159,15 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
         keep=rules,
         save_when=terms,
     )
+
+
+def _check_ranking(monitor: Any, mode: str) -> None:
+    if mode not in ("min", "max"):
+        msg = f"`mode` can be 'min' or 'max' but got {mode!r}"
+        raise ConfigurationError(msg)
+    if monitor is not None and not isinstance(monitor, str):
+        msg = f"`monitor` is the name of a logged metric (a str) or None, but got {monitor!r}"
+        raise ConfigurationError(msg)
 
 
 def _instead(name: str, value: Any, others: dict[str, Any]) -> Any:
