@@ -14,7 +14,8 @@
     │   ├── NewerFormatError                        HF340  a later holdfast wrote it
     │   └── SignatureError                          HF350  it is not signed with the key that was asked for
     ├── MissingExtraError (also ImportError)        HF400  an optional dependency is not installed
-    └── DirectoryInUseError                         HF500  another run saves to the directory
+    ├── DirectoryInUseError                         HF500  another run saves to the directory
+    └── RankError                                   HF600  a rank failed, is gone, or does something else
 
 Codes are append-only: a code never changes its meaning.
 """
@@ -260,3 +261,19 @@ class DirectoryInUseError(HoldfastError):
             "own, or end the other one first; nothing was touched. If these are ranks of one run, set up "
             "torch.distributed before the Checkpointer"
         )
+
+
+class RankError(HoldfastError):
+    """One of several ranks failed, is gone, or does something else than the others.
+
+    Attributes:
+        rank: which, from 0; -1 where that is not known.
+
+    """
+
+    code = "HF600"
+
+    def __init__(self, message: str, *, rank: int = -1) -> None:
+        """Keep which rank it was."""
+        super().__init__(message)
+        self.rank = rank

@@ -17,7 +17,6 @@ from holdfast.clock import Clock
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.flight import Flight
 from holdfast.errors import SaveError
-from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
@@ -33,6 +32,7 @@ from holdfast.front.saving import link, raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
+from holdfast.ranks import ranks_here
 from holdfast.records import EXCEPTION, LAST, RANKED
 from holdfast.snapshot import stepped, stepped_tensors, weigh
 from holdfast.telling import warn
@@ -74,8 +74,8 @@ class LoopSaving(RankingAttributes, FailureWords):
     def _init_saving(self, mode: SaveMode, failures: Failures) -> None:
         self._failures = failures
         self._mode = mode
-        self._alone = process_broadcast() is None
-        self._leads = process_rank() == 0
+        self._ranks = ranks_here()
+        self._alone, self._leads = self._ranks.alone, self._ranks.leads
         self.stats = SaveStats()
         self._saver: Saver | None = None
         self._waiting: deque[Plan] = deque()
@@ -108,7 +108,7 @@ class LoopSaving(RankingAttributes, FailureWords):
             self._settle(wait=True)
 
     def _agree(self, decide: Callable[[], T]) -> T:
-        return agree(decide, is_leader=process_rank() == 0, broadcast=process_broadcast())
+        return self._ranks.agree(decide)
 
     def _note_clock(self) -> Clock:
         return self._run.clock

@@ -8,9 +8,9 @@ from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import HoldfastError, SaveError
-from holdfast.front.agreement import agree, process_broadcast, process_rank
 from holdfast.front.catalog import open_checkpoint
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.ranks import ranks_here
 
 
 class NoteWords:
@@ -60,7 +60,7 @@ class NoteWords:
                 msg = f"nothing could be said of {os.fspath(path)}: {error}"
                 raise SaveError(msg, path=os.fspath(path), errno=error.errno) from error
 
-        agree(leading, is_leader=process_rank() == 0, broadcast=process_broadcast())
+        ranks_here().agree(leading)
 
     def _note_clock(self) -> Clock:
         raise NotImplementedError

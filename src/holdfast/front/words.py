@@ -9,6 +9,7 @@ from holdfast.policy.settings import Settings, make_settings
 from holdfast.policy.terms import Term
 from holdfast.policy.trigger import time_asks
 from holdfast.policy.when import Triggers
+from holdfast.ranks import ranks_here
 from holdfast.storage import is_local, join_path, open_store, real_path, same_place, split_path
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "make_settings",
     "name_pattern",
     "open_store",
+    "ranks_here",
     "real_path",
     "same_place",
     "split_path",

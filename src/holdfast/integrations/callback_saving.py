@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from weakref import proxy
 
 from holdfast.errors import ConfigurationError, SaveError
-from holdfast.front.agreement import agree, process_rank
 from holdfast.front.failures import FailureWords, make_failures
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.noted import consent_to
@@ -37,7 +36,7 @@ from holdfast.front.saving import (
     weigh,
 )
 from holdfast.front.under_way import announce, names_of_others
-from holdfast.front.words import Ledger
+from holdfast.front.words import Ledger, ranks_here
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.records import EXCEPTION, LAST, RANKED
@@ -154,8 +153,7 @@ class SavingMixin(StateMixin, FailureWords):
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
-        broadcast = trainer.strategy.broadcast if trainer.world_size > 1 else None
-        return agree(decide, is_leader=trainer.is_global_zero, broadcast=broadcast)
+        return decide() if trainer.world_size == 1 else ranks_here().agree(decide)
 
     def _install_io(self, trainer: Any) -> None:
         """Put our ``CheckpointIO`` in place of the default one; one that the user chose stays."""
@@ -374,6 +372,6 @@ class SavingMixin(StateMixin, FailureWords):
 
     def _report(self, plan: Plan, error: SaveError) -> None:
         message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
-        if process_rank() == 0:
+        if ranks_here().leads:
             log.error(message)
         self._rank_zero_warn(message)
