@@ -5,44 +5,35 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import reduce
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from typing_extensions import Self, Unpack
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.engine import quiesce
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import sweep_up
-from holdfast.front.loop_resuming import LoopResuming
+from holdfast.front.loop_deciding import LoopDeciding
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known
 from holdfast.front.note_words import NoteWords
-from holdfast.front.numbers import number
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
-from holdfast.front.planning import Plan, Run, consider, missing_message
-from holdfast.front.preemption import answer, asked, hurried, leave, prepare, signals_of
-from holdfast.front.save_mode import FINAL, make_save_mode
-from holdfast.front.siblings import close_beside, newest_sequence, open_beside, shared_run_id
+from holdfast.front.planning import Run
+from holdfast.front.preemption import asked, hurried, leave, prepare, signals_of
+from holdfast.front.save_mode import make_save_mode
+from holdfast.front.siblings import close_beside, open_beside, shared_run_id
 from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
-from holdfast.policy.moment import Event, Moment
+from holdfast.policy.moment import Event
 from holdfast.policy.settings import Words, make_settings
-from holdfast.policy.trigger import step_asks
-from holdfast.policy.when import better_of
 from holdfast.storage import is_local, open_store
-from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
-T = TypeVar("T")
 
-
-class Checkpointer(LoopResuming, NoteWords):
+class Checkpointer(LoopDeciding, NoteWords):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:
@@ -198,14 +189,6 @@ class Checkpointer(LoopResuming, NoteWords):
         if asked:
             self._preempt()
 
-    def _save_at_step(self) -> None:
-        when = self._when
-        if not (when.looks_at_every_step or when.counts(self._step)):
-            if self._ledger.deferred and self._may_be_ready():
-                self._handle(Event.STEP)
-        elif not when.looks_at_every_step or (self._step_asks() if self._alone else self._agree(self._step_asks)):
-            self._handle(Event.STEP)
-
     def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Say that a validation has ended, with what it measured.
 
@@ -295,104 +278,3 @@ class Checkpointer(LoopResuming, NoteWords):
             if self._owned is not None and not hurried():  # a save that is on its way has the directory until its end
                 self._owned()
             leave(self)
-
-    def _preempt(self) -> None:
-        """A signal asks the run to end: save what a resume goes on from, and let the signal act."""
-        answer(self, self._save_for_signal)
-
-    def _save_for_signal(self) -> None:
-        self._handle(Event.SIGNAL)
-        quiesce()  # what others have on its way is committed as well
-
-    def _learn(self, metrics: Mapping[str, Any]) -> None:
-        given = {str(name): number(name, value) for name, value in metrics.items()}
-        self._metrics.update(given)
-        self._measured_at.update(dict.fromkeys(given, self._step))
-
-    def _handle(self, event: Event, next_epoch: int | None = None) -> None:
-        final = event in FINAL
-        if not (final or self._hearing):  # resumed at the last step of an epoch
-            self._hear_signals()
-        try:
-            self._settle(wait=final)
-        except SaveError:  # an earlier save's failure does not cost this one
-            self._carry_out_at(event, next_epoch, final=final)
-            raise
-        self._carry_out_at(event, next_epoch, final=final)
-
-    def _carry_out_at(self, event: Event, next_epoch: int | None, *, final: bool) -> None:
-        plan, busy = self._agree(lambda: (self._plan(event), self._is_busy()))
-        if plan.names and busy:
-            if self._mode.on_busy == "skip" and not final:
-                self._skip(plan)
-                return
-            self._wait_for_room()
-            plan = self._agree(lambda: self._plan(event))
-        if plan.verdict.time_due:
-            self._time_checked = self._run.clock.monotonic()
-        self._ledger = replace(self._ledger, deferred=plan.after.deferred)
-        for message in plan.messages if self.verbose else ():
-            log.info(message)
-        if plan.names:
-            loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
-            with self._failures.asked_for(by_name=event is Event.REQUEST):
-                self._carry_out(plan, loop, final=final)
-
-    def _is_busy(self) -> bool:
-        """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""
-        ours = self._mode.on_busy == "wait" or any(not flight.done for flight in self._flights)
-        return ours and self._saver is not None and self._saver.busy
-
-    def _loop(self, plan: Plan, next_epoch: int) -> dict[str, int | str]:
-        """Return where the loop stands, for the state."""
-        batches = self._batches if next_epoch == self._epoch else 0
-        loop: dict[str, int | str] = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch}
-        return loop | {"batches": batches, "deferred": plan.after.deferred}
-
-    def _plan(self, event: Event) -> Plan:
-        settings = self._run.settings
-        self._ledger = replace(self._ledger, sequence=newest_sequence(self))
-        moment = self._moment(event)
-        plan = consider(self._planned_run(), self._outlook(), moment)
-        if plan.verdict.missing and "missing" not in self._told:
-            self._told.add("missing")
-            warn(missing_message(settings, moment))
-        return plan
-
-    def _may_be_ready(self) -> bool:
-        """Tell whether a save that waits for its metric may get it with this step; the same on every rank."""
-        settings = self._run.settings
-        names = settings.ranked_by or {settings.monitor or ""}
-        return not self._alone or any(self._is_new(name) for name in names)
-
-    def _step_asks(self) -> bool:
-        settings, ledger, when = self._run.settings, self._ledger, self._when
-        elapsed = self._elapsed() if when.seconds is not None else None
-        measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
-        if measured and self._waiting:  # not the whole outlook: it goes by the rules, which takes long with many files
-            best = reduce(better_of, (plan.values for plan in self._waiting), ledger.saved_best)
-            ledger = replace(ledger, saved_best=best)
-        return step_asks(settings, ledger, self._step, elapsed, measured)
-
-    def _measured(self) -> frozenset[str]:
-        """Return the metrics that matter to the policy and were measured on this very state."""
-        return frozenset(name for name in self._run.settings.watched if self._is_new(name))
-
-    def _is_new(self, name: str) -> bool:
-        return self._measured_at.get(name) == self._step
-
-    def _elapsed(self) -> float:
-        return self._run.clock.monotonic() - self._time_checked
-
-    def _moment(self, event: Event) -> Moment:
-        return Moment(
-            event=event,
-            step=self._step,
-            epoch=self._epoch,
-            elapsed=self._elapsed(),
-            metrics=dict(self._metrics),
-            fresh=self._is_new(self._run.settings.monitor or ""),
-            measured=self._measured(),
-            validated=self._validated,
-            saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
-        )
