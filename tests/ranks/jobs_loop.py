@@ -82,7 +82,13 @@ class Replica:
 
 
 def told(start):
-    return {"step": start.step, "epoch": start.epoch, "path": start.path, "missed": start.missed, "done": start.restored}
+    return {
+        "step": start.step,
+        "epoch": start.epoch,
+        "path": start.path,
+        "missed": start.missed,
+        "done": start.restored,
+    }
 
 
 def whole(folder, words):

@@ -55,5 +55,5 @@ def _feed(digest: hashlib.blake2b, value: object) -> None:
 
 def _feed_tensor(digest: hashlib.blake2b, tensor: torch.Tensor) -> None:
     digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    data = memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    data: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     digest.update(crc32(data).to_bytes(4, "little") if data.nbytes >= _LARGE else data)
