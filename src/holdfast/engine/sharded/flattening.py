@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+KEYS_FILE = "holdfast.keys"
 
 Path = tuple[str | int, ...]
 
@@ -32,22 +35,69 @@ class Leaf:
     key: Any
 
 
-def leaves(state: Mapping[Any, Any]) -> Iterator[Leaf]:
+@dataclass
+class Keys:
+    """What DCP's flat names lose of a nested state: it knows texts as keys alone, and no empty mappings.
+
+    Attributes:
+        numbered: the paths of the mappings whose keys are whole numbers.
+        empty: the paths of the mappings that have nothing in them.
+
+    """
+
+    numbered: set[Path] = field(default_factory=set)
+    empty: set[Path] = field(default_factory=set)
+
+    def add(self, other: Keys) -> None:
+        """Take over another rank's."""
+        self.numbered |= other.numbered
+        self.empty |= other.empty
+
+    def encode(self) -> bytes:
+        """Return the bytes of the file; nothing if there is nothing to say."""
+        if not self.numbered and not self.empty:
+            return b""
+        rows = {key: sorted(map(list, paths), key=str) for key, paths in vars(self).items()}
+        return json.dumps(rows).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Keys:
+        """Read the file.
+
+        Raises:
+            ValueError: if it does not have the form of one.
+
+        """
+        rows = json.loads(data)
+        try:
+            paths = {key: {tuple(path) for path in rows[key]} for key in ("numbered", "empty")}
+        except (TypeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+        if any(type(part) not in (str, int) for known in paths.values() for path in known for part in path):
+            msg = "a path in it has other parts than keys and places"
+            raise ValueError(msg)
+        return cls(**paths)
+
+
+def leaves(state: Mapping[Any, Any], keys: Keys | None = None) -> Iterator[Leaf]:
     """Yield the values of a state: into mappings, and into lists that hold mappings or tensors.
 
-    An empty mapping is a value too: DCP itself would lose it.
+    ``keys`` takes what their names do not say.
     """
-    for key, value in state.items():
-        yield from _below((str(key),), value, state, key)
+    yield from _below((), state, None, None, keys or Keys())
 
 
-def _below(path: Path, value: Any, holder: Any, key: Any) -> Iterator[Leaf]:
-    if isinstance(value, Mapping) and value:
+def _below(path: Path, value: Any, holder: Any, key: Any, keys: Keys) -> Iterator[Leaf]:
+    if isinstance(value, Mapping):
+        if not value:
+            keys.empty.add(path)
+        elif all(type(inner) is int for inner in value):
+            keys.numbered.add(path)
         for inner, item in value.items():
-            yield from _below((*path, str(inner)), item, value, inner)
+            yield from _below((*path, str(inner)), item, value, inner, keys)
     elif isinstance(value, list) and _is_nested(value):
         for place, item in enumerate(value):
-            yield from _below((*path, place), item, value, place)
+            yield from _below((*path, place), item, value, place, keys)
     else:
         yield Leaf(".".join(map(str, path)), path, value, holder, key)
 

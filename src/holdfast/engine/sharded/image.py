@@ -90,7 +90,7 @@ class ShardImage:
         """Copy the parts to their places; on return the tensors may change. Copies from CUDA devices have begun."""
         tensors = [part for part in parts if isinstance(part.data, torch.Tensor)]
         others = [part for part in parts if isinstance(part.data, bytes)]
-        self._fit([_frame_of(part.data) for part in tensors], sum(len(part.data) for part in others))  # type: ignore[arg-type, misc]
+        self._fit([_frame_of(part.data) for part in tensors], sum(len(part.data) for part in others))  # type: ignore[arg-type]
         staged = Staged([*tensors, *others], Crossing(self._whole))
         try:
             copy_all(self._copies(tensors, staged), self._target, staged.progress)
@@ -232,4 +232,5 @@ def _zeros(length: int) -> int:
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     size = tensor.numel() * tensor.element_size()
     start = tensor.storage_offset() * tensor.element_size()
-    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage(), start, (size,))
+    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return flat.set_(tensor.untyped_storage(), start, (size,), (1,))

@@ -43,7 +43,9 @@ _CLASSES = {
         "_MEM_FORMAT_ENCODING",
     )
 } | {("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _StorageInfo, ("torch", "Size"): torch.Size}
-_DTYPES = {("torch", str(value).partition(".")[2]): value for value in vars(torch).values() if type(value) is torch.dtype}
+_DTYPES = {
+    ("torch", str(value).partition(".")[2]): value for value in vars(torch).values() if type(value) is torch.dtype
+}
 _PATHS = frozenset({"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"})
 
 

@@ -12,29 +12,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint._sharded_tensor_utils import _flatten_sharded_tensors
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from torch.distributed.tensor import DTensor
 
-from holdfast.engine.sharded.flattening import leaves
+from holdfast.engine.sharded.flattening import Keys, leaves
 from holdfast.errors import SaveError
 from holdfast.ranks import Ranks
 
 
 class Planner(DefaultSavePlanner):
-    """DCP's planner, with a flattening that loses no empty mapping."""
+    """DCP's planner, with a flattening that says what it loses."""
+
+    def __init__(self) -> None:
+        """Plan nothing yet."""
+        super().__init__()
+        self.keys = Keys()
 
     def set_up_planner(
-        self, state_dict: Mapping[str, Any], storage_meta: object = None, is_coordinator: bool = False
+        self,
+        state_dict: Mapping[str, Any],
+        storage_meta: object = None,
+        is_coordinator: bool = False,  # noqa: FBT001, FBT002 - DCP's own signature
     ) -> None:
         """Take the state to plan for."""
         del storage_meta
         flat: dict[str, Any] = {}
         paths: dict[str, Any] = {}
-        for leaf in leaves(state_dict):
+        self.keys = Keys()
+        for leaf in leaves(state_dict, self.keys):
             if leaf.name in flat:
                 msg = f"two values of the state are called {leaf.name!r} once its keys are joined by dots: rename one"
                 raise ValueError(msg)
@@ -55,6 +64,7 @@ class Planned:
         items: what this rank writes.
         metadata: DCP's account of the whole, on rank 0, without where it is stored.
         all_items: what each rank writes, on rank 0.
+        keys: what DCP's flat names lose of the state, as a file has it, on rank 0.
         version: another one for each plan.
 
     """
@@ -63,6 +73,7 @@ class Planned:
     items: list[WriteItem]
     metadata: Metadata | None = None
     all_items: list[list[WriteItem]] = field(default_factory=list)
+    keys: bytes = b""
     version: int = 0
 
 
@@ -104,22 +115,24 @@ class Plans:
                 local = planner.create_local_plan()
             except Exception as error:  # noqa: BLE001 - told to every rank, and raised on each
                 problem = f"{type(error).__name__}: {error}"
-        told = ranks.gather((problem, local), at="the plan of a save")
+        told = ranks.gather((problem, local, planner.keys), at="the plan of a save")
         made: list[Any] = [None, []]
 
         def decide() -> list[bytes]:
-            for rank, (cause, _) in enumerate(told):
+            for rank, (cause, *_) in enumerate(told):
                 if cause:
                     msg = f"the checkpoint {path} was not saved: rank {rank} could not plan it: {cause}"
                     raise SaveError(msg, path=path)
-            plans, made[0] = _together(planner, [plan for _, plan in told], path)
+            plans, made[0] = _together(planner, [plan for _, plan, _ in told], path)
             made[1] = [plan.items for plan in plans]
-            return [_mask(plan, final) for (_, plan), final in zip(told, plans, strict=True)]
+            return [_mask(plan, final) for (_, plan, _), final in zip(told, plans, strict=True)]
 
         masks = ranks.agree(decide, at="the plan of a save")
         items = [item for item, kept in zip(local.items, masks[ranks.rank], strict=True) if kept]
         version = 1 if self._last is None else self._last.version + 1
-        return Planned(planner, items, made[0], made[1], version)
+        for *_, others in told:
+            planner.keys.add(others)
+        return Planned(planner, items, made[0], made[1], planner.keys.encode() if ranks.leads else b"", version)
 
 
 def _together(planner: Planner, plans: list[SavePlan], path: str) -> tuple[list[SavePlan], Metadata]:
@@ -138,7 +151,7 @@ def _mask(plan: SavePlan, final: SavePlan) -> bytes:
 
 def _shape_of(planner: Planner) -> object:
     """Return what the plan depends on; None where that cannot be told quickly."""
-    shape: list[Any] = [planner.mappings]
+    shape: list[Any] = [planner.mappings, planner.keys]
     for value in planner.state_dict.values():
         kind = type(value)
         if kind is DTensor:
