@@ -13,7 +13,8 @@ from holdfast.engine import quiesce
 from holdfast.engine.globals import globals_of
 from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
-from holdfast.front.loop_state import collect, living, restore
+from holdfast.front.loop_shares import put_back
+from holdfast.front.loop_state import collect, living
 from holdfast.front.loop_words import identity_of
 from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.passing import PassingOver, checked_on_damage
@@ -112,8 +113,8 @@ class LoopResuming(LoopSaving):
 
     def _begin_at(self, chosen: str, choice: _Choice, state: dict[str, Any]) -> Start:
         """Put a state back, and go on from its place with the files of its run."""
-        restored = restore(self._parts, state, chosen)
-        if restored.missed:
+        restored = put_back(self._parts, state, chosen, self._ranks)
+        if restored.missed and self._leads:
             warn(f"resumed from {chosen} without {', '.join(restored.missed)}")
         self._step = int(state.get("global_step", 0))
         self._epoch = int(state.get("next_epoch", state.get("epoch", 0)))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from holdfast.clock import Clock
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
@@ -20,6 +20,7 @@ from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
+from holdfast.front.loop_shares import RANKS, Own, gather, take
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.noted import consent_to
 from holdfast.front.owning import Owned
@@ -179,7 +180,8 @@ class LoopSaving(RankingAttributes, FailureWords):
 
     def _carry_out(self, plan: Plan, loop: dict[str, int | str], *, final: bool) -> None:
         """Write; commit; and only then forget."""
-        begun = self._agree(lambda: self._begin(plan, loop))
+        own, shares = self._shares()
+        begun = self._agree(lambda: self._begin(plan, loop, own, shares))
         if begun is not None:
             self._land(plan, begun)
             return
@@ -190,13 +192,25 @@ class LoopSaving(RankingAttributes, FailureWords):
         if final:
             self._settle(wait=True)
 
-    def _begin(self, plan: Plan, loop: dict[str, int | str]) -> Outcome | None:
+    def _shares(self) -> tuple[Own | None, list[dict[str, Any]]]:
+        """Return what this rank has for itself, and on rank 0 what each of several has."""
+        if self._alone or self._run.settings.save_weights_only:
+            return None, []
+        own = take(self._parts, self._ranks)
+        return own, gather(own, self._ranks)
+
+    def _begin(
+        self, plan: Plan, loop: dict[str, int | str], own: Own | None, shares: list[dict[str, Any]]
+    ) -> Outcome | None:
         """Rank 0 only: save, or begin to; return what became of it if that is known."""
         store = self._run.store
         weights_only = self._run.settings.save_weights_only
         if self._mode.zero_copy:
             self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
-        state = collect(self._parts, weights_only=weights_only, loop=loop)
+        taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
+        state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
+        if shares:
+            state[RANKS] = shares
         under_way = sum(not flight.done for flight in self._flights)
         self._warn(self._preflight.before(self._run, plan.primary, under_way))
         spare = self._take_spare()

@@ -15,6 +15,8 @@ from holdfast.errors import ConfigurationError, LoadError
 from holdfast.records import LIGHTNING, LIGHTNING_FORM
 from holdfast.snapshot import named_tensors, restore_rng, rng_state
 
+WRAPPED = "module."  # before each name in the state of a wrapper such as DistributedDataParallel
+
 
 @runtime_checkable
 class Stateful(Protocol):
@@ -72,17 +74,46 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-def collect(parts: Parts, *, weights_only: bool, loop: Mapping[str, int | str]) -> dict[str, Any]:
-    """Return the state of everything; ``loop`` has ``epoch, global_step, next_epoch, batches, deferred``."""
+def bare(model: Any) -> Any:
+    """Return the model inside DistributedDataParallel, which saves and loads as it would alone."""
+    inside = isinstance(model, torch.nn.parallel.DistributedDataParallel)
+    return model.module if inside else model
+
+
+def unpacked(value: Any) -> Any:
+    """Return what is saved as one piece, in a tuple of one."""
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+def collect(
+    parts: Parts,
+    *,
+    weights_only: bool,
+    loop: Mapping[str, int | str],
+    rng: Mapping[str, Any] | None = None,
+    stateful: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the state of everything.
+
+    Args:
+        parts: the objects that have a state.
+        weights_only: whether the model's is all.
+        loop: ``epoch, global_step, next_epoch, batches, deferred``.
+        rng: the state of the random number generators, if it was taken already.
+        stateful: those of the further objects, if they were.
+
+    """
     state: dict[str, Any] = {LIGHTNING: LIGHTNING_FORM, **loop}  # a LightningModule may be trained in a loop, too
     if parts.model is not None:
-        state["state_dict"] = parts.model.state_dict()
+        state["state_dict"] = bare(parts.model).state_dict()
     if weights_only:
         return state
     state["optimizer_states"] = [item.state_dict() for item in parts.optimizers]
     state["lr_schedulers"] = [item.state_dict() for item in parts.lr_schedulers]
-    state["stateful"] = {name: item.state_dict() for name, item in parts.others.items()}
-    state["rng"] = rng_state()
+    state["stateful"] = (
+        {name: item.state_dict() for name, item in parts.others.items()} if stateful is None else stateful
+    )
+    state["rng"] = rng_state() if rng is None else rng
     return state
 
 
@@ -112,7 +143,7 @@ class Restored:
 
 
 def restore(parts: Parts, state: Mapping[str, Any], path: str) -> Restored:
-    """Put a state back; return what was restored and what could not be, by name.
+    """Put back what all ranks have in common; return what was restored and what could not be, by name.
 
     Raises:
         LoadError: if the checkpoint has no weights for the model, or not those of this model.
@@ -121,25 +152,40 @@ def restore(parts: Parts, state: Mapping[str, Any], path: str) -> Restored:
     restored = Restored()
     try:
         if parts.model is not None:
-            parts.model.load_state_dict(state["state_dict"])
+            model = bare(parts.model)
+            model.load_state_dict(_fitting(state["state_dict"], model))
             restored.take("model")
         _restore_list("optimizer", parts.optimizers, state.get("optimizer_states"), restored)
-        _restore_list("lr_scheduler", parts.lr_schedulers, state.get("lr_schedulers"), restored)
+        _restore_list("lr_scheduler", parts.lr_schedulers, unpacked(state.get("lr_schedulers")), restored)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         msg = f"{path} does not fit this model and optimizer: {type(error).__name__}: {reason}"
         raise LoadError(msg) from error
-    saved = state.get("stateful") or {}
+    return restored
+
+
+def _fitting(saved: Any, model: Any) -> Any:
+    """Return a model's saved state, without the prefix of a wrapper that this model has not."""
+    wrapped = isinstance(saved, Mapping) and bool(saved) and all(str(name).startswith(WRAPPED) for name in saved)
+    if not wrapped or not isinstance(model, torch.nn.Module) or hasattr(model, "module"):
+        return saved
+    plain = type(saved)(saved)
+    torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(plain, WRAPPED)
+    return plain
+
+
+def give_back(parts: Parts, rng: Mapping[str, Any] | None, stateful: Mapping[str, Any], why: str) -> Restored:
+    """Put back what a rank may have for itself; ``why`` is what to say of what is missing."""
+    restored = Restored()
     for name, item in parts.others.items():
-        if name in saved:
-            item.load_state_dict(saved[name])
-        restored.take(name, there=name in saved)
-    if "rng" in state:
-        restored.missed += restore_rng(state["rng"])
+        if name in stateful:
+            item.load_state_dict(stateful[name])
+        restored.take(name if name in stateful else f"{name}{why}", there=name in stateful)
+    if rng is not None:
+        restored.missed += restore_rng(dict(rng))
         restored.take("random number generators")
     else:
-        restored.missed.append("the random number generators")
-    restored.take("loop position", there="global_step" in state)
+        restored.missed.append(f"the random number generators{why}")
     return restored
 
 

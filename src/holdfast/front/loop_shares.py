@@ -1,0 +1,133 @@
+"""What differs between the ranks of one training: taken from each at a save, given back to each at a resume.
+
+The random number generators always do. Of the user's own objects those do whose states are not the same on all
+ranks, such as the position in a part of the data; what is the same everywhere is saved once, as rank 0 has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.front.loop_state import Parts, Restored, give_back, restore, unpacked
+from holdfast.ranks import Ranks
+from holdfast.snapshot import fingerprint, on_host, rng_state
+
+RANKS = "ranks"  # the key of what each rank has for itself, in the order of the ranks
+
+
+@dataclass(frozen=True)
+class Own:
+    """What one rank has, besides model, optimizers and schedulers.
+
+    Attributes:
+        rng: its random number generators.
+        stateful: the states of all further objects, by name.
+        differing: the names of those that are not the same on all ranks.
+
+    """
+
+    rng: Mapping[str, Any]
+    stateful: Mapping[str, Any]
+    differing: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> dict[str, Any]:
+        """What no other rank could say."""
+        return {"rng": self.rng, "stateful": {name: self.stateful[name] for name in self.differing}}
+
+
+def take(parts: Parts, ranks: Ranks, *, common: frozenset[str] = frozenset()) -> Own:
+    """Take what this rank has. Every rank calls it.
+
+    Args:
+        parts: the objects that have a state.
+        ranks: who else is there.
+        common: names of those that belong to all ranks together: their tensors are sharded.
+
+    Raises:
+        RankError: if an object on some rank does not give its state; there its own error.
+
+    """
+
+    def look() -> tuple[Own, dict[str, bytes]]:
+        own = Own(rng_state(), {name: item.state_dict() for name, item in parts.others.items()})
+        asked = {} if ranks.alone else own.stateful
+        return own, {name: fingerprint(state) for name, state in asked.items() if name not in common}
+
+    own, prints = ranks.together(look, at="the states of a save")
+    everybody = ranks.exchange(prints, at="what differs by rank")
+    differing = [name for name in prints if any(other.get(name) != prints[name] for other in everybody)]
+    return Own(own.rng, own.stateful, tuple(differing))
+
+
+def gather(own: Own, ranks: Ranks) -> list[dict[str, Any]]:
+    """Return what each rank has for itself, in their order, on rank 0; nothing on the others, and for one alone."""
+    return [] if ranks.alone else ranks.gather(own.share if ranks.leads else on_host(own.share), at="the ranks' shares")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a checkpoint has for one rank.
+
+    Attributes:
+        rng: its random number generators; None where there are none for it.
+        stateful: the states of further objects, by name.
+        why: what to say of what is missing.
+
+    """
+
+    rng: Mapping[str, Any] | None
+    stateful: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+
+def give(state: Mapping[str, Any], ranks: Ranks) -> Given:
+    """Find what a saved state has for this rank.
+
+    Another number of ranks takes what all had in common: there is no telling whose the rest would be.
+    """
+    shared = {name: unpacked(value) for name, value in dict(state.get("stateful") or {}).items()}
+    if state.get("rng") is None and state.get(RANKS) is None:
+        return Given(None, shared)
+    shares = _shares(state)
+    if len(shares) != ranks.size:
+        differing = {name for share in shares for name in share["stateful"]}
+        rest = {name: value for name, value in shared.items() if name not in differing}
+        here = "here is 1" if ranks.alone else f"here are {ranks.size}"
+        saved = "1 rank" if len(shares) == 1 else f"each of {len(shares)} ranks"
+        return Given(None, rest, f" ({saved} had its own, and {here})")
+    mine = shares[ranks.rank]
+    return Given(mine.get("rng"), {**shared, **mine["stateful"]})
+
+
+def _shares(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = state.get(RANKS)
+    if found is None:
+        return [{"rng": state.get("rng"), "stateful": {}}]
+    items = found if isinstance(found, list) else [found[str(rank)] for rank in range(len(found))]
+    return [unpacked(item) for item in items]
+
+
+def put_back(parts: Parts, state: Mapping[str, Any], path: str, ranks: Ranks) -> Restored:
+    """Put a state back on every rank; return what was restored everywhere, and what could not be on any of them.
+
+    Raises:
+        LoadError: if the checkpoint has no weights for the model, or not those of this model.
+        RankError: if it failed on another rank.
+
+    """
+
+    def mine() -> Restored:
+        common = restore(parts, state, path)
+        given = give(state, ranks)
+        own = give_back(parts, given.rng, given.stateful, given.why)
+        return Restored(common.done + own.done, common.missed + own.missed)
+
+    every = ranks.exchange(ranks.together(mine, at="putting a state back"), at="what was restored")
+    missed = list(dict.fromkeys(name for one in every for name in one.missed))
+    done = [name for name in every[0].done if all(name in one.done for one in every)]
+    restored = Restored(done, missed)
+    restored.take("loop position", there="global_step" in state)
+    return restored
