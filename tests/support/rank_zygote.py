@@ -81,7 +81,8 @@ class Rank:
             if kind == "file"
             else dist.TCPStore("127.0.0.1", self.order["port"], size, is_master=self.rank == 0, timeout=_seconds(30))
         )
-        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=size)
+        timeout = _seconds(self.order["group_timeout"])
+        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=size, timeout=timeout)
 
     def _report(self, value, error=None, text=""):
         path = os.path.join(self.order["folder"], f"{self.rank}.result")
