@@ -35,7 +35,7 @@ def test_talking_costs_no_more_than_its_share(pace, limit):
     """Once the interval has grown, talks take a thousandth of the time, unless an answer would be too late by it."""
     steps = pace.interval(10**12, limit)
     share = min(pace.costs) / (steps * max(pace.steps))
-    one_more = (steps + 1) * max(pace.steps)
+    one_more = (steps + 1) * max(pace.steps) * (1 + 1e-9)
     assert share <= SHARE * (1 + 1e-9) or one_more > min(limit, LONGEST) or one_more > min(pace.costs) / SHARE
 
 

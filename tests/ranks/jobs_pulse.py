@@ -18,17 +18,16 @@ from holdfast.ranks import Ranks, ranks_here
 from tests.support.ranks import await_word, tell
 
 
-def counted(monkey):
-    """Count what goes over our ranks from now on."""
-    for name in ("highest", "_broadcast"):
-        real = getattr(Ranks, name)
+def counted(seen):
+    """Count what goes over our ranks from now on, by its kind."""
+    real = Ranks._round
 
-        def count(self, value, real=real, name=name):
-            monkey[name] = monkey.get(name, 0) + 1
-            return real(self, value)
+    def count(self, kind, *args):
+        seen[kind] = seen.get(kind, 0) + 1
+        return real(self, kind, *args)
 
-        setattr(Ranks, name, count)
-    return monkey
+    Ranks._round = count
+    return seen
 
 
 def quiet_steps(folder, words, steps):
@@ -134,7 +133,7 @@ def deferred(folder):
         seen = counted({})
         for _ in range(12, 14):
             ckpt.step()
-        objects = seen.get("_broadcast", 0)
+        objects = seen.get("agree", 0)
         for step in range(14, 23):
             ckpt.step({"v": 1.0} if rank == 0 and step % 7 == 0 else None)
         ckpt.wait()

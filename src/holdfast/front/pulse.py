@@ -104,6 +104,7 @@ class Pulse:
         Args:
             news: what there is to tell; called on rank 0 alone.
             limit: how many seconds of training may go by until the ranks talk again; called on rank 0 alone.
+            at: where that is: as of ``Ranks.highest``.
 
         """
         if self._since is not None and self._steps:
@@ -112,7 +113,8 @@ class Pulse:
         if self._ranks.leads:
             mine = [self._pace.interval(self._every, limit()), int(news())]
         begun = time.perf_counter()
-        self._every, told, *flags = self._ranks.highest([*mine, *(number in self._sent for number in self._signals)])
+        sent = [number in self._sent for number in self._signals]
+        self._every, told, *flags = self._ranks.highest([*mine, *sent], at=at or "a beat")
         self._pace = self._pace.talked(time.perf_counter() - begun)
         self._steps, self._since = 0, self._clock.monotonic()
         self.beats += 1
