@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -91,6 +92,7 @@ class Flight:
 
     def __post_init__(self) -> None:
         """Let a save through that is not watched."""
+        self.begun = time.perf_counter()
         self._owner = threading.current_thread()
         self._read = threading.Event()
         self._looked = threading.Event()
