@@ -8,6 +8,8 @@ from typing import Any
 
 FORMAT_VERSION = 1
 
+MANIFEST_FILE = "holdfast.manifest"  # in a directory: its manifest, and the sign that it is one whole checkpoint
+
 RANKED = "ranked"
 LAST = "last"
 EXCEPTION = "exception"
@@ -21,7 +23,10 @@ IMPORTED = "imported"  # the run of what is imported, unless another is named: s
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a checkpoint file: its name without the archive's prefix, bytes, CRC-32."""
+    """One record of a checkpoint file: its name without the archive's prefix, bytes, CRC-32.
+
+    Of a sharded checkpoint: one file in its directory.
+    """
 
     name: str
     size: int
@@ -72,6 +77,7 @@ class Facts:
         sources: what it was computed from, if it was not trained: an average of others.
         git_commit: the commit of the code that trained it, where there is one.
         versions: of Python, torch, holdfast and the framework.
+        ranks: how many ranks trained.
 
     """
 
@@ -91,6 +97,7 @@ class Facts:
     sources: tuple[Lineage, ...] = ()
     git_commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

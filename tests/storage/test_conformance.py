@@ -10,6 +10,7 @@ import pytest
 
 from holdfast import ConfigurationError
 from holdfast.storage import is_local, join_path, open_store, split_path
+from tests.storage.bundles import BundleSuite
 from tests.storage.suite import StoreSuite, failing
 
 
@@ -27,7 +28,7 @@ class _Opened(StoreSuite):
         return sorted(os.path.relpath(path, store.root) for path in found)
 
 
-class TestLocal(_Opened):
+class TestLocal(_Opened, BundleSuite):
     """Files of this machine."""
 
     @pytest.fixture
@@ -35,7 +36,7 @@ class TestLocal(_Opened):
         return open_store(os.path.abspath(f"new/folder-{secrets.token_hex(4)}"))
 
 
-class TestLocalFileUrl(_Opened):
+class TestLocalFileUrl(_Opened, BundleSuite):
     """The same through a ``file://`` URL."""
 
     @pytest.fixture
@@ -70,6 +71,14 @@ class TestS3(_Opened):
         assert store.put("big.ckpt", [part] * 10) == 10 * len(part)
         assert store.size("big.ckpt") == 10 * len(part)
         assert store.read("big.ckpt", 3 * len(part) + 5, 100) == part[5:105]
+
+
+def test_a_remote_store_has_no_bundles():
+    """A draft of several files on a remote store is an error that says what to do, before anything is written."""
+    store = open_store(f"memory://exam-{secrets.token_hex(4)}/run")
+    with pytest.raises(ConfigurationError, match=r"x\.ckpt would have several files.*choose a directory"):
+        store.draft("x.ckpt")
+    assert store.blobs(9) == []
 
 
 def test_schemes():

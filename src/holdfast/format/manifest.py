@@ -41,7 +41,9 @@ _FORMS: Mapping[str, Any] = {
     "sources": list,
     "git_commit": _TEXT_OR_NONE,
     "versions": dict,
+    "ranks": int,
 }
+_USUAL = (("sources", ()), ("ranks", 1))  # what need not be said
 _POLICY: Mapping[str, Any] = {
     "monitor": _TEXT_OR_NONE,
     "mode": str,
@@ -70,7 +72,7 @@ def encode(manifest: Manifest) -> bytes:
         ManifestError: if they would be more than a reader takes.
 
     """
-    facts = {key: plain(value) for key, value in asdict(manifest.facts).items() if key != "sources" or value}
+    facts = {key: plain(value) for key, value in asdict(manifest.facts).items() if (key, value) not in _USUAL}
     lines = (
         {"holdfast": manifest.format, **facts},
         [[record.name, record.size, f"{record.crc32:08x}"] for record in manifest.records],
@@ -140,6 +142,22 @@ def decode_facts(data: bytes) -> Facts:
         raise ManifestError(msg) from error
 
 
+def decode_records(line: bytes) -> tuple[Record, ...]:
+    """Read the records from the second line of a manifest, without its end.
+
+    Raises:
+        ManifestError: if it is not as it was written.
+
+    """
+    try:
+        return tuple(_record(*record) for record in _are(list, _value(line)))
+    except ManifestError:
+        raise
+    except _MALFORMED as error:
+        msg = f"its second line does not have the form of a manifest: {error}"
+        raise ManifestError(msg) from error
+
+
 def _facts(head: Any) -> Facts:
     if head["holdfast"] > FORMAT_VERSION:
         msg = f"format {head['holdfast']} is newer than this holdfast reads ({FORMAT_VERSION})"
@@ -149,6 +167,7 @@ def _facts(head: Any) -> Facts:
         _is(_FORMS[key], value)
     for key in ("step", "epoch", "sequence"):
         _count(values[key])
+    _count(values.get("ranks", 1))
     values["metrics"] = {key: float(value) for key, value in values.get("metrics", {}).items()}
     for key in ("names", "versions"):
         _are(str, list(values.get(key, {}).values()))

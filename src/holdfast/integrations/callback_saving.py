@@ -39,6 +39,7 @@ from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger, ranks_here
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
+from holdfast.integrations.trainer_facts import writes_itself
 from holdfast.records import EXCEPTION, LAST, RANKED
 from holdfast.telling import warn
 
@@ -164,7 +165,8 @@ class SavingMixin(StateMixin, FailureWords):
 
     def _own_io(self, trainer: Any) -> CheckpointIOCore | None:
         current = getattr(trainer.strategy, "_checkpoint_io", None)
-        return current if isinstance(current, CheckpointIOCore) else None
+        ours = isinstance(current, CheckpointIOCore) and not writes_itself(trainer.strategy)
+        return current if ours else None
 
     def _carry_out(self, trainer: Any, run: Run, plan: Plan) -> None:
         """Write what the plan says; after the commit, and only then, forget and tell."""

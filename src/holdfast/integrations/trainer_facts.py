@@ -90,3 +90,14 @@ def epoch_end_follows(trainer: Any) -> bool:
     epoch again. After one from the end of the epoch it does not.
     """
     return bool(trainer.is_last_batch) and not validation_follows(trainer)
+
+
+def writes_itself(strategy: Any) -> bool:
+    """Tell whether a strategy writes its checkpoints itself, past every ``CheckpointIO``: directories of shards."""
+    sharded = getattr(strategy, "_save_distributed_checkpoint", False) or shards_as_fsdp(strategy)
+    return bool(sharded) or "DeepSpeed" in type(strategy).save_checkpoint.__qualname__
+
+
+def shards_as_fsdp(strategy: Any) -> bool:
+    """Tell whether a strategy saves shards under FSDP's own names: its model is called ``model``."""
+    return getattr(strategy, "_state_dict_type", "") == "sharded"

@@ -3,7 +3,7 @@
 What only few need, and slow to import, is asked of its own module: ``abilities``, ``holders``, ``partial``.
 """
 
-from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob, Free, Store
+from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
 from holdfast.storage.paths import is_local, plain_path, real_path
@@ -14,7 +14,9 @@ __all__ = [
     "HIDDEN",
     "NO_BLOB",
     "RUN_LOCK",
+    "SEAL",
     "Blob",
+    "Draft",
     "Free",
     "Ownership",
     "Store",

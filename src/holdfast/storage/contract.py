@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from holdfast.records import MANIFEST_FILE
+
 HIDDEN = ".holdfast-"  # how the names begin of the files and folders that are no blobs like others
+SEAL = MANIFEST_FILE  # a folder with a file of this name is one blob, of several files: a bundle
 NO_BLOB = -1  # the size, in a listing of what is hidden, of what stands there and is no file that can be read
 
 
@@ -15,12 +18,14 @@ NO_BLOB = -1  # the size, in a listing of what is hidden, of what stands there a
 class Blob:
     """One named blob: its name relative to the root (parts joined by ``/``) and bytes.
 
-    ``file_id`` is the same for two names that share their bytes ("" where that cannot be told).
+    ``file_id`` is the same for two names that share their bytes ("" where that cannot be told). Of a ``bundle`` the
+    size is that of its seal: a listing does not look at each of its files, ``Store.size`` does.
     """
 
     name: str
     size: int
     file_id: str = field(default="", compare=False)
+    bundle: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,39 @@ class Free:
 Chunks = Iterable[bytes | memoryview]
 
 
+class Draft(Protocol):
+    """A bundle that is being written: a hidden folder, which no listing shows and no sweep takes while we live."""
+
+    @property
+    def folder(self) -> str:
+        """Its name relative to the root. Its files are put as ``f"{folder}/{name}"``, by this process or any other."""
+        ...
+
+    def settle(self) -> None:
+        """Give the bundle its name, in one durable step, in the place of what had it; the old one is removed.
+
+        Everything in it has been put, its seal too. On an error nothing has changed, and it is still a draft.
+
+        Raises:
+            OSError: if it has no seal; if what has the name is a folder and no bundle; or the system says so.
+
+        """
+        ...
+
+    def drop(self) -> None:
+        """Remove it with all that was written. Nothing, once it is settled or dropped; never an error."""
+        ...
+
+
 class Store(Protocol):
     """What every home of checkpoints can do.
 
     A name is relative to the root. Errors are ``OSError``: ``FileNotFoundError`` for a name that is
     not there, whatever the system says otherwise.
+
+    A blob is a file or a bundle: a folder that has a file called ``SEAL``, and that appears, moves and goes as one.
+    Each of its files is read by its own name, ``f"{bundle}/{file}"``, and is in no listing. Only stores of this
+    machine have bundles.
     """
 
     @property
@@ -62,9 +95,9 @@ class Store(Protocol):
     def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
         """Return the committed blobs, at most ``depth`` folders down, sorted by name.
 
-        Without what lies in hidden folders: those whose names begin with ``HIDDEN``. ``odd``, if given, takes the
-        name of all else that stands there and is no blob, each with the reason: links that lead nowhere, pipes,
-        and folders that may not be read, which are an error without it.
+        A bundle is one of them. Without what lies in hidden folders: those whose names begin with ``HIDDEN``. ``odd``,
+        if given, takes the name of all else that stands there and is no blob, each with the reason: links that lead
+        nowhere, pipes, and folders that may not be read, which are an error without it.
         """
         ...
 
@@ -78,7 +111,7 @@ class Store(Protocol):
         ...
 
     def leftovers(self, depth: int = 0) -> list[str]:
-        """Return the names of unfinished writes, those of living writers too, at most ``depth`` folders down.
+        """Return the names of unfinished writes and drafts, also of living writers, at most ``depth`` folders down.
 
         In hidden folders as well.
         """
@@ -89,7 +122,7 @@ class Store(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """Return the bytes of a blob."""
+        """Return the bytes of a blob, those of all its files if it is a bundle."""
         ...
 
     def stamp(self, name: str) -> tuple[int, ...] | None:
@@ -107,6 +140,15 @@ class Store(Protocol):
         A chunk of writable memory has to stay as it is until ``put`` returns: it may be written from
         where it lies. ``over`` is what ``retire`` has returned, whose space may be used. ``gate`` is
         called when all bytes are written and none is committed; if it raises, nothing is.
+        """
+        ...
+
+    def draft(self, name: str) -> Draft:
+        """Begin a bundle that will have this name.
+
+        Raises:
+            ConfigurationError: if the store has no bundles.
+
         """
         ...
 
@@ -138,7 +180,7 @@ class Store(Protocol):
     def link(self, source: str, target: str) -> str:
         """Make ``target`` another name of ``source``'s bytes, as atomically as ``put``.
 
-        Returns how: ``"hard link"``, ``"reflink"`` or ``"copy"``.
+        Returns how: ``"hard link"``, ``"reflink"`` or ``"copy"``. Of a bundle: a folder of such names.
         """
         ...
 

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from holdfast.storage.contract import HIDDEN, NO_BLOB, Blob
+from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob
 
 TEMPORARY_SUFFIX = ".tmp"
 _WITHIN = 1  # folders inside a hidden folder
@@ -22,14 +22,14 @@ def is_temporary(name: str) -> bool:
 def walk(
     folder: str, prefix: str, depth: int, odd: dict[str, str] | None = None, *, hidden: bool = False
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield all that is no folder, with its name, at most ``depth`` folders down.
+    """Yield all that is no folder, and each bundle, with its name, at most ``depth`` folders down.
 
     Args:
         folder: where to begin.
         prefix: the names' beginning, with its slash.
         depth: 0 for the folder alone.
         odd: takes the name of each folder below that cannot be read, with the reason. Without it that is an error.
-        hidden: also what lies in hidden folders, wherever one stands.
+        hidden: also what lies in hidden folders, wherever one stands; and drafts, as one.
 
     """
     try:
@@ -44,17 +44,55 @@ def walk(
     for item in found:
         if not item.is_dir(follow_symlinks=False):
             yield prefix + item.name, item
+        elif item.name.startswith(HIDDEN) and not hidden:
+            continue
+        elif is_temporary(item.name) or seal_of(item.path) is not None:
+            yield prefix + item.name, item
         elif item.name.startswith(HIDDEN):
-            if hidden:
-                yield from walk(item.path, f"{prefix}{item.name}/", _WITHIN, odd, hidden=True)
+            yield from walk(item.path, f"{prefix}{item.name}/", _WITHIN, odd, hidden=True)
         elif depth > 0:
             yield from walk(item.path, f"{prefix}{item.name}/", depth - 1, odd, hidden=hidden)
 
 
-def why_no_file(item: os.DirEntry[str]) -> str:
-    """Say why an entry is no regular file, nor a link to one; "" if it is."""
+def seal_of(path: str) -> os.stat_result | None:
+    """Return what is known of the seal of the bundle that stands at a path; None if no bundle does."""
     try:
-        if item.is_file():
+        status = os.lstat(os.path.join(path, SEAL))
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def is_bundle(path: str) -> bool:
+    """Tell whether a bundle itself stands at a path, and no link to one."""
+    return not os.path.islink(path) and seal_of(path) is not None
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of a file, or of the files in a folder; links in it count nothing."""
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size
+    inside = (item.stat(follow_symlinks=False) for item in _scan(path) if item.is_file(follow_symlinks=False))
+    return sum(each.st_size for each in inside)
+
+
+def blob_of(name: str, item: os.DirEntry[str]) -> Blob:
+    """Return a file or a bundle as a blob.
+
+    Raises:
+        FileNotFoundError: if it has been removed since the listing.
+
+    """
+    seal = seal_of(item.path) if item.is_dir() else None
+    status = item.stat() if seal is None else seal
+    return Blob(name, status.st_size, f"{status.st_dev}:{status.st_ino}", bundle=seal is not None)
+
+
+def why_no_file(item: os.DirEntry[str]) -> str:
+    """Say why an entry is no regular file or bundle, nor a link to one; "" if it is."""
+    try:
+        if item.is_file() or (item.is_dir() and seal_of(item.path) is not None):
             return ""
         if not item.is_symlink():
             return "what stands there is a pipe, a device or a socket, and no file"
@@ -71,15 +109,15 @@ def folders(root: str, prefix: str, depth: int) -> Iterator[str]:
     if depth <= 0:
         return
     for item in _entries(root):
-        if item.is_dir(follow_symlinks=False) and not item.name.startswith(HIDDEN):
+        if item.is_dir(follow_symlinks=False) and not item.name.startswith(HIDDEN) and seal_of(item.path) is None:
             yield from folders(item.path, f"{prefix}{item.name}/", depth - 1)
 
 
 def hidden_folders(root: str, depth: int) -> Iterator[str]:
-    """Yield the paths of the hidden folders and of those in them, inner ones first; empty or not."""
+    """Yield the paths of the hidden folders and of those in them, inner ones first; empty or not. No drafts."""
     for prefix in folders(root, "", depth):
         for item in _entries(os.path.join(root, prefix)):
-            if item.name.startswith(HIDDEN) and item.is_dir(follow_symlinks=False):
+            if item.name.startswith(HIDDEN) and not is_temporary(item.name) and item.is_dir(follow_symlinks=False):
                 yield from (inner.path for inner in _entries(item.path) if inner.is_dir(follow_symlinks=False))
                 yield item.path
 

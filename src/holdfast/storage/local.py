@@ -14,12 +14,29 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
-from holdfast.storage.listing import TEMPORARY_SUFFIX, folders, hidden_folders, is_temporary, walk, why_no_file, within
+from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
+from holdfast.storage.listing import (
+    TEMPORARY_SUFFIX,
+    blob_of,
+    folders,
+    hidden_folders,
+    is_bundle,
+    is_temporary,
+    seal_of,
+    size_of,
+    walk,
+    why_no_file,
+    within,
+)
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
 from holdfast.storage.paths import plain_path
 from holdfast.storage.regular import open_regular
+from holdfast.storage.room import free_in
+
+if TYPE_CHECKING:
+    from holdfast.storage.bundles import LocalDraft
 
 try:
     import fcntl
@@ -54,7 +71,7 @@ class LocalStore:
         return None if outside else relative.replace(os.sep, "/")
 
     def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
-        """Return the regular files, without temporaries of unfinished writes, the lock of a run, and what is hidden."""
+        """Return files and bundles, without temporaries of unfinished writes, the lock of a run, and what is hidden."""
         blobs = []
         for name, item in walk(self.root, "", depth, odd):
             if is_temporary(item.name) or item.name == RUN_LOCK:
@@ -65,8 +82,7 @@ class LocalStore:
                     odd[name] = problem
                 continue
             with contextlib.suppress(FileNotFoundError):  # removed since the listing
-                status = item.stat()
-                blobs.append(Blob(name, status.st_size, f"{status.st_dev}:{status.st_ino}"))
+                blobs.append(blob_of(name, item))
         return sorted(blobs, key=lambda blob: blob.name)
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
@@ -75,7 +91,7 @@ class LocalStore:
         return sorted(found, key=lambda blob: blob.name)
 
     def leftovers(self, depth: int = 0) -> list[str]:
-        """Return the temporaries."""
+        """Return the temporaries, files and drafts."""
         return sorted(name for name, item in walk(self.root, "", depth, {}, hidden=True) if is_temporary(item.name))
 
     def exists(self, name: str) -> bool:
@@ -83,13 +99,14 @@ class LocalStore:
         return os.path.lexists(self.path(name))
 
     def size(self, name: str) -> int:
-        """Return the file's bytes."""
-        return os.stat(self.path(name)).st_size
+        """Return the file's bytes, or those of the files in a folder."""
+        return size_of(self.path(name))
 
     def stamp(self, name: str) -> tuple[int, ...] | None:
-        """Return the file's number, its time of writing and its bytes; None if it is not there."""
+        """Return number, time of writing and bytes of a file or a seal; None if it is not there."""
+        path = self.path(name)
         try:
-            status = os.stat(self.path(name))
+            status = seal_of(path) or os.stat(path)
         except OSError:
             return None
         return (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -104,7 +121,8 @@ class LocalStore:
         from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
 
         target = self.path(name)
-        make_folders(os.path.dirname(target))
+        if not is_temporary(os.path.basename(os.path.dirname(target))):  # a draft that was dropped stays so
+            make_folders(os.path.dirname(target))
         spare = self.path(over) if is_temporary(os.path.basename(over)) else ""  # nothing that has its name still
         with _temporary_beside(target, spare) as (temporary, descriptor):
             with BlockWriter(descriptor, temporary) as writer:
@@ -118,6 +136,12 @@ class LocalStore:
             commit_temporary(descriptor, temporary, target, written)
         return written
 
+    def draft(self, name: str) -> LocalDraft:
+        """Begin a bundle: a hidden folder beside the target, locked while this process lives."""
+        from holdfast.storage.bundles import LocalDraft  # noqa: PLC0415 - not for those who only look
+
+        return LocalDraft(self, name)
+
     def retire(self, name: str) -> str:
         """Take a file's name away and keep its blocks: for the next ``put(..., over=...)``, or to be removed.
 
@@ -128,14 +152,14 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(path)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                temporary = _temporary_name(path)
+                temporary = temporary_name(path)
                 os.rename(path, temporary)
                 return os.path.relpath(temporary, self.root).replace(os.sep, "/")
         self.remove(name)
         return ""
 
     def move(self, name: str, target: str) -> bool:
-        """Rename a file; on return the new name survives a power cut."""
+        """Rename a file or a bundle; on return the new name survives a power cut."""
         goal = self.path(target)
         if os.path.lexists(goal):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), goal)
@@ -144,21 +168,26 @@ class LocalStore:
         return True
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
-        """Hold a file, under all of its names, by a lock that the kernel releases when the process ends."""
-        return hold(self.path(name), alone=alone)
+        """Hold a file, or a seal, under all of its names, by a lock that the kernel releases when the process ends."""
+        path = self.path(name)
+        return hold(path if seal_of(path) is None else os.path.join(path, SEAL), alone=alone)
 
     def link(self, source: str, target: str) -> str:
         """Give the bytes a second name: hard link, else reflink, else a copy."""
         origin, goal = self.path(source), self.path(target)
+        if seal_of(origin) is not None:
+            from holdfast.storage.bundles import link_bundle  # noqa: PLC0415 - not for those who only look
+
+            return link_bundle(self, source, target)
         if os.path.lexists(goal) and not os.path.islink(goal) and os.path.samefile(origin, goal):
             return "hard link"  # rename between two links of one file would do nothing
         make_folders(os.path.dirname(goal))
-        how = _hard_link(origin, goal) or self._clone(source, target)
+        how = _hard_link(origin, goal) or self.clone(source, target)
         sync_folder(os.path.dirname(goal))
         return how
 
-    def _clone(self, source: str, target: str) -> str:
-
+    def clone(self, source: str, target: str) -> str:
+        """Write a second file with a file's bytes; on return its name is not durable yet."""
         with open(self.path(source), "rb") as origin, _temporary_beside(self.path(target)) as made:
             temporary, descriptor = made
             how = "reflink" if _reflink(origin.fileno(), descriptor) else "copy"
@@ -167,15 +196,19 @@ class LocalStore:
                     while block := origin.read(_BLOCK):
                         copy.write(block)
             sync_file(descriptor)
-            os.rename(temporary, self.path(target))
+            take_place(temporary, self.path(target))
         return how
 
     def remove(self, name: str) -> None:
-        """Remove a file, and the folders below the root that it leaves empty; make the removal durable.
+        """Remove a file or a bundle, and the folders below the root that it leaves empty; make the removal durable.
 
         Nothing waits for the disk where the file is only a temporary: a sweep would remove it as well.
         """
         path = self.path(name)
+        if is_bundle(path):
+            from holdfast.storage.bundles import remove_bundle  # noqa: PLC0415 - not for those who only look
+
+            remove_bundle(path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
             if not is_temporary(os.path.basename(path)):
@@ -191,22 +224,15 @@ class LocalStore:
 
     def free(self) -> Free | None:
         """Ask the filesystem of the root, or of the nearest folder above it that is there."""
-        if not hasattr(os, "statvfs"):
-            return None
-        folder = os.path.abspath(self.root)
-        while True:
-            try:
-                found = os.statvfs(folder)
-            except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - once or twice, where it begins
-                folder = os.path.dirname(folder)
-            else:
-                return Free(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+        return free_in(self.root)
 
     def sweep(self, depth: int = 0) -> list[str]:
-        """Remove the temporaries whose writers are gone; those of living writers stay."""
+        """Remove temporaries and drafts whose writers are gone; those of living writers stay."""
+        from holdfast.storage.bundles import sweep_away  # noqa: PLC0415 - not for those who only look
+
         removed = []
         for name, item in walk(self.root, "", depth, hidden=True):
-            if is_temporary(item.name) and remove_abandoned(item.path):
+            if is_temporary(item.name) and sweep_away(item.path):
                 removed.append(name)
         for folder in hidden_folders(self.root, depth):
             with contextlib.suppress(OSError):  # not empty, or gone; a writer that has only just made it tries again
@@ -221,7 +247,7 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
     if spare and descriptor is None:
         remove_abandoned(spare)
     while descriptor is None:
-        temporary = _temporary_name(target)
+        temporary = temporary_name(target)
         made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
         if lock_for_life(made):
             descriptor = made
@@ -230,7 +256,7 @@ def _temporary_beside(target: str, spare: str = "") -> Iterator[tuple[str, int]]
     try:
         yield temporary, descriptor
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # by now an old bundle may have this name
             os.unlink(temporary)
         raise
     finally:
@@ -250,8 +276,18 @@ def commit_temporary(descriptor: int, temporary: str, target: str, written: int)
         msg = f"wrote {written} bytes but the file has {length}"
         raise OSError(errno.EIO, msg, target)
     sync_file(descriptor)
-    os.rename(temporary, target)
+    take_place(temporary, target)
     sync_folder(os.path.dirname(target))
+
+
+def take_place(made: str, target: str) -> None:
+    """Give a file its name, in the place of a file or a bundle that has it; not durable yet where it was a file."""
+    try:
+        os.rename(made, target)
+    except IsADirectoryError:
+        from holdfast.storage.bundles import replace_bundle  # noqa: PLC0415 - hardly ever
+
+        replace_bundle(made, target)
 
 
 def _open_spare(spare: str, target: str) -> int | None:
@@ -273,14 +309,15 @@ def _open_spare(spare: str, target: str) -> int | None:
     return None
 
 
-def _temporary_name(target: str) -> str:
+def temporary_name(target: str) -> str:
+    """Return a name beside a target that is hidden until it is renamed, and swept if nobody holds it."""
     name = f"{HIDDEN}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
     return os.path.join(os.path.dirname(target), name)
 
 
 def _hard_link(origin: str, goal: str) -> str:
     """Link over the goal in one step; return "" where the filesystem has no hard links."""
-    temporary = _temporary_name(goal)
+    temporary = temporary_name(goal)
     with open(origin, "rb") as held:
         keep_from_sweeps(held.fileno())
         try:
@@ -290,7 +327,7 @@ def _hard_link(origin: str, goal: str) -> str:
                 return ""
             raise
         try:
-            os.rename(temporary, goal)
+            take_place(temporary, goal)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)

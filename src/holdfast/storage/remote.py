@@ -16,7 +16,8 @@ from typing import Any
 
 import fsspec.core
 
-from holdfast.storage.contract import HIDDEN, Blob, Chunks, Free
+from holdfast.errors import ConfigurationError
+from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
@@ -132,6 +133,19 @@ class RemoteStore:
         self.fs.invalidate_cache()
         self._check_length(name, written)
         return written
+
+    def draft(self, name: str) -> Draft:
+        """Raise an error: several files cannot yet be committed as one there.
+
+        Raises:
+            ConfigurationError: always.
+
+        """
+        msg = (
+            f"{self.path(name)} would have several files, and those are committed as one only on a local filesystem: "
+            "choose a directory of this machine, or one that is mounted, for sharded checkpoints"
+        )
+        raise ConfigurationError(msg)
 
     def retire(self, name: str) -> str:
         """Remove the blob: there are no blocks to keep."""

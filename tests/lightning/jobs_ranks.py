@@ -1,0 +1,124 @@
+"""What the ranks of the tests under Lightning do: train small models, and say how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from holdfast.lightning import ModelCheckpoint
+from tests.support.lightning_models import Scripted, loader, trainer
+
+VALS = (5, 3, 4, 2, 6, 1)
+
+
+class Plain(Scripted):
+    """Logs the same on every rank, unless told otherwise; and what a rank does at a step of its own."""
+
+    def __init__(self, vals=VALS, *, apart=0.0, only=None, at_step=None):
+        super().__init__(vals)
+        del self.layer
+        self.apart, self.only, self.at_step = apart, only, at_step
+
+    def training_step(self, batch, batch_idx):
+        if self.at_step is not None:
+            self.at_step(self)
+        return self.net(batch[0]).pow(2).mean()
+
+    def validation_step(self, batch, batch_idx):
+        value = float(self.vals[min(self.validations, len(self.vals) - 1)])
+        if self.only is None or self.global_rank == self.only:
+            self.log("val_loss", value + self.apart * self.global_rank)
+
+    def configure_model(self):
+        if not hasattr(self, "net"):
+            torch.manual_seed(1)
+            self.net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+class Sharded(Plain):
+    """The same model, each of its layers sharded over the ranks."""
+
+    def configure_model(self):
+        if not hasattr(self, "net"):
+            super().configure_model()
+            mesh = self.device_mesh["data_parallel"]
+            for layer in (self.net[0], self.net[2], self.net):
+                fully_shard(layer, mesh=mesh)
+
+
+class Sources(pl.Callback):
+    """Notes what each fit was resumed from, and at which step."""
+
+    def __init__(self):
+        self.path, self.step = "", 0
+
+    def on_train_start(self, trainer, pl_module):
+        self.path, self.step = str(trainer.ckpt_path or ""), trainer.global_step
+
+
+def made(root, kind, size, *callbacks, **options):
+    """Return a Trainer of this many ranks."""
+    strategies = {
+        "one": lambda: "auto",
+        "ddp": lambda: "ddp",
+        "sharded": lambda: ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1),
+        "full": lambda: ModelParallelStrategy(size, 1, save_distributed_checkpoint=False),
+    }
+    return trainer(root, *callbacks, **{"devices": size, "strategy": strategies[kind](), "max_epochs": 4, **options})
+
+
+def train(folder, kind, words, *, ckpt_path=None, batches=2, model=None, extra=(), **options):
+    """Fit with some batches per rank and epoch, and return what this rank knows afterwards."""
+    size = dist.get_world_size() if dist.is_initialized() else 1
+    callback = ModelCheckpoint(os.path.join(folder, "d"), **{"monitor": "val_loss", **words})
+    module = (Plain if kind in ("one", "ddp") else Sharded)(**(model or {}))
+    sources = Sources()
+    runner = made(folder, kind, size, callback, sources, *extra, **options)
+    error = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            runner.fit(module, loader(batches * size), loader(), ckpt_path=ckpt_path)
+        except Exception as problem:  # noqa: BLE001 - told to the test
+            error = problem
+    return {
+        "error": error and f"{type(error).__name__}: {error}",
+        "warnings": [str(item.message) for item in caught],
+        "knows": knowledge(callback),
+        "step": runner.global_step,
+        "weights": digest(module),
+        "from": os.path.basename(sources.path),
+        "began": sources.step,
+    }
+
+
+def knowledge(callback):
+    """What the callback says of its checkpoints, without their directory."""
+    names = {name: os.path.basename(getattr(callback, f"{name}_model_path")) for name in ("best", "last")}
+    scores = {os.path.basename(path): float(score) for path, score in callback.best_k_models.items()}
+    return {**names, "kth": os.path.basename(callback.kth_best_model_path), "scores": scores}
+
+
+def digest(module):
+    """A digest of the weights, gathered from all ranks where they are sharded."""
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        found.update(name.encode() + whole.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def several(*jobs):
+    """Do one after another in the same processes: each a folder, a kind, the words, and options."""
+    return [train(folder, kind, words, **options) for folder, kind, words, options in jobs]

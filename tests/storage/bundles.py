@@ -1,0 +1,180 @@
+"""The part of a store's exam that is about bundles, for the stores that have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.storage import SEAL, Blob
+
+SHARDS = {"__0_0.distcp": b"zero" * 1000, "__1_0.distcp": b"one", ".metadata": b"meta"}
+
+
+def put_bundle(store, name, seal=b"seal", files=SHARDS):
+    """Commit a bundle as its writers do."""
+    draft = store.draft(name)
+    for file, data in files.items():
+        store.put(f"{draft.folder}/{file}", [data])
+    store.put(f"{draft.folder}/{SEAL}", [seal])
+    draft.settle()
+
+
+def read_bundle(store, name, files=SHARDS):
+    """The bytes of its files and of its seal."""
+    return {file: store.read(f"{name}/{file}", 0, 1 << 20) for file in [*files, SEAL]}
+
+
+def expected(seal=b"seal", files=SHARDS):
+    return {**files, SEAL: seal}
+
+
+def seen(name, seal=b"seal"):
+    return Blob(name, len(seal), bundle=True)
+
+
+class BundleSuite:
+    """What holds of a bundle as of any blob; for subclasses with the fixture ``store``, an empty one."""
+
+    @pytest.mark.parametrize("name", ["a.ckpt", "deep/er/b=1.ckpt", "with space é 損.ckpt", "a" * 200])
+    def test_a_settled_bundle_is_one_blob(self, store, name):
+        """A bundle is listed once and without its files, has the size of all of them, and each is read by its name."""
+        put_bundle(store, name)
+        assert store.blobs(name.count("/")) == [seen(name)]
+        assert store.blobs(9) == [seen(name)]
+        assert store.exists(name)
+        assert store.size(name) == sum(map(len, expected().values()))
+        assert read_bundle(store, name) == expected()
+        assert store.leftovers(9) == []
+        assert store.sweep(9) == []
+
+    def test_a_draft_is_invisible(self, store):
+        """Until it is settled nothing of a bundle is listed but as a leftover, and no sweep of ours takes it."""
+        draft = store.draft("x.ckpt")
+        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
+        store.put(f"{draft.folder}/__0_0.distcp", [b"zero"])
+        assert (store.blobs(9), store.exists("x.ckpt")) == ([], False)
+        assert store.leftovers(9) == [draft.folder]
+        assert store.sweep(9) == []
+        draft.settle()
+        assert store.blobs() == [seen("x.ckpt")]
+        assert store.leftovers() == []
+
+    def test_a_dropped_draft_is_gone(self, store):
+        """Dropping removes what was written; what another writer still wants to put there fails and makes nothing."""
+        draft = store.draft("deep/x.ckpt")
+        store.put(f"{draft.folder}/__0_0.distcp", [b"zero"])
+        draft.drop()
+        draft.drop()
+        with pytest.raises(FileNotFoundError):
+            store.put(f"{draft.folder}/__1_0.distcp", [b"one"])
+        assert self.really_there(store) == []
+        assert store.leftovers(9) == []
+
+    def test_dropping_what_was_settled_does_nothing(self, store):
+        """A drop that comes after the commit, as in a ``finally``, leaves the bundle."""
+        draft = store.draft("x.ckpt")
+        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
+        draft.settle()
+        draft.drop()
+        assert store.blobs() == [seen("x.ckpt")]
+
+    def test_a_draft_without_a_seal_is_not_settled(self, store):
+        """What no listing would show is not committed: an error, and the draft is still one."""
+        draft = store.draft("x.ckpt")
+        with pytest.raises(OSError, match=SEAL):
+            draft.settle()
+        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
+        draft.settle()
+        assert store.blobs() == [seen("x.ckpt")]
+
+    @pytest.mark.parametrize("old", ["nothing", "bundle", "file", "empty folder"])
+    def test_a_bundle_takes_the_place_of_what_has_its_name(self, store, old):
+        """A bundle replaces a bundle or a file of its name, and of the old one nothing is left."""
+        import os
+
+        if old == "bundle":
+            put_bundle(store, "last.ckpt", b"old", {"gone.distcp": b"x"})
+        elif old == "file":
+            store.put("last.ckpt", [b"old file"])
+        elif old == "empty folder":
+            os.makedirs(store.path("last.ckpt"))
+        put_bundle(store, "last.ckpt")
+        assert store.blobs() == [seen("last.ckpt")]
+        assert read_bundle(store, "last.ckpt") == expected()
+        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in expected())
+
+    def test_a_file_takes_the_place_of_a_bundle(self, store):
+        """A single file that is put, or linked, where a bundle was replaces it whole."""
+        store.put("one.ckpt", [b"one"])
+        for replace in (lambda: store.put("last.ckpt", [b"one"]), lambda: store.link("one.ckpt", "last.ckpt")):
+            store.remove("last.ckpt")
+            put_bundle(store, "last.ckpt")
+            replace()
+            assert store.blobs() == [Blob("last.ckpt", 3), Blob("one.ckpt", 3)]
+            assert store.read("last.ckpt", 0, 9) == b"one"
+        assert self.really_there(store) == ["last.ckpt", "one.ckpt"]
+
+    def test_a_folder_of_others_is_not_replaced(self, store):
+        """A folder that is no bundle has somebody's files: settling over it is an error, and all stays as it was."""
+        store.put("x.ckpt/precious.txt", [b"precious"])
+        draft = store.draft("x.ckpt")
+        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
+        with pytest.raises(IsADirectoryError, match="no holdfast has made"):
+            draft.settle()
+        draft.drop()
+        assert self.really_there(store) == ["x.ckpt/precious.txt"]
+
+    def test_a_second_name(self, store):
+        """A link to a bundle reads the same, replaces what was there, is the same twice, and outlives the first."""
+        put_bundle(store, "deep/a.ckpt")
+        put_bundle(store, "last.ckpt", b"old", {"gone.distcp": b"x"})
+        for _ in range(2):
+            assert store.link("deep/a.ckpt", "last.ckpt") in ("hard link", "reflink", "copy")
+        first, second = store.blobs(1)
+        assert (first, second) == (seen("deep/a.ckpt"), seen("last.ckpt"))
+        assert first.file_id == second.file_id
+        put_bundle(store, "deep/a.ckpt", b"newer", {"__0_0.distcp": b"new"})
+        assert read_bundle(store, "last.ckpt") == expected()
+        store.remove("deep/a.ckpt")
+        assert store.blobs(9) == [seen("last.ckpt")]
+        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in expected())
+
+    def test_a_move(self, store):
+        """A moved bundle has its new name and no other; never over another."""
+        put_bundle(store, "x.ckpt")
+        store.put("taken", [b"taken"])
+        assert store.move("x.ckpt", "x.ckpt.damaged")
+        assert store.blobs() == [Blob("taken", 5), seen("x.ckpt.damaged")]
+        with pytest.raises(FileExistsError):
+            store.move("x.ckpt.damaged", "taken")
+        assert read_bundle(store, "x.ckpt.damaged") == expected()
+
+    @pytest.mark.parametrize("how", ["remove", "retire"])
+    def test_a_removed_bundle_is_gone(self, store, how):
+        """Removed or retired, a bundle leaves nothing, nor the folders that were only for it."""
+        put_bundle(store, "deep/er/x.ckpt")
+        store.put("kept.ckpt", [b"kept"])
+        assert getattr(store, how)("deep/er/x.ckpt") in ("", None)
+        assert not store.exists("deep")
+        assert self.really_there(store) == ["kept.ckpt"]
+        assert getattr(store, how)("deep/er/x.ckpt") in ("", None)
+
+    def test_a_stamp_tells_of_another_bundle(self, store):
+        """The stamp of a bundle stays until another takes its name, with as many bytes, too; a second name keeps it."""
+        put_bundle(store, "a.ckpt")
+        before = store.stamp("a.ckpt")
+        store.link("a.ckpt", "b.ckpt")
+        assert before is not None
+        assert store.stamp("a.ckpt") == store.stamp("b.ckpt") == before
+        put_bundle(store, "a.ckpt")
+        assert store.stamp("a.ckpt") != before
+
+    def test_a_bundle_can_be_held(self, store):
+        """Who holds a bundle alone keeps others from holding it, under any of its names."""
+        put_bundle(store, "a.ckpt")
+        store.link("a.ckpt", "b.ckpt")
+        with store.hold("a.ckpt", alone=True) as first, store.hold("b.ckpt") as second:
+            assert (first, second) == (True, False)
+        with store.hold("a.ckpt") as first, store.hold("b.ckpt") as second:
+            assert (first, second) == (True, True)
+        with store.hold("none.ckpt") as held:
+            assert not held
