@@ -24,6 +24,7 @@ from holdfast.front.loop_shares import RANKS, Own, gather, take
 from holdfast.front.loop_state import Parts, collect
 from holdfast.front.noted import consent_to
 from holdfast.front.owning import Owned
+from holdfast.front.pacing import Pace, stalled
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
 from holdfast.front.preflight import Preflight
@@ -78,6 +79,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._ranks = ranks_here()
         self._alone, self._leads = self._ranks.alone, self._ranks.leads
         self.stats = SaveStats()
+        self._pace = Pace()
         self._saver: Saver | None = None
         self._waiting: deque[Plan] = deque()
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
@@ -218,7 +220,8 @@ class LoopSaving(RankingAttributes, FailureWords):
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
                 return None
-            write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
+            with stalled(self.stats):
+                write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from holdfast.engine import SaveStats
 from holdfast.policy.seconds import NOTHING_SPENT, Spent
@@ -54,6 +57,16 @@ class Pace:
             hours = when.paced[0].failing(spent.nodes) / 3600
             why = f"which stops the training for {spent.stall:.2g} s, against a failure every {hours:.3g} h"
         log.info("a save is due every %.0f s, %s", interval, why)
+
+
+@contextmanager
+def stalled(stats: SaveStats) -> Iterator[None]:
+    """Count the time of a save that nothing goes on behind."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        stats.stall_seconds += time.perf_counter() - begun
 
 
 def nodes_of(ranks: int) -> int:

@@ -19,6 +19,7 @@ from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import FailureWords, make_failures
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.noted import consent_to
+from holdfast.front.pacing import Pace, stalled
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preflight import Preflight
@@ -88,6 +89,7 @@ class SavingMixin(StateMixin, FailureWords):
         self._pending: list[_Pending] = []
         self._saver: Saver | None = None  # rank 0 only, once something was saved
         self.stats = SaveStats()
+        self._pace = Pace()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = False
@@ -215,7 +217,7 @@ class SavingMixin(StateMixin, FailureWords):
         io = self._own_io(trainer)
         behind = self._behind(trainer, run, plan) if self._is_behind(trainer) else None
         expected = io.expecting(path, plan.facts, behind) if io is not None else contextlib.nullcontext()
-        with expected as expectation:
+        with expected as expectation, contextlib.nullcontext() if behind is not None else stalled(self.stats):
             try:
                 trainer.save_checkpoint(path, self.save_weights_only)
             except OSError as error:

@@ -44,9 +44,9 @@ def optimal_interval(
         write: seconds from the beginning of a save to its commit. It does not move the optimum, since a failure loses
             the same more wherever it falls. But saves that come faster than they are written wait for each other, so
             the interval is at least this long.
-        formula: ``"daly"``: the higher order estimate, within 2% of the optimum as long as a save costs less than half
-            the time between failures; from twice that time on it is the time itself. ``"young"``: the square root of
-            2 * stall * mtbf, which is the same for cheap saves.
+        formula: ``"daly"``: the higher order estimate, which wastes no more than 1% above the least as long as a save
+            costs up to half the time between failures; from twice that time on it is the time itself. ``"young"``:
+            the square root of 2 * stall * mtbf, which is nearly the same for cheap saves.
 
     What a restart takes moves nothing either: it is a factor of the whole. ``expected_waste`` counts it.
 

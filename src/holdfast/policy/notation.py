@@ -93,9 +93,10 @@ def parse_terms(text: str, words: Words) -> tuple[Term, ...]:
 
 def _not_understood(text: str, what: str, words: Words) -> ConfigurationError:
     shown = printable(text) if len(text) <= _SHOWN else f"{printable(text[:_SHOWN])}..."
+    example = "Latest(3) | Best(2, 'val_loss', mode='min')" if "Latest" in words else "EverySteps(1000) | At([1])"
     return ConfigurationError(
         f"{shown!r} is not understood: {printable(what)}. Write terms joined by `|`, such as "
-        f"\"Latest(3) | Best(2, 'val_loss', mode='min')\"; the terms here are {', '.join(words)}"
+        f'"{example}"; the terms here are {", ".join(words)}'
     )
 
 

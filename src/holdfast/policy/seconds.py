@@ -58,8 +58,8 @@ class EverySeconds(Trigger):
     Args:
         seconds: a number above 0, or ``"auto"``.
         mtbf: for ``"auto"``: mean time between failures of the whole run: seconds, a ``timedelta``, or a text such as
-            ``"3h"``. None: one failure a day, plus 6.5 in 1,000 days for each node: 23.8 hours on one, 2.8 days of 5
-            on 100, 1.7 hours on 2,048.
+            ``"3h"``. None: one failure a day, plus 6.5 in 1,000 days for each node: 23.8 hours on one node, 14.5 on
+            100, 1.7 on 2,048. Of how many nodes a run is, ``LOCAL_WORLD_SIZE`` tells, else eight ranks are one.
         least: for ``"auto"``: seconds between two saves, at least.
         most: for ``"auto"``: seconds between two saves, at most.
 
