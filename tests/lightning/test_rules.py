@@ -69,7 +69,7 @@ def test_the_time_between_saves_follows_what_they_cost(tmp_path):
         def on_train_batch_start(self, batch, batch_idx):
             clock.advance(1)
             for callback in self.trainer.checkpoint_callbacks:
-                callback.stats.stall_seconds = 1e4 * callback.stats.saves
+                callback.stats.stall_seconds = 1e4 * max(callback.stats.saves, callback.stats.committed)
 
     clock = FakeClock()
     when = EverySeconds("auto", mtbf="1h", least=3, most=9)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from holdfast.engine import SaveStats
 from holdfast.policy.seconds import NOTHING_SPENT, Spent
@@ -20,13 +21,12 @@ _USUAL_NODE = 8  # ranks on a machine, where nothing says how many there are
 _NEWS = 1.25  # by which factor an interval has changed if it is worth a line in the log
 
 
+@dataclass
 class Pace:
     """Makes ``Spent`` of the counts of a run. One for each run, on the rank that decides."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._seen: deque[tuple[int, float]] = deque([(0, 0.0)], maxlen=_RECENT + 1)
-        self._told = 0.0
+    _seen: deque[tuple[int, float]] = field(default_factory=lambda: deque([(0, 0.0)], maxlen=_RECENT + 1))
+    _told: float = 0.0
 
     def look(self, when: Triggers, stats: SaveStats, ranks: int = 1) -> Spent:
         """Return what the last few saves have cost, on average, with all that they have held the training back for.
