@@ -41,7 +41,7 @@ class DecidingMixin(SavingMixin):
 
     def _spent(self, when: Triggers, trainer: Any) -> Spent:
         """Rank 0 only: what saving has cost so far, for the trigger that goes by it."""
-        return self._pace.look(when, self.stats, trainer.world_size)
+        return self._costs.look(when, self.stats, trainer.world_size)
 
     def _elapsed(self) -> float | None:
         started = self._last_time_checked

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import outlook
 from holdfast.front.noted import consent_to
-from holdfast.front.pacing import Pace, stalled
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run
 from holdfast.front.preflight import Preflight
@@ -57,7 +57,7 @@ class SavingMixin(SettlingMixin):
         self._pending: list[Pending] = []
         self._saver: Saver | None = None  # rank 0 only, once something was saved
         self.stats = SaveStats()
-        self._pace = Pace()
+        self._costs = Costs()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = False

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ _NEWS = 1.25  # by which factor an interval has changed if it is worth a line in
 
 
 @dataclass
-class Pace:
+class Costs:
     """Makes ``Spent`` of the counts of a run. One for each run, on the rank that decides."""
 
     _seen: deque[tuple[int, float]] = field(default_factory=lambda: deque([(0, 0.0)], maxlen=_RECENT + 1))
@@ -60,11 +60,11 @@ class Pace:
 
 
 @contextmanager
-def stalled(stats: SaveStats) -> Iterator[None]:
-    """Count the time of a save that nothing goes on behind."""
-    begun = time.perf_counter()
+def stalled(stats: SaveStats) -> Iterator[Callable[[], float]]:
+    """Count the time of a save that nothing goes on behind; yields what returns it, in seconds."""
+    begun, before = time.perf_counter(), stats.stall_seconds
     try:
-        yield
+        yield lambda: stats.stall_seconds - before
     finally:
         stats.stall_seconds += time.perf_counter() - begun
 
