@@ -75,7 +75,7 @@ class LoopDeciding(LoopResuming):
 
     def _beat(self) -> Heard:
         """Several ranks tell each other what there is."""
-        heard = self._pulse.beat(self._news, self._limit)
+        heard = self._pulse.beat(self._news, self._limit, at=f"step {self._step}")
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
@@ -154,12 +154,12 @@ class LoopDeciding(LoopResuming):
     def _end_alike(self) -> None:
         """At the close: a signal that came to one of several ranks acts on all."""
         if self._signals and self._hearing and not self._alone:
-            agree_on(self._pulse.beat().signals)
+            agree_on(self._pulse.beat(at="the close").signals)
 
     def _meet(self) -> None:
         """Come back once every rank is here."""
         try:
-            self._ranks.highest([0])
+            self._ranks.highest([0], at="a signal")
         except RankError as error:  # it has ended before this one knew that all are here
             log.info("a rank has ended already: %s", error)
 
