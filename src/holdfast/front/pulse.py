@@ -43,14 +43,6 @@ class Heard:
 QUIET = Heard()
 
 
-def _none() -> News:
-    return News.NONE
-
-
-def _endless() -> float:
-    return math.inf
-
-
 class Pulse:
     """Says at which steps the ranks talk, the same ones on every rank, and has them talk.
 
@@ -97,7 +89,11 @@ class Pulse:
         self._every, self._steps, self._since = 1, 0, None
 
     def beat(
-        self, news: Callable[[], News] = lambda: News.NONE, limit: Callable[[], float] = lambda: math.inf
+        self,
+        news: Callable[[], News] = lambda: News.NONE,
+        limit: Callable[[], float] = lambda: math.inf,
+        *,
+        at: str = "",
     ) -> Heard:
         """Talk; call it on every rank at the same step.
 
