@@ -166,7 +166,8 @@ def _whole(source: _Source, path: str, *, advance: Advance, force: bool) -> Expo
     own = replace(facts, names={}, reason=f"exported from {facts.reason or 'a checkpoint'}")
     store, name = _free(path, force=force)
     manifest = write_promised(store, name, source.state, own, source.promises, advance=advance)
-    return Exported((store.path(name),), sum(tensor.nbytes for tensor in manifest.tensors), len(manifest.tensors))
+    size = sum(record.size for record in manifest.records if record.name.startswith("data/"))
+    return Exported((store.path(name),), size, len(manifest.tensors))
 
 
 def _check_form(to: str, *, optimizer: bool, changes: Sequence[object]) -> None:

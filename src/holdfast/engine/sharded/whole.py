@@ -62,7 +62,7 @@ class Whole:
         """
         state: dict[Any, Any] = {}
         paths = self._metadata.planner_data or {}
-        values = {}
+        values: dict[str, Any] = {}
         for name, saved in self._metadata.state_dict_metadata.items():
             value: Any = None
             if isinstance(saved, TensorStorageMetadata):
