@@ -277,6 +277,7 @@ class ModelCheckpointCore(RunMixin):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
         self._began = False
         self._pending, self._saver, self._stamps = [], None, {}
+        self._close_shards(trainer)
         self._watch_anew()
         self._let_go()
 

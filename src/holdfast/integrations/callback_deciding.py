@@ -102,7 +102,7 @@ class DecidingMixin(SavingMixin):
         if plan.names:
             with self._failures.asked_for(by_name=event is Event.REQUEST):
                 self._carry_out(trainer, self._as_run(), plan)
-                if final:
+                if final or (self._pending and not self._mode.async_save):
                     self._settle(trainer, wait=True)
         return plan
 

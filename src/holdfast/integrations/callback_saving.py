@@ -27,10 +27,12 @@ from holdfast.front.saving import (
     SaveStats,
     weigh,
 )
+from holdfast.front.sharded import ShardedSaver
 from holdfast.front.under_way import announce
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_settling import COMMITTED, PENDING, Outcome, Pending, SettlingMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
+from holdfast.integrations.lightning_shards import install_shards, shards_through_us
 from holdfast.records import RANKED
 
 log = logging.getLogger("holdfast")
@@ -54,7 +56,7 @@ class SavingMixin(SettlingMixin):
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
         self._pending: list[Pending] = []
-        self._saver: Saver | None = None  # rank 0 only, once something was saved
+        self._saver: Saver | ShardedSaver | None = None  # once something was saved
         self.stats = SaveStats()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
@@ -82,7 +84,8 @@ class SavingMixin(SettlingMixin):
             self._warmed = True
             self._foresee(trainer)
             io = self._own_io(trainer)
-            if io is not None and trainer.is_global_zero and self._mode.async_save:
+            sharded = shards_through_us(trainer.strategy)
+            if io is not None and trainer.is_global_zero and self._mode.async_save and not sharded:
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:
             self._saver.poll()
@@ -107,6 +110,15 @@ class SavingMixin(SettlingMixin):
         chosen = getattr(getattr(trainer, "_accelerator_connector", None), "checkpoint_io", None)
         if chosen is None and type(strategy.checkpoint_io) is self._default_checkpoint_io:
             strategy.checkpoint_io = self._new_checkpoint_io()
+        io = getattr(strategy, "_checkpoint_io", None)
+        if isinstance(io, CheckpointIOCore):
+            install_shards(strategy, io)
+
+    def _close_shards(self, trainer: Any) -> None:
+        """Wait and give the memory back where the strategy does not do so: it knows of no ``CheckpointIO``."""
+        io = self._own_io(trainer)
+        if io is not None and shards_through_us(trainer.strategy):
+            io.teardown()
 
     def _carry_out(self, trainer: Any, run: Run, plan: Plan) -> None:
         """Write what the plan says; after the commit, and only then, forget and tell."""
@@ -168,11 +180,13 @@ class SavingMixin(SettlingMixin):
         return expectation.error
 
     def _behind(self, trainer: Any, run: Run, plan: Plan) -> Behind:
-        """Return how our own thread is to write the file."""
+        """Return how our own thread is to write the checkpoint."""
         spare, self._spare = self._spare, ""
         trained = (trainer.lightning_module, trainer.optimizers)
         consent = consent_to(run, self._ledger, plan.primary) if RANKED in plan.names else None
-        return Behind(run.store, plan.primary, plan.also, spare, self._mode, *trained, self.stats, consent)
+        # Shards are copied at once, into an image of their own kind.
+        mode = replace(self._mode, zero_copy=False) if shards_through_us(trainer.strategy) else self._mode
+        return Behind(run.store, plan.primary, plan.also, spare, mode, *trained, self.stats, consent)
 
     def _inspect_again(self, run: Run, plan: Plan, error: SaveError | None) -> Outcome:
         there = error is None and run.store.exists(plan.also)
