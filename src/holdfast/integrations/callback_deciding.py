@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
-from holdfast.front.words import Event, Moment, Triggers, time_asks
+from holdfast.front.words import Event, Moment, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -32,8 +33,8 @@ class DecidingMixin(SavingMixin):
     _clock: Clock
 
     def _time_asks(self) -> bool:
-        interval = self._train_time_interval
-        seconds = None if interval is None else interval.total_seconds()
+        interval = self._train_time_interval if self._when is None else self._when.seconds
+        seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
         return time_asks(seconds, self._ledger, self._elapsed())
 
     def _elapsed(self) -> float | None:
@@ -57,21 +58,32 @@ class DecidingMixin(SavingMixin):
                 watch.tick = self._watch.tick
                 watch.look(metrics.get(name), step)
 
-    def _save_when_due(self, trainer: Any, pl_module: Any, when: Triggers) -> None:
-        """After a batch, with ``save_when``; a metric that it watches is looked at in the pauses, not here."""
-        if not (when.steps or when.at or when.seconds is not None):
-            return
+    def _is_due(self, trainer: Any, pl_module: Any, *, by_clock: bool) -> bool:
+        """Tell whether a save is due after a batch, the same on every rank; and look at the metric where that matters.
+
+        A metric that ``save_when`` watches is looked at in the pauses, not here. ``by_clock``: rank 0 of several has
+        said so; one that is alone asks its own.
+        """
+        when, n = self._when, self._every_n_train_steps
+        timed = (self._train_time_interval if when is None else when.seconds) is not None
+        counted = n >= 1 if when is None else bool(when.steps or when.at)
+        if not (counted or timed):
+            return False
         self._watch.tick += 1
         step = trainer.global_step
-        due = when.counts(step)
-        if when.seconds is not None:
-            due = self._agree(trainer, lambda: due or time_asks(when.seconds, self._ledger, self._elapsed()))
-        # As with the words that this stands for: the look one batch before tells whether the metric changes with this.
-        soon = when.counts(step + 1) or not pl_module.automatic_optimization
+        due = self._counts(step) or by_clock or (timed and trainer.world_size == 1 and self._time_asks())
+        # The look one batch before it is due tells whether the metric changes with the batch that is.
+        # Only under manual optimization can a batch hold several steps, so which batch that is, is not known.
+        soon = (counted or when is not None) and (self._counts(step + 1) or not pl_module.automatic_optimization)
         if due or soon or trainer.is_last_batch:
             self._watch_metric(trainer)
-        if due:
-            self._handle(trainer, Event.STEP)
+        return due
+
+    def _counts(self, step: int) -> bool:
+        """Tell whether a save is due after this step by its number."""
+        if self._when is not None:
+            return self._when.counts(step)
+        return self._every_n_train_steps >= 1 and step % self._every_n_train_steps == 0
 
     def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
         """One event: decide on rank 0, carry out on all."""
