@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from holdfast.clock import Clock
+from holdfast.clock import Clock, SystemClock
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.flight import Flight
 from holdfast.errors import SaveError
@@ -27,6 +27,7 @@ from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import hurried, listen
 from holdfast.front.preflight import Preflight
+from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link, raise_first, warm
@@ -84,6 +85,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._preflight = Preflight()  # rank 0 only
+        self._remaining = Remaining(None, None, SystemClock())
         self._warmed = self._hearing = False
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
@@ -154,7 +156,9 @@ class LoopSaving(RankingAttributes, FailureWords):
         if not self._leads:
             return
         optimizers = () if self._run.settings.save_weights_only else self._parts.optimizers
-        self._warn(self._preflight.begin(self._run, self._ledger, weigh(self._parts.model, optimizers)))
+        size = weigh(self._parts.model, optimizers)
+        self._remaining.assume(size)
+        self._warn(self._preflight.begin(self._run, self._ledger, size))
         if self._mode.async_save:
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
 
@@ -166,8 +170,7 @@ class LoopSaving(RankingAttributes, FailureWords):
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
         self._hearing = True
-        if self._alone:  # no rank of several may save by itself
-            listen(self, self._signals)
+        listen(self, self._signals, together=not self._alone)
 
     def _look_after(self) -> None:
         """Between saves: let what is on its way go on, and take note of what has been committed."""
@@ -218,7 +221,9 @@ class LoopSaving(RankingAttributes, FailureWords):
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
                 return None
+            begun = time.perf_counter()
             write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
+            self._warn(self._remaining.learn(time.perf_counter() - begun))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)
@@ -279,6 +284,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         if not flight.done:
             return None
         note_stamps(self._stamps, self._waiting[0], self._flights.popleft())
+        self._warn(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
 
     def _land(self, plan: Plan, outcome: Outcome) -> None:
