@@ -13,8 +13,8 @@ from holdfast.clock import Clock
 from holdfast.errors import DirectoryInUseError, SaveError
 from holdfast.front.opening import exists, find_last, write_ranking
 from holdfast.front.passing import PassingOver
-from holdfast.front.pulse import News
 from holdfast.front.preemption import hurried, leave
+from holdfast.front.pulse import News
 from holdfast.front.words import Event, Term, admits, open_store
 from holdfast.integrations.callback_run import RunMixin
 from holdfast.integrations.trainer_facts import is_idle, live_objects

@@ -1,4 +1,4 @@
-"""The part of ``ModelCheckpoint`` that looks ahead: what several ranks tell each other between saves, signals, deadline.
+"""The part of ``ModelCheckpoint`` that looks ahead: what several ranks tell each other between saves; signals; deadline.
 
 On steps that save nothing the ranks talk only where a clock, a signal or a save that is on its way needs it, and then
 by one small message every so many batches: see ``front/pulse.py``.
