@@ -18,6 +18,7 @@ from holdfast.engine import Order, Saver, SaveStats, lease, release, write_check
 from holdfast.engine.flight import Flight
 from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
+from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_shares import RANKS, Own, gather, take
@@ -79,6 +80,7 @@ class LoopSaving(RankingAttributes, FailureWords):
         self._ranks = ranks_here()
         self._alone, self._leads = self._ranks.alone, self._ranks.leads
         self.stats = SaveStats()
+        self._costs = Costs()
         self._saver: Saver | None = None
         self._waiting: deque[Plan] = deque()
         self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
@@ -221,9 +223,9 @@ class LoopSaving(RankingAttributes, FailureWords):
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
                 return None
-            begun = time.perf_counter()
-            write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
-            self._warn(self._remaining.learn(time.perf_counter() - begun))
+            with stalled(self.stats) as lasted:
+                write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
+            self._warn(self._remaining.learn(lasted()))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)

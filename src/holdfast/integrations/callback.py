@@ -141,7 +141,7 @@ class ModelCheckpointCore(RunMixin):
         grace_period: float | timedelta | None = None,
         deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         keep: Term | Iterable[Term] | str | None = None,
-        save_when: Term | Iterable[Term] | None = None,
+        save_when: Term | Iterable[Term] | str | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.
@@ -231,7 +231,7 @@ class ModelCheckpointCore(RunMixin):
         self._look_ahead_at_batch(trainer)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
-        heard = self._heard_at_batch()
+        heard = self._heard_at_batch(trainer)
         due = self._is_due(trainer, pl_module, by_clock=News.DUE in heard.news)
         if due:
             self._handle(trainer, Event.STEP)

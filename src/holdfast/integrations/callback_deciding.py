@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
-from holdfast.front.words import Event, Moment, time_asks
+from holdfast.front.words import Event, Moment, Spent, Triggers, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -32,10 +31,24 @@ class DecidingMixin(SavingMixin):
     _last_time_checked: float | None
     _clock: Clock
 
-    def _time_asks(self) -> bool:
-        interval = self._train_time_interval if self._when is None else self._when.seconds
-        seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
-        return time_asks(seconds, self._ledger, self._elapsed())
+    def _time_asks(self, trainer: Any) -> bool:
+        """Rank 0 only: tell whether the time makes a save due, or one waits for its metric."""
+        return time_asks(self._interval(trainer), self._ledger, self._elapsed())
+
+    @property
+    def _timed(self) -> bool:
+        """Whether the time makes saves due."""
+        return self._train_time_interval is not None if self._when is None else self._when.timed
+
+    def _interval(self, trainer: Any) -> float | None:
+        """Rank 0 only: return the seconds after which the time makes a save due; None if it never does."""
+        if self._when is not None:
+            return self._when.interval(self._spent(self._when, trainer))
+        return None if self._train_time_interval is None else self._train_time_interval.total_seconds()
+
+    def _spent(self, when: Triggers, trainer: Any) -> Spent:
+        """Rank 0 only: what saving has cost so far, for the trigger that goes by it."""
+        return self._costs.look(when, self.stats, trainer.world_size)
 
     def _elapsed(self) -> float | None:
         started = self._last_time_checked
@@ -65,13 +78,12 @@ class DecidingMixin(SavingMixin):
         said so; one that is alone asks its own.
         """
         when, n = self._when, self._every_n_train_steps
-        timed = (self._train_time_interval if when is None else when.seconds) is not None
         counted = n >= 1 if when is None else bool(when.steps or when.at)
-        if not (counted or timed):
+        if not (counted or self._timed):
             return False
         self._watch.tick += 1
         step = trainer.global_step
-        due = self._counts(step) or by_clock or (timed and trainer.world_size == 1 and self._time_asks())
+        due = self._counts(step) or by_clock or (self._timed and trainer.world_size == 1 and self._time_asks(trainer))
         # The look one batch before it is due tells whether the metric changes with the batch that is.
         # Only under manual optimization can a batch hold several steps, so which batch that is, is not known.
         soon = (counted or when is not None) and (self._counts(step + 1) or not pl_module.automatic_optimization)
@@ -170,4 +182,5 @@ class DecidingMixin(SavingMixin):
             validation_follows=follows,
             epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,
             saves_at_epoch_end=at_epoch_end,
+            spent=self._spent(self._when or Triggers(), trainer),
         )

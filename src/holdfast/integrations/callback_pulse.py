@@ -1,4 +1,4 @@
-"""The part of ``ModelCheckpoint`` that looks ahead: what several ranks tell each other between saves; signals; deadline.
+"""The part of ``ModelCheckpoint`` that looks ahead: what several ranks tell each other, signals, the deadline.
 
 On steps that save nothing the ranks talk only where a clock, a signal or a save that is on its way needs it, and then
 by one small message every so many batches: see ``front/pulse.py``.
@@ -15,7 +15,7 @@ from typing import Any
 from holdfast.errors import ConfigurationError, RankError
 from holdfast.front.preemption import agree_on, agreed, answer, answer_together, asked, listen, signals_of
 from holdfast.front.pulse import QUIET, Heard, News, Pulse
-from holdfast.front.remaining import Remaining, make_remaining
+from holdfast.front.remaining import make_remaining
 from holdfast.front.saving import quiesce
 from holdfast.front.words import Event, ranks_here
 from holdfast.integrations.callback_deciding import DecidingMixin
@@ -30,7 +30,6 @@ class PulseMixin(DecidingMixin):
     """Hears what asks for a save or for the end, on every rank at the same batch."""
 
     _signals: frozenset[int] = frozenset()
-    _remaining: Remaining
     _pulse: Pulse | None = None  # of several ranks, while they train
     _ahead = False  # rank 0 of several has said that the deadline is near
 
@@ -57,34 +56,27 @@ class PulseMixin(DecidingMixin):
         listen(self, self._signals, together=several)
 
     @property
-    def _interval(self) -> float | None:
-        """The seconds of the time trigger."""
-        if self._when is not None:
-            return self._when.seconds
-        return None if self._train_time_interval is None else self._train_time_interval.total_seconds()
-
-    @property
     def _talks(self) -> bool:
         """Whether several ranks have to tell each other anything between saves; the same on every rank."""
-        timed = self._interval is not None or self._remaining.at is not None
-        return bool(self._signals or timed or self._pending)
+        return bool(self._signals or self._timed or self._remaining.at is not None or self._pending)
 
-    def _heard_at_batch(self) -> Heard:
+    def _heard_at_batch(self, trainer: Any) -> Heard:
         """Return what all ranks know of at this batch: of one that is alone its own clock says all."""
         if self._pulse is None or not (self._talks and self._pulse.due()):
             return QUIET
-        return self._beat(self._pulse)
+        return self._beat(trainer, self._pulse)
 
-    def _beat(self, pulse: Pulse) -> Heard:
-        heard = pulse.beat(partial(self._news, pulse), self._limit)
+    def _beat(self, trainer: Any, pulse: Pulse) -> Heard:
+        news, limit = partial(self._news, trainer, pulse), partial(self._limit, trainer)
+        heard = pulse.beat(news, limit, at=f"the pulse at step {trainer.global_step}")
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
 
-    def _news(self, pulse: Pulse) -> News:
+    def _news(self, trainer: Any, pulse: Pulse) -> News:
         """Rank 0 only: what there is to tell."""
         news = News.NONE
-        if self._interval is not None and self._time_asks():
+        if self._timed and self._time_asks(trainer):
             news |= News.DUE
         head = self._pending[0] if self._pending else None
         if head is not None and (not head.ours or (head.flight is not None and head.flight.done)):
@@ -93,9 +85,9 @@ class PulseMixin(DecidingMixin):
             news |= News.DEADLINE
         return news
 
-    def _limit(self) -> float:
+    def _limit(self, trainer: Any) -> float:
         """Rank 0 only: how many seconds of training may go by until the ranks talk again."""
-        seconds = self._interval
+        seconds = self._interval(trainer)
         return min(math.inf if seconds is None else _OF_AN_INTERVAL * seconds, self._remaining.limit())
 
     def _look_ahead_at_batch(self, trainer: Any) -> None:
@@ -106,7 +98,7 @@ class PulseMixin(DecidingMixin):
     def _at_pause(self, trainer: Any) -> None:
         """At the end of a validation or an epoch."""
         if self._pulse is not None and self._talks:
-            self._beat(self._pulse)
+            self._beat(trainer, self._pulse)
         self._look_ahead(trainer)
 
     def _look_ahead(self, trainer: Any) -> None:
@@ -140,4 +132,4 @@ class PulseMixin(DecidingMixin):
     def _end_alike(self) -> None:
         """At the end of the training: a signal that came to one of several ranks acts on all."""
         if self._pulse is not None and self._signals:
-            agree_on(self._pulse.beat().signals)
+            agree_on(self._pulse.beat(at="the end of the training").signals)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import outlook
 from holdfast.front.noted import consent_to
@@ -58,6 +60,7 @@ class SavingMixin(SettlingMixin):
         self._pending: list[Pending] = []
         self._saver: Saver | ShardedSaver | None = None  # once something was saved
         self.stats = SaveStats()
+        self._costs = Costs()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = False
@@ -97,12 +100,8 @@ class SavingMixin(SettlingMixin):
         if trainer.is_global_zero:
             optimizers = () if self.save_weights_only else trainer.optimizers
             size = weigh(trainer.lightning_module, optimizers)
+            self._remaining.assume(size)
             self._warn_of(self._preflight.begin(self._as_run(), self._ledger, size))
-
-    def _warn_of(self, message: str) -> None:
-        if message:
-            log.warning(message)
-            self._rank_zero_warn(message)
 
     def _install_io(self, trainer: Any) -> None:
         """Put our ``CheckpointIO`` in place of the default one; one that the user chose stays."""
@@ -146,7 +145,10 @@ class SavingMixin(SettlingMixin):
         if trainer.is_global_zero:
             under_way = sum(pending.flight is not None and not pending.flight.done for pending in self._pending)
             self._warn_of(self._preflight.before(run, plan.primary, under_way))
+        begun = time.perf_counter()
         error = self._save_file(trainer, run, plan, plan.primary)
+        if not self._is_behind(trainer) and trainer.is_global_zero:
+            self._warn_of(self._remaining.learn(time.perf_counter() - begun))
         if self._is_behind(trainer):
             return self._agree(trainer, lambda: Outcome(error=error))
         outcome = self._agree(trainer, lambda: self._inspect(run, plan, error, before))
@@ -163,7 +165,7 @@ class SavingMixin(SettlingMixin):
         io = self._own_io(trainer)
         behind = self._behind(trainer, run, plan) if self._is_behind(trainer) else None
         expected = io.expecting(path, plan.facts, behind) if io is not None else contextlib.nullcontext()
-        with expected as expectation:
+        with expected as expectation, contextlib.nullcontext() if behind is not None else stalled(self.stats):
             try:
                 trainer.save_checkpoint(path, self.save_weights_only)
             except OSError as error:

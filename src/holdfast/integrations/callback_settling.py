@@ -20,6 +20,7 @@ from holdfast.front.failures import FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, taking
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preflight import Preflight
+from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
@@ -65,6 +66,7 @@ class SettlingMixin(StateMixin, FailureWords):
 
     _mode: SaveMode
     _preflight: Preflight
+    _remaining: Remaining
     _pending: list[Pending]
     _saver: Saver | ShardedSaver | None  # one that writes shards is on every rank, else on rank 0
     _stamps: Stamps
@@ -78,6 +80,11 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def _rank_zero_warn(self, message: str) -> None:
         warn(message)
+
+    def _warn_of(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            self._rank_zero_warn(message)
 
     def _rank_zero_info(self, message: str) -> None:
         log.info(message)
@@ -229,6 +236,7 @@ class SettlingMixin(StateMixin, FailureWords):
             return Outcome()
         flight = head.flight
         note_stamps(self._stamps, head.plan, flight)
+        self._warn_of(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         also = COMMITTED if flight.committed and head.plan.also and flight.link_error is None else PENDING
         return Outcome(COMMITTED if flight.committed else PENDING, also, flight.error or flight.link_error)
 
