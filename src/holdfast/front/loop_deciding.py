@@ -15,6 +15,7 @@ from typing import Any
 from holdfast.engine import quiesce
 from holdfast.errors import RankError, SaveError
 from holdfast.front.loop_resuming import LoopResuming
+from holdfast.front.metrics_apart import MetricsApart
 from holdfast.front.numbers import number
 from holdfast.front.planning import Plan, consider, missing_message
 from holdfast.front.preemption import agree_on, answer, answer_together
@@ -30,6 +31,7 @@ from holdfast.telling import warn
 log = logging.getLogger("holdfast")
 
 _OF_AN_INTERVAL = 0.1  # by so much of it a save of several ranks may be late
+_BY_STEP = (Event.STEP, Event.SIGNAL, Event.DEADLINE)  # where all ranks are at the same step
 _UNDECIDED = 100  # beats after which rank 0 knows whether its metrics are given at steps
 
 
@@ -47,6 +49,7 @@ class LoopDeciding(LoopResuming):
     _time_checked: float
     _told: set[str]
     _pulse: Pulse
+    _apart: MetricsApart
     _given_at_steps: set[str]  # the metrics, of several ranks
     _ahead: bool  # rank 0 of several has said that the deadline is near
 
@@ -166,6 +169,9 @@ class LoopDeciding(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
+        self._doing = (
+            f"{event.value} at step {self._step}" if event in _BY_STEP else f"{event.value} (step {self._step})"
+        )
         self._pulse.soon()
         if not (final or self._hearing):  # resumed at the last step of an epoch
             self._hear_signals()
@@ -190,9 +196,18 @@ class LoopDeciding(LoopResuming):
         for message in plan.messages if self.verbose else ():
             log.info(message)
         if plan.names:
+            self._compare_metrics()
             loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
             with self._failures.asked_for(by_name=event is Event.REQUEST):
                 self._carry_out(plan, loop, final=final)
+
+    def _compare_metrics(self) -> None:
+        """At a save of several ranks: warn where they have not measured the same."""
+        settings = self._run.settings
+        names = settings.watched | ({settings.monitor} if settings.monitor is not None else set())
+        if names and not self._alone:
+            mine = {name: self._metrics[name] for name in names if self._is_new(name)}
+            self._apart.look(self._ranks, mine, at=self._doing)
 
     def _is_busy(self) -> bool:
         """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""
