@@ -101,7 +101,7 @@ def uneven(folder, longer):
 def uneven_epochs(folder):
     """The ranks have an epoch of different lengths, and do the same at its end."""
     model, optimizer = parts()
-    with Checkpointer(folder, model=model, optimizer=optimizer, every_n_epochs=1) as checkpointer:
+    with Checkpointer(folder, model=model, optimizer=optimizer, every_n_epochs=1, save_on_signal=False) as checkpointer:
         train(checkpointer, model, optimizer, 5 + ranks_here().rank)
         checkpointer.end_epoch()
     return whole(folder)

@@ -37,7 +37,7 @@ def test_ranks_with_uneven_data_are_told(tmp_path, longer):
     """One closes while the other is at step 100: both get an error that names both places, whoever it is."""
     texts = run_ranks(2, jobs.uneven, str(tmp_path), longer)
     assert texts[0] == texts[1]
-    for words in ("rank 0", "rank 1", "step at step 100", "train end (step 99)"):
+    for words in ("rank 0", "rank 1", "step 100", "train end (step 99)"):
         assert words in texts[0]
 
 

@@ -31,7 +31,6 @@ from holdfast.telling import warn
 log = logging.getLogger("holdfast")
 
 _OF_AN_INTERVAL = 0.1  # by so much of it a save of several ranks may be late
-_BY_STEP = (Event.STEP, Event.SIGNAL, Event.DEADLINE)  # where all ranks are at the same step
 _UNDECIDED = 100  # beats after which rank 0 knows whether its metrics are given at steps
 
 
@@ -67,15 +66,15 @@ class LoopDeciding(LoopResuming):
 
     def _step_together(self) -> None:
         """Of several ranks: what all know of by the number of the step, and what they tell each other now and then."""
-        heard = self._beat() if self._talks and self._pulse.due() else QUIET
+        heard = self._beat(f"step {self._step}") if self._talks and self._pulse.due() else QUIET
         if self._when.counts(self._step) or News.DUE in heard.news:
             self._handle(Event.STEP)
         elif News.LANDED in heard.news:
             self._settle(wait=False)
 
-    def _beat(self) -> Heard:
+    def _beat(self, at: str) -> Heard:
         """Several ranks tell each other what there is."""
-        heard = self._pulse.beat(self._news, self._limit, at=f"step {self._step}")
+        heard = self._pulse.beat(self._news, self._limit, at=at)
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
@@ -135,7 +134,7 @@ class LoopDeciding(LoopResuming):
     def _at_pause(self) -> None:
         """At the end of a validation or an epoch: see what asks the run to end."""
         if self._talks and not self._alone:
-            self._beat()
+            self._beat(self._doing)
         self._look_ahead()
 
     def _look_ahead(self) -> None:
@@ -169,9 +168,8 @@ class LoopDeciding(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
-        self._doing = (
-            f"{event.value} at step {self._step}" if event in _BY_STEP else f"{event.value} (step {self._step})"
-        )
+        step = self._step  # compared only where ranks count by it: their epochs may be uneven
+        self._doing = f"step {step}" if event is Event.STEP else f"{event.value} (step {step})"
         self._pulse.soon()
         if not (final or self._hearing):  # resumed at the last step of an epoch
             self._hear_signals()
