@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast.engine.sharded.loading import load_sharded, read_sharded
     from holdfast.engine.sharded.resting import read_metadata
     from holdfast.engine.sharded.saver import ShardedSaver, write_sharded
+    from holdfast.engine.sharded.whole import Whole
 
 __all__ = [
     "Into",
@@ -28,6 +29,7 @@ __all__ = [
     "Saver",
     "ShardedFlight",
     "ShardedSaver",
+    "Whole",
     "is_sharded",
     "keygen",
     "lease",
@@ -48,6 +50,7 @@ __all__ = [
 _LAZY = {
     "ShardedFlight": "holdfast.engine.sharded.flying",
     "ShardedSaver": "holdfast.engine.sharded.saver",
+    "Whole": "holdfast.engine.sharded.whole",
     "is_sharded": "holdfast.engine.sharded.flattening",
     "load_sharded": "holdfast.engine.sharded.loading",
     "read_metadata": "holdfast.engine.sharded.resting",
