@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from holdfast.engine import load, read_metadata, read_sharded
+from holdfast.engine import load
 from holdfast.engine.globals import globals_of
 from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError
 from holdfast.front.loop_sharded import filled, place_for, spread
@@ -110,6 +110,8 @@ class Reading:
         return state
 
     def _read_shards(self, path: str, *, careful: bool) -> dict[str, Any]:
+        from holdfast.engine import read_metadata, read_sharded  # noqa: PLC0415 - slow to import, and for shards only
+
         at = f"reading {path}"
 
         def prepare() -> tuple[Any, dict[str, Any]]:
@@ -138,16 +140,24 @@ class Search:
 
     Args:
         ranks: who else is there.
-        found: the candidates; on rank 0.
         passing: what becomes of those that are passed over; on rank 0.
+
+    Attributes:
+        run: that of the newest whole one, on rank 0; "" if there is none.
 
     """
 
-    def __init__(self, ranks: Ranks, found: Iterable[Found], passing: PassingOver) -> None:
-        """Order them."""
+    def __init__(self, ranks: Ranks, passing: PassingOver) -> None:
+        """Know none yet."""
         self._ranks, self._passing = ranks, passing
+        self._items: list[Found] = []
+        self._spoilt = self.run = ""
+
+    def look_at(self, found: Iterable[Found]) -> None:
+        """Rank 0 only: these are the candidates, in any order."""
+        found = list(found)
+        self._passing.note_unreadable(found)
         self._items = list(resumable(found))
-        self._spoilt = ""
 
     def first_whole(self, reading: Reading) -> tuple[str, dict[str, Any]] | None:
         """Return the newest that every rank could read, with its state; None if there is none.
@@ -161,11 +171,14 @@ class Search:
         for place in range(self._ranks.agree(lambda: len(self._items))):
             path, in_shards, careful = self._ranks.agree(lambda: self._next(place))  # noqa: B023 - called at once
             try:
-                return path, reading.read(path, in_shards=in_shards, careful=careful)
+                state = reading.read(path, in_shards=in_shards, careful=careful)
             except (DamagedCheckpointError, OSError) as error:
                 self._pass_over(place, error)
                 if any(self._ranks.exchange(reading.touched)):
                     self._spoilt = path
+            else:
+                self._note_run(place)
+                return path, state
         if self._spoilt:
             msg = (
                 f"no checkpoint is whole, and the model holds what was read of {self._spoilt} before its damage was "
@@ -180,6 +193,10 @@ class Search:
         item = self._items[place]
         older = len(self._items) - 1 - place
         return _Next(item.path, os.path.isdir(item.path), careful=self._passing.stops or not older)
+
+    def _note_run(self, place: int) -> None:
+        facts = self._items[place].facts if self._ranks.leads else None
+        self.run = facts.run if facts is not None else ""
 
     def _pass_over(self, place: int, error: Exception) -> None:
         self._ranks.agree(lambda: self._passing.note(self._items[place], error))

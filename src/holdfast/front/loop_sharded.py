@@ -79,7 +79,7 @@ def place_for(parts: Parts, live: Mapping[str, Any], saved: Metadata, ranks: Ran
     mine = str(ranks.rank) if len(shares) == ranks.size else "0"
     place: dict[str, Any] = {}
     for name, path in paths.items():
-        kind = saved.state_dict_metadata[name]
+        kind: Any = saved.state_dict_metadata[name]
         leaf: Any = None
         if path[0] == _MODEL:
             if parts.model is None:
@@ -206,12 +206,10 @@ def _numbered(values: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _cut(whole: torch.Tensor, part: Any) -> None:
     """Copy to a sharded tensor what of a whole one belongs to this rank."""
-    from torch.distributed.checkpoint.planner_helpers import _create_chunk_list  # noqa: PLC0415, PLC2701 - as above
+    from torch.distributed.checkpoint.planner_helpers import _create_chunk_list  # noqa: PLC0415 - as above
 
     locals_ = [shard.tensor for shard in part.local_shards()] if hasattr(part, "local_shards") else [part.to_local()]
     with torch.no_grad():
         for chunk, local in zip(_create_chunk_list(part), locals_, strict=True):
-            where = tuple(
-                slice(begin, begin + size) for begin, size in zip(chunk.offsets, chunk.sizes, strict=True)
-            )
+            where = tuple(slice(begin, begin + size) for begin, size in zip(chunk.offsets, chunk.sizes, strict=True))
             local.copy_(whole[where])

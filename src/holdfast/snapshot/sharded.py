@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 
 from holdfast.snapshot.naming import named_tensors
 
+_ENOUGH = 1000  # parameters
 _KINDS = (("torch.distributed.tensor", "DTensor"), ("torch.distributed._shard.sharded_tensor", "ShardedTensor"))
+
+
+def has_shards(model: object) -> bool:
+    """Tell whether a model's parameters are sharded, without its state; a look at the first thousand."""
+    parameters = getattr(model, "parameters", None)
+    return callable(parameters) and is_sharded(list(islice(parameters(), _ENOUGH)))
 
 
 def is_sharded(state: object) -> bool:

@@ -26,13 +26,16 @@ def stepped(model: object, optimizers: Iterable[object]) -> dict[int, list[torch
 
 def stepped_tensors(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:
     """Return those of a model's parameters and of the tensors in optimizers' states that are of torch's own classes."""
-    tensors = (*_parameters(model), *(item for optimizer in optimizers for item in _moments(optimizer)))
-    return [tensor for tensor in tensors if type(tensor) in _OWN]
+    return [tensor for tensor in _trained(model, optimizers) if type(tensor) in _OWN]
+
+
+def _trained(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:
+    return [*_parameters(model), *(item for optimizer in optimizers for item in _moments(optimizer))]
 
 
 def weigh(model: object, optimizers: Iterable[object]) -> int:
-    """Return about how many bytes the state of a model and its optimizers has."""
-    tensors = stepped_tensors(model, optimizers)
+    """Return about how many bytes the state of a model and its optimizers has: of sharded tensors all parts."""
+    tensors = _trained(model, optimizers)
     buffers = getattr(model, "buffers", None)
     tensors += list(buffers()) if callable(buffers) else []
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
