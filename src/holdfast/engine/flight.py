@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -68,6 +69,7 @@ class Flight:
             of the storages that hold something else by now than what was saved.
         fenced: whether an optimizer's step has come to the fence.
         earlier: the save that has to be committed before it, until it is.
+        seconds: how long it took from its order to its end; 0 until then.
 
     """
 
@@ -88,6 +90,7 @@ class Flight:
     unseen: tuple[str, ...] = ()
     fenced: bool = False
     earlier: Flight | None = None
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Let a save through that is not watched."""
@@ -96,6 +99,7 @@ class Flight:
         self._looked = threading.Event()
         self._done = threading.Event()
         self._claim = threading.Lock()
+        self._begun = time.perf_counter()
         if not self.watched:
             self._looked.set()
 
@@ -202,6 +206,7 @@ class Flight:
     def finish(self) -> None:
         """Say that all is over, whatever became of it; let go of the tensors."""
         self.earlier = None
+        self.seconds = time.perf_counter() - self._begun
         self._read.set()
         self._done.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ from holdfast.front.note_words import NoteWords
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Run
-from holdfast.front.preemption import asked, hurried, leave, prepare, signals_of
+from holdfast.front.preemption import agreed, asked, hurried, leave, prepare, signals_of
+from holdfast.front.pulse import Pulse
+from holdfast.front.remaining import make_remaining
 from holdfast.front.save_mode import make_save_mode
 from holdfast.front.siblings import close_beside, open_beside, shared_run_id
 from holdfast.front.standing import standing
@@ -65,6 +68,11 @@ class Checkpointer(LoopDeciding, NoteWords):
         save_on_signal: the signals at which the next step saves, commits, and only then lets the signal do
             what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2, or those of ``OnSignal`` in ``save_when``;
             or a sequence; False for none. See ``docs/preemption.md``.
+        grace_period: seconds (or a ``timedelta``) between a signal and the end of the process, if that is known:
+            several ranks tell each other of a signal early enough for it, and a save that takes longer is warned of.
+        deadline: when the process will be ended: a ``datetime`` (one without a zone is this machine's), or a
+            ``timedelta`` or seconds from now. Early enough before it, by what the saves have taken, the state is
+            saved once; training goes on. ``"auto"``: the end of the SLURM job, where there is one. None: none.
         verbose: report each decision to the logger ``holdfast``.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
@@ -103,6 +111,8 @@ class Checkpointer(LoopDeciding, NoteWords):
         images: int = 1,
         recycle_blocks: bool = False,
         save_on_signal: bool | Sequence[int] = True,
+        grace_period: float | timedelta | None = None,
+        deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         verbose: bool = False,
         clock: Clock | None = None,
         **words: Unpack[Words],
@@ -117,6 +127,8 @@ class Checkpointer(LoopDeciding, NoteWords):
             images=images,
             recycle_blocks=recycle_blocks,
         )
+        clock = clock or SystemClock()
+        remaining = make_remaining(grace_period, deadline, clock)
         settings = make_settings(**known(words))
         signals = signals_of(settings, save_on_signal)
         if not isinstance(dirpath, (str, os.PathLike)):
@@ -128,19 +140,19 @@ class Checkpointer(LoopDeciding, NoteWords):
         self.on_damage = checked_on_damage(on_damage)
         self.verbose = verbose
         self._init_saving(mode, failures)
+        self._remaining = remaining
         if not (settings.save_weights_only and save_on_signal is True):  # nobody could resume from those
             self._signals = signals
         self._parts = Parts.of(model, optimizer, lr_scheduler, stateful)
         owner = identity_of(settings).owner
         run_id = self._agree(lambda: shared_run_id(self.dirpath, owner))
-        self._take_up(Run(settings, open_store(self.dirpath), run_id, owner, clock=clock or SystemClock()))
+        self._take_up(Run(settings, open_store(self.dirpath), run_id, owner, clock=clock))
 
     def _take_up(self, run: Run) -> None:
         """Take the directory, clear it, and stand where the others of the same loop do."""
         self._run, self._when = run, run.settings.when
         self._agree(self._own)
-        if self._alone:
-            prepare(self, self._signals)
+        prepare(self, self._signals)
         self._ledger = Ledger()
         self._start_path = ""
         open_beside(self)
@@ -149,6 +161,10 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._metrics: dict[str, float] = {}
         self._measured_at: dict[str, int] = {}
         self._time_checked = self._run.clock.monotonic()
+        self._pulse = Pulse(self._ranks, self._signals, run.clock, asked)
+        self._remaining.share(self._agree)
+        self._given_at_steps: set[str] = set()
+        self._ahead = False
         self._told: set[str] = set()
         self._adopt(standing(self._ledger, run.settings), self._path)
         for name in self._agree(lambda: sweep_up(self._run)):
@@ -179,6 +195,8 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._batches += 1
         if metrics is not None:
             self._learn(metrics)
+            if not self._alone:
+                self._given_at_steps.update(metrics)
         if self._waiting or not self._warmed:
             try:
                 self._look_after()
@@ -186,8 +204,8 @@ class Checkpointer(LoopDeciding, NoteWords):
                 self._save_at_step()
                 raise
         self._save_at_step()
-        if asked:
-            self._preempt()
+        if asked or agreed or self._remaining.at is not None:
+            self._look_ahead()
 
     def end_validation(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Say that a validation has ended, with what it measured.
@@ -200,8 +218,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._validated = True
         self._learn(metrics or {})
         self._handle(Event.VALIDATION_END)
-        if asked:
-            self._preempt()
+        self._at_pause()
 
     def end_epoch(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Say that an epoch has ended, with what is known of it. The next one begins.
@@ -218,8 +235,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         finally:
             self._epoch += 1
             self._batches = 0
-        if asked:
-            self._preempt()
+        self._at_pause()
 
     def save_checkpoint(self) -> None:
         """Save now, by the policy: ranked if its score admits it, and ``last``.
@@ -242,6 +258,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._closed = self._failures.ending = True
         try:
             self._handle(Event.TRAIN_END)
+            self._end_alike()
         finally:
             self._leave()
 

@@ -7,6 +7,7 @@ one directory.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from holdfast.front.noted import consent_to
 from holdfast.front.planning import Plan, Run
 from holdfast.front.preemption import hurried
 from holdfast.front.preflight import Preflight
+from holdfast.front.remaining import Remaining
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import link
 from holdfast.policy.ledger import Ledger
@@ -57,6 +59,11 @@ class UnderWay(Protocol):
     @property
     def link_error(self) -> SaveError | None:
         """Why its second name could not be made."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, from its order to its commit."""
         ...
 
     @property
@@ -99,6 +106,7 @@ class LoopBeginning:
     _parts: Parts
     _mode: SaveMode
     _ranks: Ranks
+    _remaining: Remaining
     _alone: bool
     _leads: bool
 
@@ -176,6 +184,8 @@ class LoopBeginning:
             self._flights.append(flight)
             return None
         flight.wait()
+        if self._leads:
+            self._warn(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
 
     def _shares(self) -> tuple[Own | None, list[dict[str, Any]]]:
@@ -204,7 +214,9 @@ class LoopBeginning:
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(order))
                 return None
+            begun = time.perf_counter()
             write_checkpoint(store, plan.primary, state, order.facts, over=spare, consent=order.consent)
+            self._warn(self._remaining.learn(time.perf_counter() - begun))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)

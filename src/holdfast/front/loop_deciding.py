@@ -6,17 +6,19 @@ Rank 0 decides; the others are told.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 from holdfast.engine import quiesce
-from holdfast.errors import SaveError
+from holdfast.errors import RankError, SaveError
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.numbers import number
 from holdfast.front.planning import Plan, consider, missing_message
-from holdfast.front.preemption import answer
+from holdfast.front.preemption import agree_on, answer, answer_together
+from holdfast.front.pulse import QUIET, Heard, News, Pulse
 from holdfast.front.save_mode import FINAL
 from holdfast.front.siblings import newest_sequence
 from holdfast.policy.moment import Event, Moment
@@ -25,6 +27,9 @@ from holdfast.policy.when import Triggers, better_of
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
+
+_OF_AN_INTERVAL = 0.1  # by so much of it a save of several ranks may be late
+_UNDECIDED = 100  # beats after which rank 0 knows whether its metrics are given at steps
 
 
 class LoopDeciding(LoopResuming):
@@ -40,6 +45,9 @@ class LoopDeciding(LoopResuming):
     _measured_at: dict[str, int]
     _time_checked: float
     _told: set[str]
+    _pulse: Pulse
+    _given_at_steps: set[str]  # the metrics, of several ranks
+    _ahead: bool  # rank 0 of several has said that the deadline is near
 
     def _learn(self, metrics: Mapping[str, Any]) -> None:
         given = {str(name): number(name, value) for name, value in metrics.items()}
@@ -48,20 +56,71 @@ class LoopDeciding(LoopResuming):
 
     def _save_at_step(self) -> None:
         when = self._when
-        if not (when.looks_at_every_step or when.counts(self._step)):
-            if self._ledger.deferred and self._may_be_ready():
-                self._handle(Event.STEP)
-        elif not when.looks_at_every_step or (self._step_asks() if self._alone else self._agree(self._step_asks)):
+        if not self._alone:
+            self._step_together()
+        elif when.counts(self._step) or ((when.looks_at_every_step or self._ledger.deferred) and self._step_asks()):
             self._handle(Event.STEP)
 
+    def _step_together(self) -> None:
+        """Of several ranks: what all know of by the number of the step, and what they tell each other now and then."""
+        heard = self._beat() if self._talks and self._pulse.due() else QUIET
+        if self._when.counts(self._step) or News.DUE in heard.news:
+            self._handle(Event.STEP)
+        elif News.LANDED in heard.news:
+            self._settle(wait=False)
+
+    def _beat(self) -> Heard:
+        """Several ranks tell each other what there is."""
+        heard = self._pulse.beat(self._news, self._limit)
+        agree_on(heard.signals)
+        self._ahead = self._ahead or News.DEADLINE in heard.news
+        return heard
+
+    @property
+    def _talks(self) -> bool:
+        """Whether the ranks have to tell each other anything between saves; the same on every rank."""
+        signals = self._signals and self._hearing
+        return bool(signals or self._when.looks_at_every_step or self._remaining.at is not None or self._waits)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a save is on its way, or waits for a metric; the same on every rank."""
+        return bool(self._waiting or self._ledger.deferred)
+
+    def _news(self) -> News:
+        """Rank 0 only: what there is to tell."""
+        news = News.NONE
+        if self._step_asks():
+            news |= News.DUE
+        if self._waiting and self._flights[0].done:
+            news |= News.LANDED
+        if self._remaining.is_due(self._pulse.between):
+            news |= News.DEADLINE
+        return news
+
+    def _limit(self) -> float:
+        """Rank 0 only: how many seconds of training may go by until the ranks talk again."""
+        seconds = self._when.seconds
+        clock = _OF_AN_INTERVAL * seconds if seconds is not None else math.inf
+        if self._when.improvements or self._ledger.deferred:  # a metric counts at the very step that measures it
+            names = {self._run.settings.monitor, *self._run.settings.watched}
+            if self._pulse.beats < _UNDECIDED or not names.isdisjoint(self._given_at_steps):
+                return 0.0
+        return min(clock, self._remaining.limit())
+
     def _may_be_ready(self) -> bool:
-        """Tell whether a save that waits for its metric may get it with this step; the same on every rank."""
+        """Tell whether a save that waits for its metric gets it with this step."""
         settings = self._run.settings
         names = settings.ranked_by or {settings.monitor or ""}
-        return not self._alone or any(self._is_new(name) for name in names)
+        return any(self._is_new(name) for name in names)
 
     def _step_asks(self) -> bool:
+        """Tell whether the time or a metric makes a save due, or one that waits for its metric has it now."""
         settings, ledger, when = self._run.settings, self._ledger, self._when
+        if ledger.deferred:
+            if self._may_be_ready():
+                return True
+            ledger = replace(ledger, deferred="")
         elapsed = self._elapsed() if when.seconds is not None else None
         measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
         if measured and self._waiting:  # not the whole outlook: it goes by the rules, which takes long with many files
@@ -69,9 +128,36 @@ class LoopDeciding(LoopResuming):
             ledger = replace(ledger, saved_best=best)
         return step_asks(settings, ledger, self._step, elapsed, measured)
 
-    def _preempt(self) -> None:
-        """A signal asks the run to end: save what a resume goes on from, and let the signal act."""
-        answer(self, self._save_for_signal)
+    def _at_pause(self) -> None:
+        """At the end of a validation or an epoch: see what asks the run to end."""
+        if self._talks and not self._alone:
+            self._beat()
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Save what a resume goes on from, if the deadline is near or a signal asks the run to end; then it acts."""
+        if self._remaining.is_due() if self._alone else self._ahead:
+            if self._leads:
+                log.warning("the deadline is in %.0f s: saving before it", self._remaining.left)
+            self._remaining.done()
+            self._ahead = False
+            self._handle(Event.DEADLINE)
+        if self._alone:
+            answer(self, self._save_for_signal)
+        else:
+            answer_together(self, self._save_for_signal, self._meet)
+
+    def _end_alike(self) -> None:
+        """At the close: a signal that came to one of several ranks acts on all."""
+        if self._signals and self._hearing and not self._alone:
+            agree_on(self._pulse.beat().signals)
+
+    def _meet(self) -> None:
+        """Come back once every rank is here."""
+        try:
+            self._ranks.highest([0])
+        except RankError as error:  # it has ended before this one knew that all are here
+            log.info("a rank has ended already: %s", error)
 
     def _save_for_signal(self) -> None:
         self._handle(Event.SIGNAL)
@@ -79,6 +165,7 @@ class LoopDeciding(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
+        self._pulse.soon()
         if not (final or self._hearing):  # resumed at the last step of an epoch
             self._hear_signals()
         try:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from holdfast.clock import Clock
+from holdfast.clock import Clock, SystemClock
 from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.failures import Failures, FailureWords
@@ -22,6 +22,7 @@ from holdfast.front.loop_beginning import LoopBeginning, Outcome
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import listen
+from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import raise_first, warm
@@ -49,6 +50,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         self._init_beginning()
         self._waiting: deque[Plan] = deque()
         self._stamps: Stamps = {}  # rank 0 only
+        self._remaining = Remaining(None, None, SystemClock())
         self._warmed = self._hearing = False
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
@@ -112,15 +114,16 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         if not self._leads:
             return
         optimizers = () if self._run.settings.save_weights_only else self._parts.optimizers
-        self._warn(self._preflight.begin(self._run, self._ledger, weigh(self._parts.model, optimizers)))
+        size = weigh(self._parts.model, optimizers)
+        self._remaining.assume(size)
+        self._warn(self._preflight.begin(self._run, self._ledger, size))
         if self._mode.async_save and not has_shards(self._parts.model):
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
 
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
         self._hearing = True
-        if self._alone:  # no rank of several may save by itself
-            listen(self, self._signals)
+        listen(self, self._signals, together=not self._alone)
 
     def _look_after(self) -> None:
         """Between saves: let what is on its way go on, and take note of what has been committed."""
@@ -175,6 +178,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         if not flight.done:
             return None
         note_stamps(self._stamps, self._waiting[0], self._flights.popleft())
+        self._warn(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
 
     def _land(self, plan: Plan, outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -30,8 +30,10 @@ _NEVER = ("SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABR
 _KILLS_AT_ONCE = (signal.SIGTERM,)  # what parents end their children by: no child may be slow to answer it
 
 asked: list[int] = []  # the signals that came and were not honoured yet; empty but for a step or two
+agreed: list[int] = []  # of several ranks: those that all ranks know of, the same at the same step; not honoured yet
 
 _listeners: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
+_together: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()  # those on several ranks; alike on every rank
 _answered: WeakSet[Any] = WeakSet()
 _handlers: dict[int, _Handler] = {}
 _state = {"delivering": False, "hurried": False}
@@ -121,9 +123,16 @@ def prepare(one: object, signals: frozenset[int]) -> None:
             _install(number)
 
 
-def listen(one: object, signals: frozenset[int]) -> None:
-    """Have signals wait for this one's next step. Only on the main thread: elsewhere Python hears none."""
-    if not signals or not _on_main_thread():
+def listen(one: object, signals: frozenset[int], *, together: bool = False) -> None:
+    """Have signals wait for this one's next step. Only on the main thread: elsewhere Python hears none.
+
+    ``together``: it is one of several ranks, which have to agree on each signal before they answer it.
+    """
+    if not signals:
+        return
+    if together:
+        _together[one] = signals
+    if not _on_main_thread():
         return
     _state["hurried"] = False
     prepare(one, signals)
@@ -132,11 +141,15 @@ def listen(one: object, signals: frozenset[int]) -> None:
 
 def leave(one: object) -> None:
     """End that, and put the earlier handlers back; a signal that nobody will answer any more acts now."""
+    _together.pop(one, None)
     if _listeners.pop(one, None) is None or not _on_main_thread():
         return
     _answered.discard(one)
+    left = dict.fromkeys((*asked, *agreed))
+    if not _together:
+        agreed.clear()
     try:
-        _deliver([number for number in asked if not _is_wanted(number)])
+        _deliver([number for number in left if not _is_wanted(number)])
     finally:
         for number in [number for number in _handlers if not _is_wanted(number)]:
             handler = _handlers.pop(number)
@@ -153,17 +166,58 @@ def answer(one: object, save: Callable[[], None]) -> None:
     numbers = [number for number in asked if number in _listeners.get(one, ())]
     if not numbers or not _on_main_thread():
         return
-    if one not in _answered:
-        _answered.add(one)
-        log.warning("%s: saving before it acts", " and ".join(signal.Signals(number).name for number in numbers))
-        try:
-            save()
-        except SaveError as error:
-            warn(f"not saved before the signal acts: {error}")
-        if any(other not in _answered for other, signals in _listeners.items() if signals.intersection(numbers)):
-            return
+    if not _save_once(one, numbers, save, _listeners):
+        return
     _answered.clear()
     _deliver(numbers)
+
+
+def agree_on(numbers: Iterable[int]) -> None:
+    """Take note of signals that all ranks have heard of at this very step: called on every rank alike."""
+    agreed.extend(number for number in numbers if number not in agreed)
+
+
+def answer_together(one: object, save: Callable[[], None], meet: Callable[[], None]) -> None:
+    """The same on several ranks, for the signals that all have agreed on: each rank saves, and has each signal act.
+
+    Also on the ranks that were not sent it, so that all end alike.
+
+    Args:
+        one: who is at a step boundary, on every rank.
+        save: called on every rank.
+        meet: comes back once all ranks have saved: none may end while another one still needs it.
+
+    """
+    numbers = [number for number in agreed if number in _together.get(one, ())]
+    if not numbers or not _save_once(one, numbers, save, _together):
+        return
+    _answered.clear()
+    agreed[:] = [number for number in agreed if number not in numbers]
+    meet()
+    if _on_main_thread():
+        _deliver(numbers)
+
+
+def _save_once(
+    one: object, numbers: Collection[int], save: Callable[[], None], listeners: WeakKeyDictionary[Any, frozenset[int]]
+) -> bool:
+    """Save, unless this one has; tell whether the signals may act: all others have saved, or had a step to do so."""
+    if one in _answered:
+        return True
+    _answered.add(one)
+    log.warning("%s: saving before it acts", " and ".join(_name(number) for number in numbers))
+    try:
+        save()
+    except SaveError as error:
+        warn(f"not saved before the signal acts: {error}")
+    return all(other in _answered for other, signals in list(listeners.items()) if signals.intersection(numbers))
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, which has only a number
+        return f"signal {number}"
 
 
 def hurried() -> bool:
@@ -173,8 +227,9 @@ def hurried() -> bool:
 
 def _deliver(numbers: list[int]) -> None:
     for number in numbers:
-        if number in asked:
-            asked.remove(number)
+        for notes in (asked, agreed):
+            if number in notes:
+                notes.remove(number)
         if number in _handlers:
             _act(number, _handlers[number])
 
@@ -247,7 +302,9 @@ def _in_loader_worker(number: int) -> bool:
 def _forget() -> None:
     """In a forked child, which has no training to save."""
     asked.clear()
+    agreed.clear()
     _listeners.clear()
+    _together.clear()
     _answered.clear()
     _state.update(delivering=False, hurried=False)
     for number in _KILLS_AT_ONCE:

@@ -9,7 +9,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.policy.moment import Event
 
 # Saves that nothing comes after, or that were asked for.
-FINAL = frozenset({Event.TRAIN_END, Event.EXCEPTION, Event.SIGNAL, Event.REQUEST})
+FINAL = frozenset({Event.TRAIN_END, Event.EXCEPTION, Event.SIGNAL, Event.DEADLINE, Event.REQUEST})
 
 
 @dataclass(frozen=True)

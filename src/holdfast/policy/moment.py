@@ -16,6 +16,7 @@ class Event(enum.Enum):
     TRAIN_END = "train end"
     EXCEPTION = "exception"
     SIGNAL = "signal"
+    DEADLINE = "deadline"
     REQUEST = "request"
 
 

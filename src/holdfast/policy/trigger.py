@@ -85,8 +85,8 @@ def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
         return _at_step(settings, moment, ledger)
     if moment.event is Event.EXCEPTION:
         return _at_exception(settings, moment, ledger)
-    if moment.event is Event.SIGNAL:
-        return _at_signal(settings, moment, ledger)
+    if moment.event in {Event.SIGNAL, Event.DEADLINE}:
+        return _before_the_end(settings, moment, ledger)
     if moment.event is Event.REQUEST:
         return _needing_metric(settings, moment, ledger, "requested", fresh_enough=True)
     if moment.event is Event.TRAIN_END:
@@ -208,11 +208,12 @@ def _at_exception(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict
     return Verdict(exception=True, last=last, deferred=ledger.deferred, reason="an exception")
 
 
-def _at_signal(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
+def _before_the_end(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
     """A resume has to find this very state: as ``last`` where there is one, else under a name of its own."""
     last = _wants_last(settings, moment, ledger)
     saved = moment.step in (0, ledger.ranked_step, ledger.last_step, ledger.preempted_step)
-    why = "a signal" if last or not saved else ""
+    cause = "a signal" if moment.event is Event.SIGNAL else "the deadline"
+    why = cause if last or not saved else ""
     return Verdict(last=last, preempted=not (last or saved), deferred=ledger.deferred, reason=why)
 
 

@@ -1,0 +1,239 @@
+"""The part of ``ModelCheckpoint`` that sees to what is on its way: committed, counted, forgotten, told.
+
+The same on every rank: rank 0 looks and touches files; the others are told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+from weakref import proxy
+
+from holdfast.errors import SaveError
+from holdfast.front.failures import FailureWords
+from holdfast.front.forgetting import PINNED, forget, look_again, taking
+from holdfast.front.planning import Plan, Run, landed
+from holdfast.front.preflight import Preflight
+from holdfast.front.reopening import Stamps, note_stamps
+from holdfast.front.save_mode import SaveMode
+from holdfast.front.saving import Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
+from holdfast.front.under_way import names_of_others
+from holdfast.front.words import Ledger, ranks_here
+from holdfast.integrations.callback_state import StateMixin
+from holdfast.integrations.lightning_io import CheckpointIOCore
+from holdfast.integrations.trainer_facts import writes_itself
+from holdfast.records import EXCEPTION, LAST
+from holdfast.telling import warn
+
+log = logging.getLogger("holdfast")
+
+T = TypeVar("T")
+
+COMMITTED, PENDING = "committed", "pending"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a write, as rank 0 saw it."""
+
+    primary: str = PENDING
+    also: str = PENDING
+    error: SaveError | None = None
+    before: Stamp = None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A save that is not committed yet: ours, which rank 0 follows, or another plugin's, whose file will appear."""
+
+    plan: Plan
+    before: Stamp
+    ours: bool
+    flight: Flight | None
+
+
+class SettlingMixin(StateMixin, FailureWords):
+    """Takes note of commits, forgets what they replace, tells of both."""
+
+    _mode: SaveMode
+    _preflight: Preflight
+    _pending: list[Pending]
+    _saver: Saver | None
+    _stamps: Stamps
+    _spare: str
+    _interrupted: bool
+    stats: SaveStats
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}, "_owned": None}
+
+    def _rank_zero_warn(self, message: str) -> None:
+        warn(message)
+
+    def _rank_zero_info(self, message: str) -> None:
+        log.info(message)
+
+    def _as_run(self) -> Run:
+        given = [item for pending in self._pending for item in pending.plan.names.items()]
+        run, waiting = super()._as_run(), frozenset(name for role, name in given if role != LAST)
+        return replace(run, waiting=waiting, given=names_of_others(self, run.store))
+
+    def paths_under_way(self) -> Iterable[str]:
+        """Return the paths of our own saves that are not known to be committed."""
+        return [self._path(name) for pending in self._pending for name in pending.plan.names.values()]
+
+    def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
+        """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
+        return decide() if trainer.world_size == 1 else ranks_here().agree(decide)
+
+    def _own_io(self, trainer: Any) -> CheckpointIOCore | None:
+        current = getattr(trainer.strategy, "_checkpoint_io", None)
+        ours = isinstance(current, CheckpointIOCore) and not writes_itself(trainer.strategy)
+        return current if ours else None
+
+    def _is_behind(self, trainer: Any) -> bool:
+        """Tell, the same on every rank, whether our own thread writes, behind the training's back."""
+        return self._mode.async_save and self._own_io(trainer) is not None
+
+    def _inspect(self, run: Run, plan: Plan, error: SaveError | None, before: Stamp) -> Outcome:
+        """Rank 0 only: see what is there now, and give it its second name."""
+        if error is not None:
+            return Outcome(error=error)
+        if not is_written(run.store, plan.primary, before):
+            return Outcome(before=before)
+        directory = run.store.is_local and os.path.isdir(run.store.path(plan.primary))
+        if not plan.also or directory:
+            return Outcome(COMMITTED)
+        try:
+            how = link(run.store, plan.primary, plan.also)
+        except SaveError as problem:
+            return Outcome(COMMITTED, error=problem)
+        log.debug("%s is a %s of %s", plan.also, how, plan.primary)
+        return Outcome(COMMITTED, COMMITTED)
+
+    def _committed(self, trainer: Any, run: Run, plan: Plan, *, with_last: bool) -> None:
+        self.stats.committed += 1
+        self._failures.committed()
+        if trainer.is_global_zero:
+            self._preflight.learn(run, plan.primary)
+        before = self._ledger
+        after = landed(plan, before, with_last=with_last)
+        seen = self._agree(trainer, partial(look_again, run, after, before))
+        self._set_ledger(seen.ledger)
+        for decision in seen.dropped:
+            log.debug("removing %s: %s", decision.name, decision.reason)
+            self._remove(trainer, run, decision.name, before)
+        self._set_ledger(self._ledger)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
+        """Remove a file, unless somebody has pinned it since the decision."""
+        leads = trainer.is_global_zero
+        try:
+            with taking(run, before, name, self._stamps) if leads else contextlib.nullcontext("") as found:
+                left = self._agree(trainer, lambda: found)
+                if left == PINNED:
+                    return
+                if not left:
+                    self._take_away(trainer, run, name)
+            if left:
+                self._rank_zero_warn(left)
+            elif leads:
+                forget(run, self._ledger, before, name)
+        except OSError as error:
+            self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
+        self._ledger = self._ledger.without(name)
+
+    def _take_away(self, trainer: Any, run: Run, name: str) -> None:
+        if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
+            if trainer.is_global_zero:
+                self._retire(run, name)
+            return
+        trainer.strategy.remove_checkpoint(run.store.path(name))
+        if "/" in name and trainer.is_global_zero:
+            run.store.remove(name)  # the folders that it leaves empty
+
+    def _may_retire(self, trainer: Any) -> bool:
+        """Tell, the same on every rank, whether a file may be dropped without asking the ``CheckpointIO``."""
+        io = self._own_io(trainer)
+        plain = io is not None and type(io).remove_checkpoint is CheckpointIOCore.remove_checkpoint
+        return plain and self._is_behind(trainer)
+
+    def _retire(self, run: Run, name: str) -> None:
+        """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
+        retired = run.store.retire(name)
+        if self._mode.recycle_blocks and not self._spare:
+            self._spare = retired
+        elif retired and self._saver is not None:
+            problem = f"the old checkpoint {run.store.path(name)} could not be removed"
+            self._saver.tidy(partial(run.store.remove, retired), problem)
+
+    def _settle(self, trainer: Any, *, wait: bool = False) -> None:
+        """Take note of what is committed by now; with ``wait``, of all of our own that is on its way.
+
+        Files of another asynchronous ``CheckpointIO`` count once they have appeared. The first error is raised
+        at the end.
+        """
+        errors = []
+        while self._pending:
+            run, head = self._as_run(), self._pending[0]
+            # A newer `last` of its own is on its way or there: this one must not take its name.
+            overtaken = any(LAST in later.plan.names for later in self._pending[1:])
+            due = head.plan.without_last() if overtaken and not head.ours else head.plan
+            outcome = self._agree(trainer, partial(self._outcome, run, head, due, wait=wait))
+            if outcome.primary == PENDING and outcome.error is None:
+                break
+            self._pending.pop(0)
+            try:
+                self._settle_one(trainer, run, head.plan, outcome)
+            except SaveError as error:
+                errors.append(error)
+        raise_first(errors)
+
+    def _settle_one(self, trainer: Any, run: Run, plan: Plan, outcome: Outcome) -> None:
+        if outcome.primary == COMMITTED:
+            with_last = plan.names.get(LAST) == plan.primary or outcome.also == COMMITTED
+            self._committed(trainer, run, plan, with_last=with_last)
+        if outcome.error is not None:
+            self._report(plan, outcome.error)
+
+    def _wait_for_room(self, trainer: Any) -> None:
+        """Wait for the saves before this one, and count that."""
+        begun = time.perf_counter()
+        self._settle(trainer, wait=True)
+        self.stats.waited += 1
+        self.stats.wait_seconds += time.perf_counter() - begun
+
+    def _outcome(self, run: Run, head: Pending, due: Plan, *, wait: bool) -> Outcome:
+        """Rank 0 only: what became of the oldest save that is on its way."""
+        if not head.ours:
+            return self._inspect(run, due, None, head.before)
+        assert head.flight is not None  # noqa: S101 - rank 0 began it
+        if wait:
+            head.flight.wait()
+        if not head.flight.done:
+            return Outcome()
+        flight = head.flight
+        note_stamps(self._stamps, head.plan, flight)
+        also = COMMITTED if flight.committed and head.plan.also and flight.link_error is None else PENDING
+        return Outcome(COMMITTED if flight.committed else PENDING, also, flight.error or flight.link_error)
+
+    def _skip(self, plan: Plan) -> None:
+        """Leave a save out, and say so."""
+        self.stats.skipped += 1
+        log.info("skipped the save of %s: an earlier one is still being written", self._path(plan.primary))
+
+    def _report(self, plan: Plan, error: SaveError) -> None:
+        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        if ranks_here().leads:
+            log.error(message)
+        self._rank_zero_warn(message)
