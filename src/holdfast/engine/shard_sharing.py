@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.ranks import Ranks
 
 if TYPE_CHECKING:
-    from holdfast.engine.sharded import ShardedSaver
+    from holdfast.engine.sharded.saver import ShardedSaver
 
 
 @dataclass
@@ -29,7 +29,7 @@ def lease_shards(user: object, ranks: Ranks, images: int = 1) -> ShardedSaver:
 
     A user that is gone without ``release_shards`` counts no more.
     """
-    from holdfast.engine.sharded import ShardedSaver  # noqa: PLC0415 - slow to import, and for sharded states only
+    from holdfast.engine.sharded.saver import ShardedSaver  # noqa: PLC0415 - slow to import, and for sharded states only
 
     key = id(ranks.behind)
     if key not in _shared:

@@ -33,7 +33,7 @@ from holdfast.snapshot import is_sharded, stepped, stepped_tensors
 from holdfast.telling import warn
 
 if TYPE_CHECKING:
-    from holdfast.engine.sharded import ShardedSaver
+    from holdfast.engine.sharded.saver import ShardedSaver
 
 log = logging.getLogger("holdfast")
 
@@ -168,7 +168,7 @@ class LoopBeginning:
         weights_only = self._run.settings.save_weights_only
         own = None if weights_only else take(self._parts, self._ranks)
         if self._leads:
-            self._look_ahead(plan)
+            self._check_room(plan)
 
         def lay_out() -> dict[str, Any]:
             taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
@@ -207,7 +207,7 @@ class LoopBeginning:
         state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
         if shares:
             state[RANKS] = shares
-        self._look_ahead(plan)
+        self._check_room(plan)
         spare, self._spare = self._spare, ""
         order = self._order(plan, state, spare)
         try:
@@ -227,7 +227,7 @@ class LoopBeginning:
             return Outcome(committed=True, linked=False, error=error)
         return Outcome(committed=True, linked=True)
 
-    def _look_ahead(self, plan: Plan) -> None:
+    def _check_room(self, plan: Plan) -> None:
         """Rank 0 only: say whether there is likely to be no room."""
         under_way = sum(not flight.done for flight in self._flights)
         self._warn(self._preflight.before(self._run, plan.primary, under_way))
