@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import datetime as dt
 import faulthandler
@@ -15,12 +16,14 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch._dynamo
 import torch.distributed as dist
 import torch.distributed.checkpoint
 import torch.distributed.fsdp
@@ -30,12 +33,12 @@ from tests.support.ranks import receive, send
 
 LINGER = 5.0  # seconds that a rank which is done waits for the others before its process ends
 PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
-CONTEXT = (holdfast, np)  # imported here, once for all ranks
+CONTEXT = (holdfast, torch._dynamo)  # imported here once for all ranks; an optimizer's first step needs the latter
 
 
 @dataclass
 class Rank:
-    """What a forked process is to do; ``run`` is called at the bottom of its stack, so that it ends as programs do."""
+    """What a forked process is to do; ``run`` is called at the bottom of its stack: an error ends it as any program."""
 
     order: dict
     rank: int
@@ -61,6 +64,12 @@ class Rank:
         self._linger()
         if dist.is_initialized():
             dist.destroy_process_group()
+        # What follows would be half a second of taking torch to pieces.
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
     def _join(self):
         """Join the default group, by a store in a file or in rank 0."""
@@ -72,7 +81,8 @@ class Rank:
             if kind == "file"
             else dist.TCPStore("127.0.0.1", self.order["port"], size, is_master=self.rank == 0, timeout=_seconds(30))
         )
-        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=size)
+        timeout = _seconds(self.order["group_timeout"])
+        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=size, timeout=timeout)
 
     def _report(self, value, error=None, text=""):
         path = os.path.join(self.order["folder"], f"{self.rank}.result")

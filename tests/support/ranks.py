@@ -97,7 +97,7 @@ def run_ranks(size, job, *args, timeout=60, **options):
         return run.results(timeout)
 
 
-def start_ranks(size, job, *args, env=None, store="file", cwd=None):
+def start_ranks(size, job, *args, env=None, store="file", cwd=None, group_timeout=1800):
     """Start a job on some ranks, and return the handle to them. Use it in a ``with``: it leaves no process behind.
 
     Args:
@@ -109,9 +109,10 @@ def start_ranks(size, job, *args, env=None, store="file", cwd=None):
         store: how the ranks find each other: "file" (outlives every rank, as the store of torchrun's agent does),
             "tcp" (lives in rank 0, as without torchrun), or None: the job itself calls init_process_group.
         cwd: where they run; where the caller is, if not given.
+        group_timeout: seconds after which the training's own collectives (those of the default group) fail.
 
     """
-    return Run(_zygote(), size, job, args, env=env, store=store, cwd=cwd)
+    return Run(_zygote(), size, job, args, env=env, store=store, cwd=cwd, group_timeout=group_timeout)
 
 
 def tell(word):
@@ -128,7 +129,7 @@ def await_word(word, timeout=30):
 class Run:
     """Ranks that run; ``pids`` are their processes, in the order of the ranks."""
 
-    def __init__(self, zygote, size, job, args, *, env, store, cwd):
+    def __init__(self, zygote, size, job, args, *, env, store, cwd, group_timeout):
         self.size = size
         self.folder = tempfile.mkdtemp(prefix="holdfast-ranks-")
         self._zygote = zygote
@@ -142,6 +143,7 @@ class Run:
             "folder": self.folder,
             "size": size,
             "store": store,
+            "group_timeout": group_timeout,
             "cwd": cwd or os.getcwd(),
             "path": sys.path,
             "env": [{**os.environ, **_extra(env, rank), **_torchrun(size, rank)} for rank in range(size)],

@@ -1,0 +1,138 @@
+"""Several ranks train, and one of them, or all, are killed in the midst of a save; then others go on from there."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import time
+
+import pytest
+
+import holdfast
+from holdfast.front.opening import checkpoints
+from tests.crash import counts, rank_training
+from tests.crash.rank_training import COLLECTIVES, MODES, STEPS
+from tests.support.properties import FACTOR, chance
+from tests.support.ranks import run_ranks, start_ranks
+
+BOUND = 40  # seconds in which the survivors have to end, with an error
+TRAINING = 10  # seconds that the training's own collectives wait for a dead rank: gloo's do not always notice
+CALLS = {"pwrite": 12, "write": 12, "fsync": 16, "open": 20, "rename": 8, "link": 3, "unlink": 3}
+KINDS = ("replicated",)
+
+
+@functools.cache
+def expected(kind, size):
+    """The digest after each step, of a run of that many ranks that saves nothing."""
+    first, *others = run_ranks(size, rank_training.undisturbed, kind)
+    assert all(other == first for other in others)
+    return first
+
+
+def said(acks, rank):
+    path = os.path.join(acks, str(rank))
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def hidden(folder):
+    """What unfinished saves have left."""
+    return sorted(name for name in os.listdir(folder) if name.startswith(".holdfast-") and name.endswith(".tmp"))
+
+
+def assert_sound(folder, acknowledged):
+    """What is listed is whole, what was acknowledged is there, and there is nothing else but what is hidden."""
+    found = checkpoints(folder) if os.path.isdir(folder) else []
+    for item in found:
+        assert not item.problem, f"{item.name} is listed and damaged: {item.problem}"
+        assert holdfast.verify(item.path).facts == item.facts
+    names = {item.name for item in found}
+    visible = {name for name in os.listdir(folder) if not name.startswith(".holdfast-")} if found else set()
+    assert visible == names, "there is something that is no checkpoint and not hidden"
+    newest = max((item.facts.step for item in found), default=0)
+    assert newest >= acknowledged, f"step {acknowledged} was acknowledged, and {newest} is the newest there"
+    return newest
+
+
+def struck(dice, size, run):
+    """Kill one rank or all at a random moment of a save: some time after a step, chosen by chance."""
+    rank, step = dice.randrange(size), dice.randint(1, STEPS - 1)
+    run.heard(rank, f"step{step}")
+    time.sleep(dice.uniform(0, 0.03))
+    for victim in range(size) if dice.random() < 0.2 else (rank,):
+        run.kill(victim)
+
+
+def faulty(dice, size):
+    """A fault for one rank: it is killed right before a call that touches the folder, or a collective of ours."""
+    call = dice.choice([*CALLS, *COLLECTIVES])
+    rank = 0 if call in {"rename", "link", "unlink"} else dice.randrange(size)
+    return {"rank": rank, "call": call, "do": "kill", "at": dice.randint(1, CALLS.get(call, 24))}
+
+
+def killed_once(dice, folder, lap, *, kind, mode, size):
+    """Begin, or go on, and be killed; returns whether it was, and the newest step that must be there now."""
+    acks = f"{folder}-acks-{lap}"
+    os.makedirs(acks)
+    fault = faulty(dice, size) if dice.random() < 0.7 else None
+    given = (str(folder), kind, mode, acks, fault)
+    with start_ranks(size, rank_training.train, *given, group_timeout=TRAINING) as run:
+        if fault is None:
+            struck(dice, size, run)
+        outcomes = run.wait(BOUND)
+    victims = [outcome for outcome in outcomes if outcome.signal == signal.SIGKILL and not outcome.late]
+    for outcome in outcomes:
+        assert not outcome.late, f"{fault}: a survivor waited for ever\n{outcome}"
+        assert outcome.ok or outcome in victims or (victims and outcome.error is not None), f"{fault}\n{outcome}"
+    told = [item for rank in range(size) for item in said(acks, rank)]
+    return bool(victims), max((item["acknowledged"] for item in told if "acknowledged" in item), default=0)
+
+
+def assert_goes_on(folder, kind, mode, size, newest):
+    """Ranks that come after find the newest that is whole, bit for bit, and come to the right end."""
+    acks = f"{folder}-acks-end"
+    os.makedirs(acks)
+    run_ranks(size, rank_training.train, str(folder), kind, mode, acks)
+    for rank in range(size):
+        first, *_, last = said(acks, rank)
+        assert first["resumed"] == newest
+        yield first["digest"], last["finished"]
+    assert hidden(folder) == []
+    assert_sound(folder, STEPS)
+
+
+def kill_and_go_on(dice, folder, kind, laps):
+    """Kill runs, each up to twice, and let others go on, now and then with another number of ranks."""
+    killed = 0
+    for lap in range(laps):
+        mode, size, acknowledged = dice.choice(sorted(MODES)), dice.randint(2, 4), 0
+        place = folder / f"{kind}-{lap}"
+        for again in range(dice.randint(1, 2)):
+            died, told = killed_once(dice, place, again, kind=kind, mode=mode, size=size)
+            killed += died
+            acknowledged = max(told, acknowledged)
+            newest = assert_sound(place, acknowledged)
+        others = size if dice.random() < 0.7 or newest == STEPS else dice.randint(1, 4)
+        for loaded, finished in assert_goes_on(place, kind, mode, others, newest):
+            assert loaded == (expected(kind, size)[newest] if newest else "")
+            if others == size:
+                assert finished == expected(kind, size)[STEPS]
+    counts.count(f"runs of 2 to 4 ranks killed in a save ({kind})", killed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_a_save(tmp_path, kind):
+    """One rank or all are killed at a random call, collective or moment: the newest whole one is the next start."""
+    kill_and_go_on(chance(f"ranks {kind}"), tmp_path, kind, 3 * FACTOR)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", range(4))
+def test_killed_in_very_many_saves(tmp_path, kind, part):
+    """The same in some hundred runs."""
+    kill_and_go_on(chance(f"ranks {kind} {part}"), tmp_path, kind, 50)
