@@ -8,6 +8,7 @@ removed to make room: until the new checkpoint is durable, the old ones are all 
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 
 from holdfast.front.planning import Run
@@ -90,7 +91,7 @@ class Preflight:
 
     def learn(self, run: Run, name: str) -> None:
         """Take note of how large a checkpoint was that is committed."""
-        if run.store.is_local:
+        if run.store.is_local and not os.path.isdir(run.store.path(name)):
             try:
                 self.size = run.store.size(name)
             except OSError as error:
