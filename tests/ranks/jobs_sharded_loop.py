@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from holdfast import Checkpointer
+from holdfast.storage.local import LocalStore
 from tests.ranks.jobs_loop import Position, told
 
 EPOCHS = 3
@@ -142,3 +145,75 @@ def resumed(folder, path=None, kind="adamw", dtype=torch.float32, sharded=True):
 def names(folder):
     """What is to be seen in a folder."""
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def kept(folder):
+    """Train with a ranking and ``last``; tell what each rank believes, and what is there."""
+    trainee = Trainee()
+    words = {"monitor": "loss", "save_top_k": 2, "save_last": True, "filename": "{epoch}"}
+    with trainee.checkpointer(folder, **words) as ckpt:
+        for epoch, loss in enumerate((3.0, 1.0, 2.0, 4.0)):
+            for batch in trainee.data(epoch):
+                trainee.learn(batch)
+                ckpt.step()
+            ckpt.end_epoch({"loss": loss + 10 * trainee.rank})
+    scores = {os.path.basename(path): float(score) for path, score in ckpt.best_k_models.items()}
+    return scores, os.path.basename(ckpt.best_model_path), os.path.basename(ckpt.last_model_path), ckpt.stats.committed
+
+
+def over_damage(folder):
+    """Resume where the newest is damaged; tell what came of it."""
+    trainee = Trainee(seed=50)
+    start = trainee.checkpointer(folder, every_n_train_steps=2, save_top_k=-1).resume()
+    skipped = [(os.path.basename(item.path), os.path.basename(item.aside)) for item in start.skipped]
+    return start.step, skipped, trainee.state()[0]
+
+
+def error_of(folder):
+    """Resume where nothing is whole, or stop at the first damage; return the error's kind and text."""
+    trainee = Trainee(seed=50)
+    before = trainee.state()[0]
+    try:
+        trainee.checkpointer(folder, on_damage="raise").resume()
+    except Exception as error:  # noqa: BLE001 - what it is, is the answer
+        return type(error).__name__, str(error), trainee.state()[0] == before
+    return None
+
+
+def failing(folder):
+    """Save while the disk of rank 1 is full, then while it is not; tell what was heard of it."""
+    trainee = Trainee()
+    ckpt = trainee.checkpointer(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    whole, heard = LocalStore.put, []
+
+    def put(self, name, chunks, **words):
+        if trainee.rank == 1 and ckpt.global_step == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(self, name, chunks, **words)
+
+    LocalStore.put = put
+    for batch in trainee.data(0):
+        trainee.learn(batch)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            ckpt.step()
+            ckpt._settle(wait=True)
+        heard += [str(item.message) for item in said if "rank 1" in str(item.message)]
+    ckpt.close()
+    return heard
+
+
+def side_by_side(folder):
+    """Save with two checkpointers on one directory and one on another, all on their way at a time."""
+    trainee = Trainee()
+    often = trainee.checkpointer(folder, every_n_train_steps=1, save_top_k=1, filename="often-{step}")
+    seldom = trainee.checkpointer(folder, every_n_train_steps=3, save_top_k=-1, filename="seldom-{step}")
+    there = trainee.checkpointer(os.path.join(folder, "there"), every_n_train_steps=2, images=2, save_top_k=-1)
+    for epoch in range(2):
+        for batch in trainee.data(epoch):
+            trainee.learn(batch)
+            for ckpt in (often, seldom, there):
+                ckpt.step()
+    for ckpt in (often, seldom, there):
+        ckpt.close()
+    return often.stats.committed, seldom.stats.committed, there.stats.committed, trainee.state()[0]

@@ -34,9 +34,9 @@ def same(one, other):
     assert one[2][2] == other[2][2]
 
 
-def reshard(tmp_path, before, after, kind, dtype, sharded=True):
+def reshard(tmp_path, before, after, kind, dtype):
     saved = run_ranks(before, f"{JOBS}:trained", tmp_path, {"every_n_train_steps": 3}, 3, kind, dtype)
-    found = run_ranks(after, f"{JOBS}:resumed", tmp_path, None, kind, dtype, sharded)
+    found = run_ranks(after, f"{JOBS}:resumed", tmp_path, None, kind, dtype)
     for start, state in found:
         assert start["step"] == 3
         same(state, saved[0])
@@ -94,3 +94,67 @@ def test_plain_dcp_reads_what_was_saved(tmp_path):
     assert state["global_step"] == 3
     assert jobs.full(state["state_dict"]["first.weight"]) == saved[0]["first.weight"]
     assert jobs.full(state["optimizer_states"][0]["state"]["0"]["exp_avg"]) == saved[1]["0.exp_avg"]
+
+
+def test_ranking_last_and_retention(tmp_path):
+    """Directories are ranked, dropped and called ``last`` like files, by rank 0's metric; every rank knows the same."""
+    first, second = run_ranks(2, f"{JOBS}:kept", tmp_path)
+    assert first == second
+    assert first[:3] == ({"epoch=1.ckpt": 1.0, "epoch=2.ckpt": 2.0}, "epoch=1.ckpt", "last.ckpt")
+    assert first[3] >= 4
+    assert jobs.names(tmp_path) == ["epoch=1.ckpt", "epoch=2.ckpt", "last.ckpt"]
+    assert all(os.path.isdir(tmp_path / name) for name in jobs.names(tmp_path))
+
+
+def flip(path):
+    """Change one byte in the first region of a shard."""
+    with open(path, "r+b") as file:
+        data = file.read()
+        at = len(data) // 3
+        file.seek(at)
+        file.write(bytes([data[at] ^ 1]))
+
+
+def damage(folder, step, rank):
+    names = [name for name in jobs.names(folder) if f"step={step}" in name]
+    shards = sorted(name for name in os.listdir(folder / names[0]) if name.endswith(".distcp"))
+    flip(folder / names[0] / shards[rank])
+    return names[0]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_damaged_shard_is_passed_over_by_all(tmp_path, rank):
+    """A flipped byte in one rank's file: all pass over to the one before, which they load whole, and set it aside."""
+    run_ranks(2, f"{JOBS}:trained", tmp_path, WORDS, 4)
+    expected = run_ranks(2, f"{JOBS}:trained", tmp_path / "two", WORDS, 2)[0][0]
+    name = damage(tmp_path, 4, rank)
+    found = run_ranks(2, f"{JOBS}:over_damage", tmp_path)
+    assert found == [(2, [(name, f"{name}.damaged")], expected)] * 2
+
+
+def test_where_nothing_is_whole_the_model_is_as_it_was(tmp_path):
+    """With the only checkpoint damaged, or a stop at the first, every rank raises and no parameter has changed."""
+    run_ranks(2, f"{JOBS}:trained", tmp_path, WORDS, 2)
+    damage(tmp_path, 2, 1)
+    for kind, text, untouched in run_ranks(2, f"{JOBS}:error_of", tmp_path):
+        assert (kind, untouched) == ("DamagedCheckpointError", True)
+        assert "__1_0.distcp" in text
+
+
+def test_a_full_disk_under_one_rank_is_known_to_all(tmp_path):
+    """The save fails on every rank with an error that names rank 1; the ones before and after it are committed."""
+    first, second = run_ranks(2, f"{JOBS}:failing", tmp_path)
+    assert len(first) == len(second) == 1
+    assert "No space left" in first[0]
+    assert "No space left" in second[0]
+    assert jobs.names(tmp_path) == ["step=1.ckpt", "step=3.ckpt"]
+
+
+def test_several_checkpointers_side_by_side(tmp_path):
+    """Three of them on the same ranks, each with saves on their way: nothing is mixed up, and all is committed."""
+    expected = run_ranks(2, f"{JOBS}:trained", tmp_path / "one", WORDS, 6)[0][0]
+    found = run_ranks(2, f"{JOBS}:side_by_side", tmp_path / "run")
+    assert found == [(6, 2, 3, expected)] * 2
+    names = jobs.names(tmp_path / "run")
+    assert names == ["often-step=6.ckpt", "seldom-step=3.ckpt", "seldom-step=6.ckpt", "there"]
+    assert len(jobs.names(tmp_path / "run" / "there")) == 3
