@@ -1,0 +1,191 @@
+"""A save of several ranks, behind the training: each writes its file, and rank 0 commits once all are durable.
+
+Rank 0 makes a draft, a hidden folder; all put their files into it, each durable by itself; all tell rank 0. Then
+rank 0 adds DCP's metadata and the manifest, and gives the draft its name: one step, before which nothing is there
+and after which all is. If any rank fails, the draft goes, and every rank has the same error, which names that rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import WriteItem
+
+from holdfast.engine.commit import save_errors
+from holdfast.engine.order import Order
+from holdfast.engine.sharded import metadata as dcp_metadata
+from holdfast.engine.sharded.image import ShardImage, Staged
+from holdfast.errors import SaveError
+from holdfast.format import directory
+from holdfast.format.digest import crc32
+from holdfast.format.shards import SUFFIX
+from holdfast.ranks import Ranks
+from holdfast.records import Manifest, Record
+from holdfast.storage import Store
+from holdfast.storage.contract import Draft
+
+Spans = Sequence[tuple[str, "tuple[int, ...] | None", int, int]]  # of each item: name, place, offset, length
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a rank tells of its file, once it is durable.
+
+    Attributes:
+        record: its name, size, and digest.
+        spans: where each of its items lies; None if they lie where they did at the last save.
+
+    """
+
+    record: Record
+    spans: Spans | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a rank tells if it has no file."""
+
+    cause: str
+    errno: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What rank 0 tells of a commit."""
+
+    records: tuple[Record, ...]
+    stamp: tuple[int, ...] | None = None
+    link_error: SaveError | None = None
+
+
+@dataclass
+class Accounts:
+    """What rank 0 remembers from one commit to the next: where items lie, and the metadata that say so."""
+
+    version: int = 0
+    spans: list[Spans] = field(default_factory=list)
+    metadata: bytes = b""
+
+
+def shard_name(rank: int) -> str:
+    """Return the name of a rank's file, as DCP's own writer has it."""
+    return f"__{rank}_0{SUFFIX}"
+
+
+def write_shard(store: Store, name: str, image: ShardImage, staged: Staged, known: Spans | None) -> Shard:
+    """Write a rank's file; on return it is durable. ``known``: where its items lay at the last save."""
+    store.put(name, image.seal(staged))
+    rows = zip(staged.parts, staged.spans, strict=True)
+    spans = [(part.name, part.at, offset, length) for part, (offset, length) in rows]
+    return Shard(Record(name.rpartition("/")[2], staged.size, staged.crc32), None if spans == known else spans)
+
+
+@dataclass
+class Committing:
+    """One commit, on every rank.
+
+    Attributes:
+        ranks: those that take part, for the thread that this is done on.
+        order: what is saved.
+        extra: further files, by their names: rank 0's are written.
+
+    """
+
+    ranks: Ranks
+    order: Order
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    _draft: Draft | None = None
+
+    def run(
+        self, write: Callable[[str], Shard], seal: Callable[[list[Shard]], bytes], infos: Metadata | None
+    ) -> Outcome:
+        """Have each rank write its file into the draft, and rank 0 commit.
+
+        Args:
+            write: writes this rank's file, by the name that it is given.
+            seal: returns the bytes of DCP's metadata from what all ranks have told; called on rank 0.
+            infos: DCP's metadata, on rank 0.
+
+        Raises:
+            SaveError: the same on every rank.
+
+        """
+        order = self.order
+        path = order.store.path(order.name)
+        try:
+            folder = self.ranks.agree(self._begin, at=f"the save of {order.name}")
+            told: Shard | Failed
+            try:
+                with save_errors(path):
+                    told = write(f"{folder}/{shard_name(self.ranks.rank)}")
+            except SaveError as error:
+                told = Failed(str(error), error.errno)
+            shards = self.ranks.gather(told, at=f"the shards of {order.name}")
+            return self.ranks.agree(lambda: self._commit(shards, seal, infos), at=f"the commit of {order.name}")
+        finally:
+            if self._draft is not None:
+                self._draft.drop()  # nothing, if it was committed
+
+    def _begin(self) -> str:
+        with save_errors(self.order.store.path(self.order.name)):
+            self._draft = self.order.store.draft(self.order.name)
+            return self._draft.folder
+
+    def _commit(
+        self, told: list[Shard | Failed], seal: Callable[[list[Shard]], bytes], infos: Metadata | None
+    ) -> Outcome:
+        order, store = self.order, self.order.store
+        path = store.path(order.name)
+        shards = [item for item in told if isinstance(item, Shard)]
+        for rank, item in enumerate(told):
+            if isinstance(item, Failed):
+                msg = item.cause if len(told) == 1 else f"rank {rank} of {len(told)}: {item.cause}"
+                raise SaveError(msg, path=path, errno=item.errno)
+        draft = self._draft
+        assert draft is not None and infos is not None  # noqa: S101, PT018 - this is rank 0
+        with save_errors(path):
+            files = {**self.extra, directory.METADATA_FILE: seal(shards)}
+            for name, data in files.items():
+                store.put(f"{draft.folder}/{name}", (data,))
+            records = tuple(shard.record for shard in shards)
+            records += tuple(Record(name, len(data), crc32(data)) for name, data in files.items())
+            facts = replace(order.facts, ranks=len(shards))
+            manifest = Manifest(facts, records, dcp_metadata.infos(infos))
+            store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", (directory.encode(manifest),))
+            if order.consent is not None:
+                order.consent()
+            draft.settle()
+        return Outcome(records, store.stamp(order.name), _link(order))
+
+
+def places(
+    items: Sequence[Sequence[WriteItem]], shards: Sequence[Shard], spans: Sequence[Spans]
+) -> Iterator[tuple[WriteItem, str, int, int]]:
+    """Yield each item with the file that it lies in, from where, and how many bytes."""
+    for rank, (mine, shard) in enumerate(zip(items, shards, strict=True)):
+        by_index = {(name, at): (offset, length) for name, at, offset, length in spans[rank]}
+        for item in mine:
+            at = None if item.index.offset is None else tuple(item.index.offset)
+            offset, length = by_index[item.index.fqn, at]
+            yield item, shard.record.name, offset, length
+
+
+def _link(order: Order) -> SaveError | None:
+    """Give the checkpoint its second name; return why that was not possible."""
+    if order.also:
+        try:
+            with save_errors(order.store.path(order.also)):
+                order.store.link(order.name, order.also)
+        except SaveError as error:
+            return error
+    return None
+
+
+def forget_blocks(order: Order) -> None:
+    """Remove what a single file could have been written over: there is none here."""
+    if order.over:
+        with contextlib.suppress(OSError):  # a sweep removes it
+            order.store.remove(order.over)

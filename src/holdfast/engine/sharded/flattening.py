@@ -1,0 +1,133 @@
+"""A nested state as flat names and values, the way ``torch.distributed.checkpoint`` flattens it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+KEYS_FILE = "holdfast.keys"
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A value of a nested state, and where it is kept.
+
+    Attributes:
+        name: its keys and places, joined by dots.
+        path: the same one by one, as DCP notes them: keys as text, places in lists as numbers.
+        value: the value.
+        holder: the container that it is in.
+        key: its own key there, of whatever type.
+
+    """
+
+    name: str
+    path: Path
+    value: Any
+    holder: Any
+    key: Any
+
+
+@dataclass
+class Keys:
+    """What DCP's flat names lose of a nested state: it knows texts as keys alone, and no empty mappings.
+
+    Attributes:
+        numbered: the paths of the mappings whose keys are whole numbers.
+        empty: the paths of the mappings that have nothing in them.
+
+    """
+
+    numbered: set[Path] = field(default_factory=set)
+    empty: set[Path] = field(default_factory=set)
+
+    def add(self, other: Keys) -> None:
+        """Take over another rank's."""
+        self.numbered |= other.numbered
+        self.empty |= other.empty
+
+    def encode(self) -> bytes:
+        """Return the bytes of the file; nothing if there is nothing to say."""
+        if not self.numbered and not self.empty:
+            return b""
+        rows = {key: sorted(map(list, paths), key=str) for key, paths in vars(self).items()}
+        return json.dumps(rows).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Keys:
+        """Read the file.
+
+        Raises:
+            ValueError: if it does not have the form of one.
+
+        """
+        rows = json.loads(data)
+        try:
+            paths = {key: {tuple(path) for path in rows[key]} for key in ("numbered", "empty")}
+        except (TypeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+        if any(type(part) not in (str, int) for known in paths.values() for path in known for part in path):
+            msg = "a path in it has other parts than keys and places"
+            raise ValueError(msg)
+        return cls(**paths)
+
+
+def leaves(state: Mapping[Any, Any], keys: Keys | None = None) -> Iterator[Leaf]:
+    """Yield the values of a state: into mappings, and into lists that hold mappings or tensors.
+
+    ``keys`` takes what their names do not say.
+    """
+    yield from _below((), state, None, None, keys or Keys())
+
+
+def _below(path: Path, value: Any, holder: Any, key: Any, keys: Keys) -> Iterator[Leaf]:
+    if isinstance(value, Mapping):
+        if not value:
+            keys.empty.add(path)
+        elif all(type(inner) is int for inner in value):
+            keys.numbered.add(path)
+        for inner, item in value.items():
+            yield from _below((*path, str(inner)), item, value, inner, keys)
+    elif isinstance(value, list) and _is_nested(value):
+        for place, item in enumerate(value):
+            yield from _below((*path, place), item, value, place, keys)
+    else:
+        yield Leaf(".".join(map(str, path)), path, value, holder, key)
+
+
+def _is_nested(values: list[Any]) -> bool:
+    return any(
+        isinstance(item, (Mapping, torch.Tensor)) or (isinstance(item, list) and _is_nested(item)) for item in values
+    )
+
+
+def is_sharded(state: object) -> bool:
+    """Tell whether a state has any tensor of which this rank holds a part: a DTensor or a ShardedTensor."""
+    kinds = _sharded_kinds()
+    return bool(kinds) and _any(state, kinds, set())
+
+
+def _sharded_kinds() -> tuple[type, ...]:
+    """Return the classes of such tensors, as far as their modules are imported: without them there are none."""
+    where = (
+        ("torch.distributed.tensor", "DTensor"),
+        ("torch.distributed._shard.sharded_tensor", "ShardedTensor"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in where if hasattr(sys.modules.get(module), name))
+
+
+def _any(value: object, kinds: tuple[type, ...], above: set[int]) -> bool:
+    if isinstance(value, kinds):
+        return True
+    if not isinstance(value, (Mapping, list, tuple)) or id(value) in above:
+        return False
+    above.add(id(value))
+    items = value.values() if isinstance(value, Mapping) else value
+    return any(_any(item, kinds, above) for item in items)

@@ -1,0 +1,323 @@
+"""Sharded saves behind the training's back, on every rank alike."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from holdfast.engine.carrying import started
+from holdfast.engine.commit import save_errors
+from holdfast.engine.order import Order, SaveStats
+from holdfast.engine.sharded import metadata as dcp_metadata
+from holdfast.engine.sharded.committing import (
+    Accounts,
+    Committing,
+    Shard,
+    Spans,
+    forget_blocks,
+    places,
+    write_shard,
+)
+from holdfast.engine.sharded.flattening import KEYS_FILE
+from holdfast.engine.sharded.image import ShardImage, Staged
+from holdfast.engine.sharded.parts import Values
+from holdfast.engine.sharded.planning import Planned, Plans
+from holdfast.errors import ConfigurationError, SaveError
+from holdfast.ranks import Ranks
+from holdfast.records import Manifest
+
+
+@dataclass
+class ShardedFlight:
+    """One sharded save between its decision and its commit, as ``flight.Flight`` is one of a single file.
+
+    Attributes:
+        path: what is being saved.
+        stats: as the order has them.
+        error: why it was not committed: the same on every rank.
+        link_error: why its second name could not be made.
+        manifest: what it says of itself; the tensors are on rank 0 alone.
+        committed: whether it is there, under its first name.
+        stamp: the store's stamp of it, right after its commit.
+        earlier: the save that has to be committed before it, until it is.
+        open: whether an optimizer's step has to wait for it: never, all is copied at once.
+
+    """
+
+    path: str
+    stats: SaveStats = field(default_factory=SaveStats)
+    error: SaveError | None = None
+    link_error: SaveError | None = None
+    manifest: Manifest | None = None
+    committed: bool = False
+    stamp: tuple[int, ...] | None = None
+    earlier: ShardedFlight | None = None
+    changed: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    open: bool = False
+
+    def __post_init__(self) -> None:
+        """Begin."""
+        self._done = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Tell whether it is committed or has failed."""
+        return self._done.is_set()
+
+    def wait(self) -> None:
+        """Wait until it is committed or has failed."""
+        self._done.wait()
+
+    def poll(self) -> None:
+        """Nothing is waited for."""
+
+    def fence(self) -> None:
+        """Nothing reads the tensors."""
+
+    def finish(self) -> None:
+        """Say that all is over, whatever became of it."""
+        self.earlier = None
+        self._done.set()
+
+    def abandon(self) -> None:
+        """In a forked child, where the save's thread is not: it is the parent's."""
+        self.error = SaveError(f"the save of {self.path} is that of the process which was forked", path=self.path)
+        self._done = threading.Event()
+        self.finish()
+
+
+class ShardedSaver:
+    """Takes states of which each rank has a part, and commits them from a thread.
+
+    All methods are for the training thread; ``submit`` is called on every rank, in the same order.
+
+    Args:
+        ranks: those that train.
+        images: how many states may be on their way at a time, each with host memory of its own size.
+
+    """
+
+    def __init__(self, ranks: Ranks, images: int = 1) -> None:
+        """Allocate nothing and start nothing yet."""
+        self.ranks = ranks
+        self._images = [ShardImage() for _ in range(images)]
+        self._flights: list[tuple[ShardedFlight, ShardImage]] = []
+        self._plans = Plans()
+        self._values = Values()
+        self._accounts = Accounts()
+        self._told: tuple[int, Spans | None] = (0, None)  # of the last plan: what rank 0 knows of our file
+        _living.add(self)
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a save would have to wait for an earlier one, on this rank."""
+        self.poll()
+        return len(self._flights) >= len(self._images)
+
+    @property
+    def memory(self) -> int:
+        """The bytes of host memory that saving holds on this rank."""
+        return sum(image.size for image in self._images)
+
+    def allow(self, images: int) -> None:
+        """Let at least this many states be on their way at a time."""
+        self._images += [ShardImage() for _ in range(images - len(self._images))]
+
+    def submit(self, order: Order, extra: Mapping[str, bytes] | None = None) -> ShardedFlight:
+        """Take this rank's part of the state; on return training may go on, and the rest happens behind it.
+
+        What goes wrong from here on, on any rank, is the flight's error on every rank.
+
+        Args:
+            order: what is saved; of ``state`` each rank gives its own, of all else the same.
+            extra: further files of the checkpoint, by name; those of rank 0 are written.
+
+        Raises:
+            SaveError: the same on every rank, if the ranks' states do not fit together.
+            ConfigurationError: if the store is not on this machine's filesystem.
+
+        """
+        path = order.store.path(order.name)
+        if not order.store.is_local:
+            msg = (
+                f"a sharded checkpoint cannot be saved to {path} yet: give a directory of a filesystem that all ranks "
+                "see, or save a full state dict from rank 0"
+            )
+            raise ConfigurationError(msg)
+        image = self._wait_for_image(order.stats)
+        begun = time.perf_counter()
+        planned = self._plans.plan(self.ranks, order.state, path)
+        flight = ShardedFlight(path, order.stats)
+        staged: Staged | SaveError
+        try:
+            with save_errors(path):
+                parts = self._values.parts(planned.planner, planned.items, planned.planner.state_dict)
+                staged = image.stage(parts)
+        except SaveError as error:
+            staged = error  # the other ranks learn of it behind the training
+        flight.earlier = _latest.get(self.ranks)
+        _latest[self.ranks] = flight
+        self._flights.append((flight, image))
+        job = _Job(self, flight, image, staged, replace(order, state=None), planned, _with_keys(extra, planned))
+        thread = threading.Thread(target=job.run, name="holdfast-shard")
+        if not started(thread):
+            thread.run()
+        order.stats.saves += 1
+        order.stats.stall_seconds += time.perf_counter() - begun
+        return flight
+
+    def fence(self) -> None:
+        """Nothing reads the tensors once ``submit`` has returned."""
+        self.poll()
+
+    def poll(self) -> None:
+        """Give back the memory of saves that are over. Cheap."""
+        self._flights = [item for item in self._flights if not item[0].done]
+
+    def wait(self) -> None:
+        """Wait until everything is committed or has failed."""
+        for flight, _ in self._flights:
+            flight.wait()
+        self.poll()
+
+    def close(self) -> None:
+        """Wait, and give the memory back. It can be used again."""
+        self.wait()
+        for image in self._images:
+            image.free()
+
+    def forget(self) -> None:
+        """In a forked child: the threads are not here, and what they write is not ours."""
+        for flight, _ in self._flights:
+            flight.abandon()
+        self._flights = []
+        self._images = [ShardImage() for _ in self._images]
+
+    def _wait_for_image(self, stats: SaveStats) -> ShardImage:
+        if self.busy:
+            begun = time.perf_counter()
+            self._flights[0][0].wait()
+            self.poll()
+            stats.waited += 1
+            stats.wait_seconds += time.perf_counter() - begun
+        taken = [image for _, image in self._flights]
+        return next(image for image in self._images if image not in taken)
+
+    # What follows is for the thread of a save; they run one after the other.
+
+    def known(self, planned: Planned) -> Spans | None:
+        """Return where this rank's items lie as far as rank 0 knows."""
+        version, spans = self._told
+        return spans if version == planned.version else None
+
+    def told(self, planned: Planned, spans: Spans | None) -> None:
+        """Remember what rank 0 knows now of where this rank's items lie."""
+        self._told = (planned.version, spans)
+
+    def metadata(self, planned: Planned, shards: list[Shard]) -> bytes:
+        """Return DCP's metadata, on rank 0; those of the last save, if nothing has moved."""
+        accounts = self._accounts
+        if accounts.version == planned.version and all(shard.spans is None for shard in shards):
+            return accounts.metadata
+        old = accounts.spans if accounts.version == planned.version else [()] * len(shards)
+        spans = [before if shard.spans is None else shard.spans for shard, before in zip(shards, old, strict=True)]
+        assert planned.metadata is not None  # noqa: S101 - this is rank 0
+        data = dcp_metadata.encode(planned.metadata, places(planned.all_items, shards, spans))
+        self._accounts = Accounts(planned.version, spans, data)
+        return data
+
+
+@dataclass
+class _Job:
+    """The thread of one save: write, commit, link. Those of the same ranks follow each other, on every rank alike."""
+
+    saver: ShardedSaver
+    flight: ShardedFlight
+    image: ShardImage
+    staged: Staged | SaveError
+    order: Order
+    planned: Planned
+    extra: Mapping[str, bytes]
+    spans: Spans | None = None
+
+    def run(self) -> None:
+        flight, order = self.flight, self.order
+        if flight.earlier is not None:
+            flight.earlier.wait()
+        try:
+            ranks = self.saver.ranks.behind
+            commit = Committing(ranks, order, self.extra)
+            outcome = commit.run(self._write, self._seal, self.planned.metadata)
+            if ranks.leads:
+                forget_blocks(order)
+        except SaveError as error:
+            flight.error = error
+        except BaseException as error:  # noqa: BLE001 - told on the training thread
+            msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}"
+            flight.error = SaveError(msg, path=flight.path)
+        else:
+            self.saver.told(self.planned, self.spans)
+            flight.committed, flight.stamp, flight.link_error = True, outcome.stamp, outcome.link_error
+            facts = replace(order.facts, ranks=ranks.size)
+            infos = () if self.planned.metadata is None else dcp_metadata.infos(self.planned.metadata)
+            flight.manifest = Manifest(facts, outcome.records, infos)
+        finally:
+            flight.finish()
+
+    def _write(self, name: str) -> Shard:
+        if isinstance(self.staged, SaveError):
+            raise self.staged
+        known = self.saver.known(self.planned)
+        self.saver.told(self.planned, None)  # until this is committed
+        shard = write_shard(self.order.store, name, self.image, self.staged, known)
+        self.spans = known if shard.spans is None else shard.spans
+        return shard
+
+    def _seal(self, shards: list[Shard]) -> bytes:
+        return self.saver.metadata(self.planned, shards)
+
+
+def _with_keys(extra: Mapping[str, bytes] | None, planned: Planned) -> dict[str, bytes]:
+    """Add the file that tells what DCP's flat names lose of the state, if they lose anything."""
+    files = dict(extra or {})
+    if planned.keys:
+        files[KEYS_FILE] = planned.keys
+    return files
+
+
+def write_sharded(ranks: Ranks, order: Order, extra: Mapping[str, bytes] | None = None) -> Manifest:
+    """Commit a state of which each rank has a part; on return it is durable. Called on every rank.
+
+    Raises:
+        SaveError: the same on every rank; nothing has changed then.
+
+    """
+    saver = ShardedSaver(ranks)
+    try:
+        flight = saver.submit(order, extra)
+        flight.wait()
+    finally:
+        saver.close()
+    if flight.error is not None:
+        raise flight.error
+    assert flight.manifest is not None  # noqa: S101 - it is committed
+    return flight.manifest
+
+
+_living: weakref.WeakSet[ShardedSaver] = weakref.WeakSet()
+_latest: weakref.WeakKeyDictionary[Ranks, ShardedFlight] = weakref.WeakKeyDictionary()  # the newest save of some ranks
+
+
+def _forget_all() -> None:
+    _latest.clear()
+    for saver in list(_living):
+        saver.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,149 @@
+"""What the ranks do in the tests of sharded saving and loading."""
+
+import os
+import warnings
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
+
+from holdfast.engine import Order, ShardedSaver, read_sharded, write_sharded
+from holdfast.errors import HoldfastError
+from holdfast.ranks import ranks_here
+from holdfast.records import Facts
+from holdfast.storage import open_store
+
+KINDS = {"b": torch.bfloat16, "f8": torch.float8_e4m3fn, "c": torch.complex64, "i": torch.int64, "o": torch.bool}
+
+
+def state_of(seed=1):
+    """A state with every kind of thing in it; what is sharded does not divide by the number of ranks."""
+    torch.manual_seed(seed)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    whole = {"w": torch.randn(7, 300), "v": torch.randn(5), "big": torch.randn(300, 301)}
+    whole |= {name: torch.randn(6, 4).to(kind) for name, kind in KINDS.items()}
+    model = {name: distribute_tensor(value, mesh, [Shard(0)], src_data_rank=None) for name, value in whole.items()}
+    model["columns"] = distribute_tensor(torch.randn(6, 5), mesh, [Shard(1)], src_data_rank=None)
+    model["same"] = distribute_tensor(torch.randn(6, 5), mesh, [Replicate()], src_data_rank=None)
+    return {
+        "model": model,
+        "buffer": torch.arange(10.0) * seed,
+        "scalar": torch.tensor(3.0 * seed),
+        "none": torch.zeros(0, 3),
+        "turned": torch.randn(4, 6).t(),
+        "part": torch.randn(9, 9)[2:5, 3:],
+        "opt": {
+            "state": {0: {"step": torch.tensor(1.0 * seed), "n": 5 * seed}, 1: {}},
+            "groups": [{"lr": 0.1 * seed, "params": [0, 1]}],
+        },
+        "text": "x" * seed,
+        "empty": {},
+        f"rng.{dist.get_rank()}": torch.full((3,), seed * 10 + dist.get_rank()),
+    }
+
+
+def same(one, other):
+    """Tell whether two states are bit-identical, this rank's parts of them."""
+    if isinstance(one, DTensor):
+        one, other = one.to_local(), other.to_local()
+    if isinstance(one, torch.Tensor):
+        raw = [x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (one, other)]
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*raw)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def save(folder, names, also=""):
+    """Save some states one after the other; return what each rank knows of each."""
+    ranks = ranks_here()
+    saver = ShardedSaver(ranks)
+    known = []
+    for seed, name in enumerate(names, 1):
+        flight = saver.submit(Order(open_store(folder), name, state_of(seed), Facts(step=seed), also=also))
+        flight.wait()
+        known.append((flight.committed, str(flight.error or ""), str(flight.link_error or ""), flight.stamp))
+    saver.close()
+    return known
+
+
+def load(folder, name, seed):
+    """Load into another state, and compare with the one that was saved."""
+    into = state_of(seed + 5)
+    del into["opt"]["state"][1]
+    into["opt"]["state"][1] = {}
+    wanted = state_of(seed)
+    mine = f"rng.{dist.get_rank()}"
+    missing = read_sharded(os.path.join(folder, name), into, ranks=ranks_here(), partial=True)
+    if missing:
+        assert missing == (mine,)
+        del into[mine], wanted[mine]
+    assert same(wanted, into)
+    return missing
+
+
+def load_plainly(folder, name, seed):
+    """Load with DCP alone: what it can take of it, as it knows texts for keys only."""
+    warnings.simplefilter("ignore")
+    wanted, into = state_of(seed), state_of(seed + 5)
+    for state in (wanted, into):
+        state["opt"] = state["opt"]["groups"]
+        del state[f"rng.{dist.get_rank()}"]
+    saved = {**wanted, "opt": {"groups": wanted["opt"]}}
+    into["opt"] = {"groups": into["opt"]}
+    dcp.load(into, checkpoint_id=os.path.join(folder, name))
+    assert same(saved, into)
+
+
+def save_plainly(folder, name, seed):
+    """Save with DCP alone."""
+    dcp.save(state_of(seed), checkpoint_id=os.path.join(folder, name))
+
+
+def fail_to_save(folder, name, where):
+    """Save while one rank cannot; return the error that each has, and whether the next save works."""
+    ranks = ranks_here()
+    saver = ShardedSaver(ranks)
+    state = state_of(1)
+    store = open_store(folder)
+    if where == "disk" and ranks.rank == 1:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if where == "plan" and ranks.rank == 1:
+        state = {**state, "a": {"b": 1}, "a.b": 2}
+    if where == "pickle" and ranks.rank == 1:
+        state[f"rng.{ranks.rank}"] = lambda: 0
+    if where == "apart" and ranks.rank == 1:
+        del state["model"]["w"]
+    try:
+        flight = saver.submit(Order(store, name, state, Facts()))
+        flight.wait()
+        error = flight.error
+    except HoldfastError as problem:
+        error = problem
+    saver.close()
+    return type(error).__name__, str(error)
+
+
+def refuse(folder, name):
+    """Load what is damaged; return the error that each rank has."""
+    try:
+        read_sharded(os.path.join(folder, name), state_of(3), ranks=ranks_here(), partial=True)
+    except HoldfastError as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+def save_at_once(folder, name):
+    """Save and wait for the commit; return what the manifest says."""
+    manifest = write_sharded(
+        ranks_here(), Order(open_store(folder), name, state_of(1), Facts(step=3)), {"meta.pt": b"m"}
+    )
+    return manifest.facts.ranks, sorted(record.name for record in manifest.records)
