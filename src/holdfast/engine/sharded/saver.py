@@ -44,6 +44,7 @@ class ShardedFlight:
         committed: whether it is there, under its first name.
         stamp: the store's stamp of it, right after its commit.
         earlier: the save that has to be committed before it, until it is.
+        seconds: how long it took from its order to its end; 0 until then.
         open: whether an optimizer's step has to wait for it: never, all is copied at once.
 
     """
@@ -58,11 +59,13 @@ class ShardedFlight:
     earlier: ShardedFlight | None = None
     changed: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    seconds: float = 0.0
     open: bool = False
 
     def __post_init__(self) -> None:
         """Begin."""
         self._done = threading.Event()
+        self._begun = time.perf_counter()
 
     @property
     def done(self) -> bool:
@@ -82,6 +85,7 @@ class ShardedFlight:
     def finish(self) -> None:
         """Say that all is over, whatever became of it."""
         self.earlier = None
+        self.seconds = time.perf_counter() - self._begun
         self._done.set()
 
     def abandon(self) -> None:
