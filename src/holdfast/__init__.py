@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from holdfast.front.tensors import TensorStatistics, statistics, tensor
     from holdfast.front.verifying import Verified, verify_all
     from holdfast.policy.budget import Within
+    from holdfast.policy.interval import expected_waste, optimal_interval
     from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
+    from holdfast.policy.seconds import EverySeconds
     from holdfast.policy.thinning import Thin
-    from holdfast.policy.when import At, EverySeconds, OnImprovement, OnSignal
+    from holdfast.policy.when import At, OnImprovement, OnSignal
 
 __all__ = [
     "All",
@@ -108,12 +110,14 @@ __all__ = [
     "copy",
     "diff",
     "doctor",
+    "expected_waste",
     "export",
     "import_checkpoint",
     "keygen",
     "load",
     "newest",
     "open",
+    "optimal_interval",
     "prune",
     "sign",
     "simulate",
@@ -136,7 +140,7 @@ _LAZY = {
     "Course": "holdfast.front.simulation",
     "Difference": "holdfast.front.difference",
     "EveryEpochs": "holdfast.policy.rules",
-    "EverySeconds": "holdfast.policy.when",
+    "EverySeconds": "holdfast.policy.seconds",
     "EverySteps": "holdfast.policy.rules",
     "Exported": "holdfast.front.exporting",
     "Finding": "holdfast.front.finding",
@@ -160,12 +164,14 @@ _LAZY = {
     "copy": "holdfast.front.moving",
     "diff": "holdfast.front.comparing",
     "doctor": "holdfast.front.doctor",
+    "expected_waste": "holdfast.policy.interval",
     "export": "holdfast.front.exporting",
     "import_checkpoint": "holdfast.front.importing",
     "keygen": "holdfast.engine",
     "load": "holdfast.engine",
     "newest": "holdfast.front.opening",
     "open": "holdfast.front.catalog",
+    "optimal_interval": "holdfast.policy.interval",
     "prune": "holdfast.front.pruning",
     "sign": "holdfast.engine",
     "simulate": "holdfast.front.simulation",

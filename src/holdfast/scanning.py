@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
+from holdfast.directories import is_plain_directory, is_sealed, manifest_errors
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
-from holdfast.format import reading
+from holdfast.format import directory, reading
 from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
 from holdfast.source import TailSource, each
@@ -18,22 +20,25 @@ from holdfast.storage import Blob, Store
 EXTENSION = ".ckpt"
 _ASIDE = ".damaged"  # behind the name of a checkpoint that was found damaged and kept for people to look at
 _IS_ASIDE = re.compile(re.escape(_ASIDE) + r"(-\d+)?$")
+_GUESS = 1 << 14  # bytes in which facts and records of most directories fit
 _BEGINNING = 64  # bytes that are zeros in no file of any kind, but in one that a power cut has emptied
 _LEAST = 4  # bytes in which the beginning of a file of any kind can be told
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint file in a directory.
+    """A checkpoint in a directory: a file, or a directory of its own if it is sharded.
 
     Attributes:
         name: relative to the directory.
         path: as other programs take it.
-        size: in bytes.
+        size: in bytes; of a sharded one as its manifest says.
         facts: what its manifest says; None for one that was saved without a manifest.
         problem: why its manifest cannot be read, or "".
         damaged: whether that is so because its bytes are not those that were saved.
         file_id: the same for two names that share their bytes; "" where that cannot be told.
+        sharded: whether it is a directory: one of ours, or (without facts) a plain one of
+            ``torch.distributed.checkpoint``.
 
     """
 
@@ -44,6 +49,7 @@ class Found:
     problem: str = ""
     damaged: bool = False
     file_id: str = ""
+    sharded: bool = False
 
     @property
     def role(self) -> str | None:
@@ -57,7 +63,7 @@ class Survey:
     """What a directory holds.
 
     Attributes:
-        found: the checkpoint files, sorted by name; also what is called like one and is no file, and the folders that
+        found: the checkpoints, sorted by name; also what is called like one and is no file, and the folders that
             may not be read, each with its problem.
         aside: the names of the damaged checkpoints that were set aside.
 
@@ -68,11 +74,12 @@ class Survey:
 
 
 def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> list[Found]:
-    """Return the checkpoint files, at most ``depth`` folders down, sorted by name.
+    """Return the checkpoints, files and directories, at most ``depth`` folders down, sorted by name.
 
-    With an extension of None: all files that have a manifest, whatever they are called (of a remote
-    store only ``.ckpt``, to spare requests), and all ``.ckpt``. Those that were set aside are none, and neither are
-    signatures (``.sig``).
+    With an extension of None: all that have a manifest, whatever they are called (of files in a remote
+    store only ``.ckpt``, to spare requests), all ``.ckpt``, and the directories that plain
+    ``torch.distributed.checkpoint`` has made and that lie wholly within this depth. Those that were set aside
+    are none, and neither are signatures (``.sig``).
 
     Reads the beginning of each manifest, not the data: use ``engine.verify`` to know
     whether a file is whole.
@@ -95,10 +102,28 @@ def survey(store: Store, *, depth: int = 0) -> Survey:
 
 def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list[Found]:
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
-    wanted = [blob for blob in blobs if _counts(blob.name, ending)]
-    found = each(store.is_local, wanted, lambda blob: _look(store, blob.name, blob.size, blob.file_id))
+    blobs = list(blobs)
+    plain = _plain_directories(store, blobs) if extension is None else {}
+    wanted = [blob for blob in blobs if _counts(blob.name, ending) and blob.name.rpartition("/")[0] not in plain]
+    found = each(store.is_local, wanted, lambda blob: _look(store, blob))
     there = [item for item in found if item is not None]
-    return [item for item in there if extension is not None or item.facts or item.name.endswith(EXTENSION)]
+    there = [item for item in there if extension is not None or item.facts or item.name.endswith(EXTENSION)]
+    return sorted((*there, *plain.values()), key=lambda item: item.name) if plain else there
+
+
+def _plain_directories(store: Store, blobs: Iterable[Blob]) -> dict[str, Found]:
+    """Return, by name, the folders below that have the files of a checkpoint and no manifest."""
+    inside: dict[str, list[Blob]] = {}
+    named = {blob.name.rpartition("/")[0] for blob in blobs if blob.name.endswith(f"/{directory.METADATA_FILE}")}
+    for blob in blobs if named else ():
+        folder = blob.name.rpartition("/")[0]
+        if folder in named:
+            inside.setdefault(folder, []).append(blob)
+    return {
+        folder: Found(folder, store.path(folder), sum(blob.size for blob in files), sharded=True)
+        for folder, files in inside.items()
+        if any(blob.name.endswith(directory.SHARD_SUFFIX) for blob in files) and not _is_aside(folder)
+    }
 
 
 def _counts(name: str, ending: str) -> bool:
@@ -126,43 +151,89 @@ def name_before(name: str) -> str:
 
 
 def look(store: Store, name: str) -> Found:
-    """Return what one file says of itself; a missing one has a problem."""
+    """Return what one checkpoint says of itself; a missing one has a problem."""
     try:
-        found = _look(store, name, store.size(name))
+        if is_plain_directory(store, name):
+            return Found(name, store.path(name), store.size(name), sharded=True)
+        sealed = is_sealed(store, name)
+        size = store.size(f"{name}/{directory.MANIFEST_FILE}" if sealed else name)
+        found = _look(store, Blob(name, size, bundle=sealed))
     except OSError as error:
         return Found(name, store.path(name), 0, problem=error.strerror or str(error))
     return found or Found(name, store.path(name), 0, problem="it has just been removed")
 
 
-def _look(store: Store, name: str, size: int, file_id: str = "") -> Found | None:
+def _look(store: Store, blob: Blob) -> Found | None:
     """Look twice where a read fails: a file that is left out is unranked, and unpruned, for a whole run.
 
     Returns None if it has been removed since it was listed.
     """
     try:
-        facts, problem, damaged = _facts(store, name, size)
+        said = _said(store, blob)
     except OSError:
         try:
-            facts, problem, damaged = _facts(store, name, size)
+            said = _said(store, blob)
         except FileNotFoundError:
             return None
         except OSError as error:
-            facts, problem, damaged = None, error.strerror or str(error), False
-    return Found(name, store.path(name), size, facts, problem, damaged, file_id)
+            said = _Said(problem=error.strerror or str(error))
+    return Found(
+        blob.name,
+        store.path(blob.name),
+        blob.size if said.size is None else said.size,
+        said.facts,
+        said.problem,
+        said.damaged,
+        blob.file_id,
+        blob.bundle,
+    )
 
 
-def _facts(store: Store, name: str, size: int) -> tuple[Facts | None, str, bool]:
-    """Return what a file says of itself, what is wrong with it, and whether that is damage."""
+class _Said(NamedTuple):
+    """What a checkpoint says of itself, what is wrong with it, whether that is damage, and its bytes if it says so."""
+
+    facts: Facts | None = None
+    problem: str = ""
+    damaged: bool = False
+    size: int | None = None
+
+
+def _said(store: Store, blob: Blob) -> _Said:
+    try:
+        if blob.bundle:
+            return _said_by_directory(store, blob)
+        return _Said(*_said_by_file(store, blob.name, blob.size))
+    except DamagedCheckpointError as error:
+        return _Said(problem=f"{error.record}: {error.problem}", damaged=True, size=_whole_size(store, blob))
+    except NewerFormatError as error:
+        return _Said(problem=error.problem, size=_whole_size(store, blob))
+
+
+def _whole_size(store: Store, blob: Blob) -> int | None:
+    return store.size(blob.name) if blob.bundle else None
+
+
+def _said_by_directory(store: Store, blob: Blob) -> _Said:
+    """Read as much of the manifest's file as has the facts and the records: the sizes of all files."""
+    length = min(_GUESS, blob.size)
+    with manifest_errors(store.path(blob.name)):
+        while True:
+            data = store.read(f"{blob.name}/{directory.MANIFEST_FILE}", 0, length)
+            found = directory.decode_beginning(data)
+            if found is not None:
+                return _Said(found[0], size=found[1] + blob.size)
+            if length >= blob.size:
+                problem = "it is empty" if not data else "it is cut off"
+                raise directory.ManifestError(problem)
+            length = min(length * 8, blob.size)
+
+
+def _said_by_file(store: Store, name: str, size: int) -> tuple[Facts | None, str, bool]:
     if size == 0:
         return None, "the file: it is empty", True
-    try:
-        source = TailSource(store, name, size)
-        facts = reading.read_facts(source)
-        blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
-    except DamagedCheckpointError as error:
-        return None, f"{error.record}: {error.problem}", True
-    except NewerFormatError as error:
-        return None, error.problem, False
+    source = TailSource(store, name, size)
+    facts = reading.read_facts(source)
+    blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     if blank or size < _LEAST:
         return None, "the file: nothing of it was ever written, or only its beginning is left", True
     return facts, "", False

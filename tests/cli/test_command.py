@@ -23,7 +23,7 @@ LOOK_KEYS = {
 }  # fmt: skip
 FACT_KEYS = {
     "step", "epoch", "sequence", "time", "metrics", "reason", "kind", "weights_only",
-    "run", "owner", "names", "policy", "resumed_from", "sources", "git_commit", "versions",
+    "run", "owner", "names", "policy", "resumed_from", "sources", "git_commit", "versions", "ranks",
 }  # fmt: skip
 
 

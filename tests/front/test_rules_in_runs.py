@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from dataclasses import replace
 
@@ -82,6 +83,26 @@ def test_seconds_stand_beside_steps(tmp_path):
             clock.advance(4)
             ckpt.step()
     assert steps(tmp_path) == [2, 3, 6]
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_the_time_between_saves_follows_what_they_cost(tmp_path, behind, caplog):
+    """``EverySeconds("auto")`` saves first after ``least``; saves that stop the training for long come less often."""
+    caplog.set_level(logging.INFO, "holdfast")
+    clock = FakeClock()
+    when = EverySeconds("auto", mtbf=1000, least=10, most=30)
+    with make(tmp_path, save_when=when, save_top_k=-1, clock=clock, async_save=behind) as ckpt:
+        for _ in range(8):
+            clock.advance(10)
+            ckpt.step()
+            ckpt.wait()
+            ckpt.stats.stall_seconds = 0.0 if ckpt.stats.committed < 2 else 80.0
+    assert steps(tmp_path) == [1, 2, 5, 8]
+    said = [record.getMessage() for record in caplog.records if "a save is due every" in record.getMessage()]
+    assert "every 10 s, until it is known" in said[0]
+    assert "against a failure every 0.278 h" in said[-1]
+    reasons = {item.facts.reason for item in checkpoints(tmp_path)}
+    assert all(reason.endswith("s, by what a save costs") for reason in reasons), reasons
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,21 @@ def test_a_time_stands_beside_the_epochs(tmp_path):
     assert steps(tmp_path / "d") == [3, 4, 6, 8]
 
 
+def test_the_time_between_saves_follows_what_they_cost(tmp_path):
+    """Under Lightning as in a plain loop: the first save after ``least``, and none soon after one that took long."""
+
+    class Slow(Scripted):
+        def on_train_batch_start(self, batch, batch_idx):
+            clock.advance(1)
+            for callback in self.trainer.checkpoint_callbacks:
+                callback.stats.stall_seconds = 1e4 * max(callback.stats.saves, callback.stats.committed)
+
+    clock = FakeClock()
+    when = EverySeconds("auto", mtbf="1h", least=3, most=9)
+    train(tmp_path / "d", model=Slow(), epochs=4, save_when=when, keep=Latest(9), clock=clock)
+    assert steps(tmp_path / "d") == [3, 12]
+
+
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [

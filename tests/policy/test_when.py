@@ -41,6 +41,7 @@ TRIGGERS = st.one_of(
     st.builds(EverySteps, st.integers(1, 9)),
     st.builds(EveryEpochs, st.integers(1, 4)),
     st.builds(EverySeconds, st.floats(0.1, 30) | st.integers(1, 30)),
+    st.builds(EverySeconds, st.just("auto"), st.none() | st.floats(1, 1e9), st.floats(0.1, 9), st.floats(10, 99)),
     st.builds(At, st.lists(st.integers(1, 20), max_size=3)),
     IMPROVEMENTS,
     st.just(OnSignal()) | st.builds(OnSignal, st.sampled_from((signal.SIGUSR1, "SIGTERM"))),
@@ -187,6 +188,11 @@ def test_with_keep_a_due_step_is_saved_at_once_and_the_next_measured_state_too(s
     [
         (lambda: EverySeconds(0), "0"),
         (lambda: EverySeconds("5"), "'5'"),
+        (lambda: EverySeconds(5, mtbf=3600), "EverySeconds(5, ...)"),
+        (lambda: EverySeconds("auto", mtbf=0), "0"),
+        (lambda: EverySeconds("auto", mtbf="3 fortnights"), "fortnights"),
+        (lambda: EverySeconds("auto", least=9, most=8), "least=9"),
+        (lambda: EverySeconds("auto", least=math.inf), "inf"),
         (lambda: EverySeconds(math.inf), "inf"),
         (lambda: EverySeconds(True), "True"),
         (lambda: EverySteps(0), "0"),
@@ -219,7 +225,8 @@ def test_a_wrong_argument_is_named(make, named):
         ({"keep": EverySeconds(2)}, ("EverySeconds(2)",)),
         ({"save_when": Latest(2)}, ("save_when", "Latest(2)")),
         ({"save_when": EverySteps(2) | Within(5)}, ("save_when", "Within(5)")),
-        ({"save_when": "EverySteps(2)"}, ("save_when", "'EverySteps(2)'")),
+        ({"save_when": "Latest(2)"}, ("Latest(2)", "EverySteps(1000)")),
+        ({"save_when": "EverySteps(2"}, ("EverySteps(2", "never closed")),
         ({"save_when": 5}, ("save_when", "5")),
         ({"keep": 5}, ("5",)),
     ],
@@ -239,6 +246,14 @@ def test_the_notation_is_python(terms):
     text = make_settings(save_when=terms).notation["save_when"]
     again = eval(text, names)  # noqa: S307 - the test wrote it
     assert triggers_of(again) == triggers_of(terms)
+
+
+@examples(200)
+@given(SENTENCES)
+def test_the_notation_is_read_back(terms):
+    """``save_when`` takes the text that a manifest has, as it takes the triggers."""
+    settings = make_settings(save_when=terms)
+    assert make_settings(save_when=settings.notation["save_when"]) == settings
 
 
 def test_the_rules_name_the_monitor_if_they_name_one():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 import time
 import warnings
@@ -10,23 +12,22 @@ import warnings
 import torch
 import torch.distributed as dist
 
-from holdfast import Checkpointer, EverySeconds, EverySteps, FakeClock
+from holdfast import Checkpointer, EverySeconds, EverySteps, FakeClock, Latest
 from holdfast.front.pulse import News, Pulse
 from holdfast.ranks import Ranks, ranks_here
-from tests.support.ranks import tell
+from tests.support.ranks import await_word, tell
 
 
-def counted(monkey):
-    """Count what goes over our ranks from now on."""
-    for name in ("highest", "_broadcast"):
-        real = getattr(Ranks, name)
+def counted(seen):
+    """Count what goes over our ranks from now on, by its kind."""
+    real = Ranks._round
 
-        def count(self, value, real=real, name=name):
-            monkey[name] = monkey.get(name, 0) + 1
-            return real(self, value)
+    def count(self, kind, *args):
+        seen[kind] = seen.get(kind, 0) + 1
+        return real(self, kind, *args)
 
-        setattr(Ranks, name, count)
-    return monkey
+    Ranks._round = count
+    return seen
 
 
 def quiet_steps(folder, words, steps):
@@ -41,21 +42,25 @@ def quiet_steps(folder, words, steps):
         return dict(seen)
 
 
-def beats(seeds, steps):
-    """At which steps a pulse beats, on ranks whose steps and clocks differ."""
-    ranks = ranks_here()
-    rank = dist.get_rank()
-    clock = FakeClock(1000.0 * rank)
-    pulse = Pulse(ranks, [signal.SIGUSR1], clock, [])
+def beats(rounds, steps):
+    """At which steps a pulse beats, what it then says and how it goes on, on ranks whose steps and clocks differ."""
+    ranks, rank = ranks_here(), dist.get_rank()
+    draws = [(random.Random(seed), random.Random(seed + 1000 * rank)) for seed in range(rounds)]  # noqa: S311 - repeatable
+    return [_beats(ranks, shared, own, steps) for shared, own in draws]
+
+
+def _beats(ranks, shared, own, steps):
+    clock = FakeClock(1000.0 * own.random())
+    pulse = Pulse(ranks, [signal.SIGUSR1, signal.SIGTERM], clock, own.choices([signal.SIGUSR1], k=own.randint(0, 1)))
+    scale = 10 ** own.uniform(-4, 2)
     found = []
-    for step, seed in zip(range(steps), seeds, strict=False):
-        clock.advance(seed * (1 + rank))
-        if seed > 3:
+    for step in range(steps):
+        clock.advance(scale * own.random())
+        if shared.random() < 0.02:
             pulse.soon()
         if pulse.due():
-            news = News.DUE if step % 3 else News.LANDED
-            heard = pulse.beat(lambda news=news: news, lambda seed=seed: 10 * seed)
-            found.append((step, int(heard.news), pulse.every))
+            heard = pulse.beat(lambda: News(own.randint(0, 7)), lambda: own.choice([math.inf, own.random()]))
+            found.append((step, heard, pulse.every))
     return found
 
 
@@ -63,7 +68,7 @@ def by_time(folder, steps):
     """The steps at which a time trigger saves, with rank 1's clock standing still."""
     clock = FakeClock()
     with Checkpointer(
-        folder, model=torch.nn.Linear(1, 1), clock=clock, save_when=EverySeconds(60), keep="All", filename="{step}"
+        folder, model=torch.nn.Linear(1, 1), clock=clock, save_when=EverySeconds(60), keep="All()", filename="{step}"
     ) as ckpt:
         for _ in range(steps):
             clock.advance(0.0 if dist.get_rank() else 0.7)
@@ -73,17 +78,28 @@ def by_time(folder, steps):
 
 
 def landing(folder):
-    """Between two saves: how many files there are, by each rank's own book, once the second is committed."""
+    """By each rank's own book, the files once the second save is committed, with no event in between."""
     with Checkpointer(
-        folder, model=torch.nn.Linear(1, 1), save_when=EverySteps(1000), save_on_signal=False, clock=FakeClock()
+        folder, model=torch.nn.Linear(1, 1), save_when=EverySteps(1000), keep=Latest(1), save_on_signal=False
     ) as ckpt:
         for _ in range(2000):
             ckpt.step()
-        before = [entry.step for entry in ckpt._ledger.entries]
         while ckpt._waiting:
             time.sleep(0.001)
             ckpt.step()
-        return before, [entry.step for entry in ckpt._ledger.entries]
+        return [entry.step for entry in ckpt._ledger.entries]
+
+
+def ahead(folder):
+    """What is there after a deadline has gone by, in steps of 10 s, that rank 0 was given as 100 s."""
+    rank = dist.get_rank()
+    clock = FakeClock(1e9 * rank)
+    words = {"deadline": 5 if rank else 100, "save_on_signal": False, "every_n_train_steps": 10**6}
+    with Checkpointer(folder, model=torch.nn.Linear(1, 1), clock=clock, **words) as ckpt:
+        for _ in range(14):
+            clock.advance(10)
+            ckpt.step()
+        return [entry.name for entry in ckpt._ledger.preempted]
 
 
 def preempted(folder, returns, seconds=60):
@@ -104,3 +120,44 @@ def preempted(folder, returns, seconds=60):
             stop += float(len(heard) > 0 or time.monotonic() > until)
             dist.all_reduce(stop, dist.ReduceOp.MAX)
         return ckpt.global_step, heard
+
+
+def deferred(folder):
+    """The steps of the saves that waited for a metric of rank 0's, and the objects sent at the steps between."""
+    rank = dist.get_rank()
+    with Checkpointer(
+        folder, model=torch.nn.Linear(1, 1), monitor="v", every_n_train_steps=10, save_top_k=-1, clock=FakeClock()
+    ) as ckpt:
+        for step in range(1, 12):
+            ckpt.step({"v": 1.0} if rank == 0 and step % 7 == 0 else None)
+        seen = counted({})
+        for _ in range(12, 14):
+            ckpt.step()
+        objects = seen.get("agree", 0)
+        for step in range(14, 23):
+            ckpt.step({"v": 1.0} if rank == 0 and step % 7 == 0 else None)
+        ckpt.wait()
+        return [entry.step for entry in ckpt._ledger.entries], objects
+
+
+def two_preempted(folder):
+    """Two checkpointers of one loop, until a signal ends it."""
+    model = torch.nn.Linear(4, 4)
+    words = {"model": model, "every_n_train_steps": 10**6}
+    with Checkpointer(folder / "a", **words) as one, Checkpointer(folder / "b", **words) as other:
+        while True:
+            one.step()
+            other.step()
+            if one.global_step == 3:
+                tell("training")
+            time.sleep(0.001)
+
+
+def closed(folder):
+    """A loop that is sent a signal after its last step."""
+    with Checkpointer(folder, model=torch.nn.Linear(4, 4), every_n_train_steps=10**6, save_last=True) as ckpt:
+        for _ in range(5):
+            ckpt.step()
+        tell("trained")
+        await_word("sent")
+        time.sleep(0.05)

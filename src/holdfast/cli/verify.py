@@ -102,7 +102,8 @@ def _verdict(result: Verified) -> tuple[str, str]:
     if result.signed:
         return f"signed   {path}", "green"
     by = "" if result.has_manifest else " (no manifest: checked by the zip's own checksums)"
-    return f"whole    {path}{by}", ""
+    more = f" ({result.problem})" if result.problem else ""
+    return f"whole    {path}{by}{more}", ""
 
 
 def _sum(path: str, results: Sequence[Verified], seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from functools import partial
 
 from holdfast.engine.commit import finisher, save_errors
@@ -46,6 +47,7 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
         flight.error = SaveError(msg, path=flight.path)
     else:
         _link(flight, order)
+        order.stats.commit_seconds = time.perf_counter() - flight.begun
     finally:
         if order.over and not flight.committed:
             with contextlib.suppress(OSError):  # a sweep removes it

@@ -94,6 +94,7 @@ class Flight:
 
     def __post_init__(self) -> None:
         """Let a save through that is not watched."""
+        self.begun = time.perf_counter()
         self._owner = threading.current_thread()
         self._read = threading.Event()
         self._looked = threading.Event()

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from holdfast.directories import is_sharded_at, no_single_file
 from holdfast.engine.filling import TENSORS, fill
 from holdfast.engine.foreign import verify_foreign
 from holdfast.engine.globals import needed_globals, permitting
@@ -208,6 +209,8 @@ def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
             msg = f"{msg}: {error.strerror}"
         raise CheckpointNotFoundError(msg) from error
     except IsADirectoryError as error:
+        if is_sharded_at(path):
+            raise no_single_file(path) from error
         msg = f"{path} is a directory, not a checkpoint file"
         raise CheckpointNotFoundError(msg) from error
     except OSError as error:

@@ -18,7 +18,10 @@ class SaveStats:
     Attributes:
         saves: how many were begun behind the training's back.
         committed: how many are on the disk, however they were saved.
-        stall_seconds: how long training stood still while the state was taken, once it was collected.
+        stall_seconds: how long training stood still while the state was taken, once it was collected; for a save that
+            nothing goes on behind, until it was written.
+        commit_seconds: how long the newest one that was written behind the training took, from its beginning until
+            it was committed.
         waited: how many had to wait for an earlier one.
         wait_seconds: how long they did, and how long fences have held the optimizer back.
         skipped: how many were left out because an earlier one was not finished.
@@ -33,6 +36,7 @@ class SaveStats:
     wait_seconds: float = 0.0
     skipped: int = 0
     given_up: int = 0
+    commit_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

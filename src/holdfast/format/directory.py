@@ -11,6 +11,7 @@ from typing import Final
 
 from holdfast.format import manifest as form
 from holdfast.format.manifest import ManifestError, NewerManifestError
+from holdfast.format.shards import SUFFIX as SHARD_SUFFIX
 from holdfast.records import MANIFEST_FILE, Facts, Manifest
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
 ]
 
 METADATA_FILE: Final = ".metadata"  # DCP's own account of what is where
-SHARD_SUFFIX: Final = ".distcp"
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -1,6 +1,7 @@
 """A signature as bytes: JSON in a file of its own beside the checkpoint, ``NAME.sig``.
 
 It holds what was signed (SHA-256 and length of the checkpoint file, whole), by which key, and the signature.
+Of a sharded checkpoint it lies beside the directory, and the SHA-256 is that of the list of its files with theirs.
 Nothing else is ever read from it.
 """
 
@@ -16,6 +17,7 @@ LONGEST = 1 << 16  # bytes that are read of a signature's file
 
 _FORMAT, _ALGORITHM = 1, "ed25519"
 _DOMAIN = b"holdfast checkpoint signature 1\0"  # so that no signature made for something else can stand for one
+_DIRECTORY_DOMAIN = b"holdfast checkpoint directory signature 1\0"
 _DIGEST_SIZE, _SIGNATURE_SIZE = 32, 64
 _LARGEST = 2**63
 
@@ -29,7 +31,7 @@ class Signature:
     """What stands in the file.
 
     Attributes:
-        sha256: of all bytes of the checkpoint.
+        sha256: of all bytes of the checkpoint file; of the list of files of a sharded one.
         size: how many they are.
         key: the fingerprint of the public key, as OpenSSH shows it.
         signature: of ``message(sha256, size)``.
@@ -42,9 +44,9 @@ class Signature:
     signature: bytes
 
 
-def message(sha256: bytes, size: int) -> bytes:
-    """Return the bytes that are signed."""
-    return _DOMAIN + sha256 + size.to_bytes(8, "big")
+def message(sha256: bytes, size: int, *, directory: bool = False) -> bytes:
+    """Return the bytes that are signed: of a file, or of a directory with its list of files."""
+    return (_DIRECTORY_DOMAIN if directory else _DOMAIN) + sha256 + size.to_bytes(8, "big")
 
 
 def encode(signature: Signature) -> bytes:

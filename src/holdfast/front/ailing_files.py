@@ -39,7 +39,7 @@ def _file(store: Store, checkpoint: Checkpoint) -> Iterator[Finding]:
         yield Finding(WARNING, f"what people say of it cannot be read whole: {problem}", path, cure, "damaged-notes")
     if checkpoint.damaged:
         yield Finding(PROBLEM, f"damaged: {checkpoint.problem}", path, _REMOVE, "damaged")
-    elif checkpoint.problem and store.is_local and os.path.isdir(path):
+    elif checkpoint.problem and store.is_local and os.path.isdir(path) and not checkpoint.sharded:
         yield Finding(PROBLEM, f"a folder that cannot be read: {checkpoint.problem}", path, _permit(path), "unreadable")
     elif checkpoint.problem:
         cure = _permit(path) if store.is_local and not os.access(path, os.R_OK) else "look what stands there"
@@ -57,6 +57,10 @@ def _permit(path: str) -> str:
 
 
 def _foreign(store: Store, checkpoint: Checkpoint) -> Finding:
+    if checkpoint.sharded:
+        what = "a directory of shards without a manifest: it is neither ranked, verified nor removed, nor resumed from"
+        cure = "plain torch.distributed.checkpoint loads it; `holdfast export` makes a checkpoint with a manifest of it"
+        return Finding(NOTE, what, checkpoint.path, cure, "foreign")
     source = BlobSource(store, checkpoint.name, checkpoint.size)
     if reading.looks_like_zip(source) or source.read(0, 1) == _OLD_TORCH[0] or source.read(257, 5) == _OLD_TORCH[1]:
         what = "saved by another program: without a manifest it is neither ranked nor removed, nor resumed from"
@@ -74,7 +78,8 @@ def _leftover(store: Store, path: str) -> Finding:
     if alive is None:
         what, cure = "an unfinished write, whose writer may live", "leave it; the next run sweeps it when that is known"
         return Finding(NOTE, what, path, cure, "leftover")
-    size = os.stat(path).st_size if os.path.exists(path) else 0
+    name = store.name_of(path) if os.path.exists(path) else None
+    size = store.size(name) if name else 0
     what = f"an unfinished write of {size} bytes, whose writer is dead"
     return Finding(WARNING, what, path, "the next run here removes it; or remove it now", "leftover")
 

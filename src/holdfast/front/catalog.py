@@ -11,6 +11,7 @@ from typing import Any, overload
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
+from holdfast.directories import is_sealed, is_sharded
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, MissingMetricError, printable
 from holdfast.front.checkpoint import Checkpoint, reading_of
 from holdfast.front.explaining import decide
@@ -194,13 +195,14 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     text = os.fspath(path)
     given = os.path.expanduser(text) if is_local(text) else text
     store = open_store(given)
-    found = os.path.isdir(store.root) if store.is_local else True
+    sealed = is_sealed(*_split(given))
+    found = os.path.isdir(store.root) and not sealed if store.is_local else True
     with reading_of(text):
         made = Catalog(text, store) if found else None
     if made is None or not (store.is_local or made or made.aside):
         what = (
-            "that is a file: `holdfast show` and `holdfast.open` take one"
-            if _is_file(store, given)
+            f"that is a {'sharded checkpoint' if sealed else 'file'}: `holdfast show` and `holdfast.open` take one"
+            if sealed or _is_file(store, given)
             else "there is nothing of that name"
         )
         msg = f"there is no directory {printable(text)}: {what}"
@@ -209,20 +211,20 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, clock: Clock | None = None) -> Checkpoint:
-    """Return one checkpoint file by its path or fsspec URL. Torch is not imported.
+    """Return one checkpoint by its path or fsspec URL. Torch is not imported.
 
     One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``. ``clock`` tells the
     time of what is said of it; for tests.
 
     Raises:
-        CheckpointNotFoundError: if there is nothing of that name, or a directory.
+        CheckpointNotFoundError: if there is nothing of that name, or a directory that is no sharded checkpoint.
         ConfigurationError: if no filesystem is known for the URL.
 
     """
     root, name = split_path(path)
     store = open_store(root)
     there = store.exists(name)
-    if not there or (store.is_local and os.path.isdir(store.path(name))):
+    if not there or (store.is_local and os.path.isdir(store.path(name)) and not is_sharded(store, name)):
         what = (
             "that is a directory: `holdfast ls` and `holdfast.catalog` take one"
             if there
@@ -287,6 +289,11 @@ def _said_of(store: Store, item: Found) -> Noted:
     if item.facts is None or not identity:
         return Noted()
     return notes.read_one(store, notes.folders_of(item.name, item.facts), identity)
+
+
+def _split(path: str) -> tuple[Store, str]:
+    root, name = split_path(path)
+    return open_store(root), name
 
 
 def _is_file(store: Store, path: str) -> bool:

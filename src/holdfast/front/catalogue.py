@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from holdfast.directories import is_sharded, is_sharded_at, read_manifest
 from holdfast.errors import CheckpointNotFoundError, printable
 from holdfast.format import reading
 from holdfast.records import Manifest
@@ -17,9 +18,9 @@ _DEPTH = 100  # folders below a directory: any number that people nest runs in
 
 
 def is_directory(path: str) -> bool:
-    """Tell whether a path is a directory, or a URL with blobs below it."""
+    """Tell whether a path is a directory and no sharded checkpoint, or a URL with blobs below it."""
     store = open_store(path)
-    return os.path.isdir(store.root) if store.is_local else bool(store.blobs(depth=1))
+    return os.path.isdir(store.root) and not is_sharded_at(path) if store.is_local else bool(store.blobs(depth=1))
 
 
 def checkpoints_below(path: str) -> list[Found]:
@@ -49,14 +50,14 @@ def leftovers(path: str) -> list[str]:
 
 
 def has_checksums(path: str) -> bool:
-    """Tell whether a file is a zip; torch's older files hold nothing that they could be checked against."""
+    """Tell whether a file is a zip; torch's older files, and plain DCP's directories, have no checksums to check."""
     root, name = split_path(path)
     store = open_store(root)
-    return reading.looks_like_zip(BlobSource(store, name, store.size(name)))
+    return not is_sharded(store, name) and reading.looks_like_zip(BlobSource(store, name, store.size(name)))
 
 
 def read_manifest_at(path: str) -> Manifest | None:
-    """Return the manifest of one checkpoint file; None if it has none.
+    """Return the manifest of one checkpoint; None if it has none.
 
     Raises:
         CheckpointNotFoundError: if there is no such file.
@@ -66,14 +67,14 @@ def read_manifest_at(path: str) -> Manifest | None:
     root, name = split_path(path)
     store = open_store(root)
     try:
-        return reading.read_manifest(BlobSource(store, name, store.size(name)))
+        return read_manifest(store, name)
     except (FileNotFoundError, IsADirectoryError) as error:
         msg = f"there is no checkpoint file {path}"
         raise CheckpointNotFoundError(msg) from error
 
 
 def size_at(path: str) -> int:
-    """Return the bytes of a file, or of the files below a directory.
+    """Return the bytes of a checkpoint, or of the files below a directory.
 
     Raises:
         CheckpointNotFoundError: if there is neither.
@@ -87,4 +88,5 @@ def size_at(path: str) -> int:
         msg = f"there is nothing at {path}"
         raise CheckpointNotFoundError(msg) from error
     odd: dict[str, str] = {}  # what may not be read is told of by what reads it
-    return sum(blob.size for blob in open_store(path).blobs(_DEPTH, odd))
+    store = open_store(path)
+    return sum(store.size(blob.name) if blob.bundle else blob.size for blob in store.blobs(_DEPTH, odd))

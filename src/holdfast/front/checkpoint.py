@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
+from holdfast.directories import read_manifest
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, HoldfastError, LoadError, SaveError, printable
-from holdfast.format import reading
 from holdfast.format.notes import NoteError
 from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
-from holdfast.source import BlobSource
 from holdfast.storage import Store
 
 if TYPE_CHECKING:  # these import torch
@@ -43,7 +42,7 @@ class Reasons(Protocol):
 
 
 class Checkpoint:
-    """One checkpoint file. ``holdfast.open`` and ``holdfast.catalog`` return it.
+    """One checkpoint. ``holdfast.open`` and ``holdfast.catalog`` return it.
 
     What is read of it is read when it is opened: its facts, and what people have said of it. Its manifest is read when
     it is asked for, and its tensors never by themselves. The methods that change something change what people say of
@@ -57,6 +56,7 @@ class Checkpoint:
         facts: what its manifest says; None if it has none, or it cannot be read.
         problem: why it cannot be read, or "".
         damaged: whether that is so because its bytes are not those that were saved.
+        sharded: whether it is a directory of several files.
 
     """
 
@@ -82,6 +82,7 @@ class Checkpoint:
         self.facts = found.facts
         self.problem = found.problem
         self.damaged = found.damaged
+        self.sharded = found.sharded
 
     @property
     def role(self) -> str | None:
@@ -199,7 +200,7 @@ class Checkpoint:
 
         """
         with reading_of(self.path):
-            return reading.read_manifest(BlobSource(self._store, self.name, self._store.size(self.name)))
+            return read_manifest(self._store, self.name)
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:

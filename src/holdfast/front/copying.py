@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from holdfast.errors import DamagedCheckpointError, LoadError, NewerFormatError, SaveError, printable
 from holdfast.format import layout, reading
 from holdfast.format.digest import combine, crc32
+from holdfast.format.directory import SHARD_SUFFIX
 from holdfast.source import BlobSource, FileSource
 from holdfast.storage import Store, open_regular
 from holdfast.storage.partial import put_by_parts
@@ -53,13 +54,13 @@ def copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance) -> s
     with _opened(source) as opened:
         size = opened.size
         account = _account(opened)
-        with _save_errors(goal):
+        with save_errors(goal):
             known = _compare(opened, goal, account, size) if goal.store.exists(goal.name) else None
         if known is not None and (known or not force):
             advance(size)
             return SKIPPED if known else DIFFERENT
         flow = _write(opened, goal, account, size, advance)
-    with _save_errors(goal):
+    with save_errors(goal):
         _read_back(goal, flow.size, flow.crc)
     return COPIED
 
@@ -69,7 +70,7 @@ def _write(opened: Source, goal: Place, account: reading.Account | None, size: i
     while True:
         flow = _Flow(opened, size, account, advance)
         try:
-            with _save_errors(goal):
+            with save_errors(goal):
                 if account is None:
                     goal.store.put(goal.name, flow.rest(0), gate=flow.check)
                 else:
@@ -142,14 +143,14 @@ def _token(account: reading.Account, goal: Place) -> str:
 
 
 def _account(source: Source) -> reading.Account | None:
-    """Return what a file says of itself; None of one that says nothing that is known here.
+    """Return what a file says of itself; None of one that says nothing that is known here, and of a shard.
 
     Raises:
         DamagedCheckpointError: if it is a checkpoint that is cut off or overwritten.
 
     """
     try:
-        return reading.read_account(source) if source.size else None
+        return reading.read_account(source) if source.size and not source.path.endswith(SHARD_SUFFIX) else None
     except NewerFormatError:
         return None
 
@@ -244,7 +245,7 @@ def _load_errors(source: Source) -> Iterator[None]:
 
 
 @contextmanager
-def _save_errors(goal: Place) -> Iterator[None]:
+def save_errors(goal: Place) -> Iterator[None]:
     """Turn what goes wrong at the target into a ``SaveError`` that names it."""
     try:
         yield

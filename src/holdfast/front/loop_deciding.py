@@ -22,6 +22,7 @@ from holdfast.front.pulse import QUIET, Heard, News, Pulse
 from holdfast.front.save_mode import FINAL
 from holdfast.front.siblings import newest_sequence
 from holdfast.policy.moment import Event, Moment
+from holdfast.policy.seconds import Spent
 from holdfast.policy.trigger import step_asks
 from holdfast.policy.when import Triggers, better_of
 from holdfast.telling import warn
@@ -71,7 +72,7 @@ class LoopDeciding(LoopResuming):
 
     def _beat(self) -> Heard:
         """Several ranks tell each other what there is."""
-        heard = self._pulse.beat(self._news, self._limit)
+        heard = self._pulse.beat(self._news, self._limit, at=f"step {self._step}")
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
@@ -100,7 +101,7 @@ class LoopDeciding(LoopResuming):
 
     def _limit(self) -> float:
         """Rank 0 only: how many seconds of training may go by until the ranks talk again."""
-        seconds = self._when.seconds
+        seconds = self._when.interval(self._spent())
         clock = _OF_AN_INTERVAL * seconds if seconds is not None else math.inf
         if self._when.improvements or self._ledger.deferred:  # a metric counts at the very step that measures it
             names = {self._run.settings.monitor, *self._run.settings.watched}
@@ -121,12 +122,12 @@ class LoopDeciding(LoopResuming):
             if self._may_be_ready():
                 return True
             ledger = replace(ledger, deferred="")
-        elapsed = self._elapsed() if when.seconds is not None else None
+        elapsed = self._elapsed() if when.timed else None
         measured = {term.metric: self._metrics[term.metric] for term in when.improvements if self._is_new(term.metric)}
         if measured and self._waiting:  # not the whole outlook: it goes by the rules, which takes long with many files
             best = reduce(better_of, (plan.values for plan in self._waiting), ledger.saved_best)
             ledger = replace(ledger, saved_best=best)
-        return step_asks(settings, ledger, self._step, elapsed, measured)
+        return step_asks(settings, ledger, self._step, elapsed, measured, spent=self._spent())
 
     def _at_pause(self) -> None:
         """At the end of a validation or an epoch: see what asks the run to end."""
@@ -150,12 +151,12 @@ class LoopDeciding(LoopResuming):
     def _end_alike(self) -> None:
         """At the close: a signal that came to one of several ranks acts on all."""
         if self._signals and self._hearing and not self._alone:
-            agree_on(self._pulse.beat().signals)
+            agree_on(self._pulse.beat(at="the close").signals)
 
     def _meet(self) -> None:
         """Come back once every rank is here."""
         try:
-            self._ranks.highest([0])
+            self._ranks.highest([0], at="a signal")
         except RankError as error:  # it has ended before this one knew that all are here
             log.info("a rank has ended already: %s", error)
 
@@ -215,6 +216,10 @@ class LoopDeciding(LoopResuming):
         loop: dict[str, int | str] = {"epoch": self._epoch, "global_step": self._step, "next_epoch": next_epoch}
         return loop | {"batches": batches, "deferred": plan.after.deferred}
 
+    def _spent(self) -> Spent:
+        """Rank 0 only: what saving has cost so far, for the trigger that goes by it."""
+        return self._costs.look(self._when, self.stats, self._ranks.size)
+
     def _moment(self, event: Event) -> Moment:
         return Moment(
             event=event,
@@ -226,6 +231,7 @@ class LoopDeciding(LoopResuming):
             measured=self._measured(),
             validated=self._validated,
             saves_at_epoch_end=self._run.settings.save_on_train_epoch_end is not False,
+            spent=self._spent(),
         )
 
     def _measured(self) -> frozenset[str]:

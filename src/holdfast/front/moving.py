@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast import notes
+from holdfast.directories import is_plain_directory, is_sealed, is_sharded_at
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, DamagedCheckpointError, LoadError, printable
+from holdfast.format.directory import MANIFEST_FILE
 from holdfast.format.signature import SUFFIX
 from holdfast.front.catalogue import is_directory
-from holdfast.front.copying import COPIED, SKIPPED, Advance, Place, copy_blob
+from holdfast.front.copying import COPIED, SKIPPED, Advance, Place
+from holdfast.front.copying_shards import copy_checkpoint
 from holdfast.scanning import look
 from holdfast.storage import Store, is_local, open_store, plain_path, real_path, same_place, split_path
 
@@ -70,12 +73,12 @@ def copy(
 
     A file with a manifest is checked against it on the way, so that what is damaged is not copied. Every file
     appears at the target whole or not at all; what was written is read back. What is there already, whole and the
-    same, is skipped: the same call again goes on where the last one stopped, also within a large checkpoint if the
-    target is local. Signatures and notes come along; files that share their bytes do so at the target, where that
-    can be.
+    same, is skipped: the same call again goes on where the last one stopped, also within a large file if the
+    target is local. A sharded checkpoint is copied as one, and to local targets only. Signatures and notes come
+    along; files that share their bytes do so at the target, where that can be.
 
     Args:
-        source: a file or a directory, a local path or fsspec URL.
+        source: a checkpoint or a directory, a local path or fsspec URL.
         target: for a file the new file, or a directory that is there; for a directory the one that is to hold what
             it holds.
         force: write over files that are there and are not the same.
@@ -92,7 +95,7 @@ def copy(
     """
     origin, goal = os.fspath(source), os.fspath(target)
     advance = progress or (lambda _: None)
-    if is_directory(origin):
+    if is_directory(origin) or _is_plain(origin):
         return _copy_directory(origin, goal, force=force, advance=advance)
     root, name = split_path(origin)
     place = Place(open_store(root), name)
@@ -102,9 +105,17 @@ def copy(
     return _copy_file(place, _goal(goal, name), force=force, advance=advance)
 
 
+def _is_plain(path: str) -> bool:
+    """Tell whether a directory of plain DCP is at a path: its files are copied, and nothing is known of them."""
+    root, name = split_path(path)
+    return is_plain_directory(open_store(root), name)
+
+
 def _goal(target: str, name: str) -> Place:
     """Return where one file goes: into a directory under its own name."""
-    into = target.endswith("/") or (is_local(target) and os.path.isdir(plain_path(target)))
+    into = target.endswith("/") or (
+        is_local(target) and os.path.isdir(plain_path(target)) and not is_sharded_at(target)
+    )
     root, own = (target.rstrip("/"), name) if into else split_path(target)
     return Place(open_store(root), own)
 
@@ -114,7 +125,7 @@ def _copy_file(place: Place, goal: Place, *, force: bool, advance: Advance) -> C
     if same_place(place.store.root, goal.store.root) and place.name == goal.name:
         msg = f"{printable(place.path)} would be copied onto itself"
         raise ConfigurationError(msg)
-    how = copy_blob(place, goal, force=force, advance=advance)
+    how = copy_checkpoint(place, goal, force=force, advance=advance)
     if how not in (COPIED, SKIPPED):
         msg = f"{printable(goal.path)}: {_DIFFERENT}"
         raise ConfigurationError(msg)
@@ -159,8 +170,13 @@ def _copy_directory(origin: str, goal: str, *, force: bool, advance: Advance) ->
 
 
 def _signatures_last(names: list[str]) -> Iterator[str]:
-    """Yield the names; each signature behind what it is of, also where the alphabet would have it otherwise."""
-    yield from (name for name in names if not name.endswith(SUFFIX))
+    """Yield the names; each signature behind what it is of, also where the alphabet would have it otherwise.
+
+    And what makes a directory a checkpoint behind all that lies in it, where they come one by one.
+    """
+    seals = [name for name in names if name.endswith(f"/{MANIFEST_FILE}")]
+    yield from (name for name in names if not name.endswith((SUFFIX, f"/{MANIFEST_FILE}")))
+    yield from seals
     yield from (name for name in names if name.endswith(SUFFIX))
 
 
@@ -169,10 +185,15 @@ def _shared(store: Store, name: str) -> tuple[int, int] | None:
     if not store.is_local:
         return None
     try:
-        status = os.stat(store.path(name))
+        status = os.stat(_one_file(store, name))
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _one_file(store: Store, name: str) -> str:
+    """Return the path of a file, or of the one that stands for a sharded checkpoint: its manifest."""
+    return store.path(f"{name}/{MANIFEST_FILE}" if is_sealed(store, name) else name)
 
 
 def _link(work: _Work, known: str, name: str) -> None:
@@ -190,17 +211,17 @@ def _link(work: _Work, known: str, name: str) -> None:
 
 
 def _same_file(store: Store, one: str, other: str) -> bool:
-    return store.is_local and os.path.samefile(store.path(one), store.path(other))
+    return store.is_local and os.path.samefile(_one_file(store, one), _one_file(store, other))
 
 
 def _copy_one(work: _Work, place: Place, goal: Place) -> bool:
     """Copy one of several files; tell whether the target has it now."""
     try:
-        how = copy_blob(place, goal, force=work.force, advance=work.advance)
+        how = copy_checkpoint(place, goal, force=work.force, advance=work.advance)
     except DamagedCheckpointError as error:
         work.problems.append((place.path, f"damaged: {error.record}: {error.problem}"))
         return False
-    except LoadError as error:
+    except (LoadError, ConfigurationError) as error:
         work.problems.append((place.path, str(error)))
         return False
     except OSError as error:

@@ -11,6 +11,7 @@ import errno
 import os
 from dataclasses import dataclass
 
+from holdfast.directories import is_sealed
 from holdfast.front.planning import Run
 from holdfast.front.sizes import amount
 from holdfast.policy.keeping import most_kept
@@ -91,7 +92,7 @@ class Preflight:
 
     def learn(self, run: Run, name: str) -> None:
         """Take note of how large a checkpoint was that is committed."""
-        if run.store.is_local and not os.path.isdir(run.store.path(name)):
+        if run.store.is_local and (not os.path.isdir(run.store.path(name)) or is_sealed(run.store, name)):
             try:
                 self.size = run.store.size(name)
             except OSError as error:

@@ -43,14 +43,6 @@ class Heard:
 QUIET = Heard()
 
 
-def _none() -> News:
-    return News.NONE
-
-
-def _endless() -> float:
-    return math.inf
-
-
 class Pulse:
     """Says at which steps the ranks talk, the same ones on every rank, and has them talk.
 
@@ -97,24 +89,29 @@ class Pulse:
         self._every, self._steps, self._since = 1, 0, None
 
     def beat(
-        self, news: Callable[[], News] = lambda: News.NONE, limit: Callable[[], float] = lambda: math.inf
+        self,
+        news: Callable[[], News] = lambda: News.NONE,
+        limit: Callable[[], float] = lambda: math.inf,
+        *,
+        at: str = "",
     ) -> Heard:
         """Talk; call it on every rank at the same step.
 
         Args:
             news: what there is to tell; called on rank 0 alone.
             limit: how many seconds of training may go by until the ranks talk again; called on rank 0 alone.
+            at: where that is: as of ``Ranks.highest``.
 
         """
-        leads = self._ranks.leads
-        now = self._clock.monotonic()
-        step = (now - self._since) / self._steps if self._since is not None and self._steps else None
-        told = int(news()) if leads else 0
-        every = self._pace.learn(step, min(self._pace.costs, default=0.0)).interval(limit()) if leads else 0
+        if self._since is not None and self._steps:
+            self._pace = self._pace.stepped((self._clock.monotonic() - self._since) / self._steps)
+        mine = [0, 0]
+        if self._ranks.leads:
+            mine = [self._pace.interval(self._every, limit()), int(news())]
         begun = time.perf_counter()
-        flags = [int(number in self._sent) for number in self._signals]
-        self._every, told, *flags = self._ranks.highest([every, told, *flags])
-        self._pace = self._pace.learn(step, time.perf_counter() - begun)
+        sent = [number in self._sent for number in self._signals]
+        self._every, told, *flags = self._ranks.highest([*mine, *sent], at=at or "a beat")
+        self._pace = self._pace.talked(time.perf_counter() - begun)
         self._steps, self._since = 0, self._clock.monotonic()
         self.beats += 1
         return Heard(News(told), tuple(number for number, flag in zip(self._signals, flags, strict=True) if flag))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from holdfast.directories import is_sealed
 from holdfast.front.planning import Plan, Run, entry_of
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.when import better_of
@@ -134,8 +135,8 @@ def is_ours(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> bool:
     if name in stamps and run.store.stamp(name) == stamps.pop(name):
         return True
     path = run.store.path(name)
-    if not run.store.exists(name) or (run.store.is_local and os.path.isdir(path)):
-        return True  # gone already; or shards, which say nothing of themselves yet
+    if not run.store.exists(name) or (run.store.is_local and os.path.isdir(path) and not is_sealed(run.store, name)):
+        return True  # gone already; or shards of others, which say nothing of themselves
     item = look(run.store, name)
     if item.problem:
         return False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.clock import Clock, SystemClock
+from holdfast.directories import is_sealed
 from holdfast.engine import Order, Saver, SaveStats, lease, quiesce, release, write_checkpoint
 from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
@@ -132,7 +133,8 @@ def remove_path(path: str | os.PathLike[str]) -> None:
     """
     root, name = split_path(path)
     store = open_store(root)
-    if store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name)):
+    directory = store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name))
+    if directory and not is_sealed(store, name):
         shutil.rmtree(store.path(name))
     else:
         store.remove(name)

@@ -9,20 +9,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.directories import is_sharded, strangers, with_directory
 from holdfast.engine import verify
 from holdfast.errors import (
     CheckpointNotFoundError,
     DamagedCheckpointError,
+    LoadError,
     NewerFormatError,
     SignatureError,
     printable,
 )
 from holdfast.front.catalogue import checkpoints_below, has_checksums, is_directory
-from holdfast.scanning import Found
+from holdfast.records import Manifest
+from holdfast.scanning import Found, look
 from holdfast.storage import is_local, open_store, split_path
 
 _LOCAL_THREADS = 4  # files at once; a large one is read by several threads of its own
 _REMOTE_THREADS = 8  # each waits for its requests
+
+_NO_CHECKSUMS = {
+    False: "a torch file of the old kind has no checksums: it cannot be verified",
+    True: "a directory of shards without a manifest has no checksums: it cannot be verified",
+}
 
 _Progress = Callable[[int], None]
 
@@ -32,12 +40,13 @@ class Verified:
     """What was found of one checkpoint.
 
     Attributes:
-        path: the file.
+        path: the file, or the directory of a sharded one.
         size: its bytes.
         whole: whether every byte is as it was saved; None where that cannot be known: a torch file of before the
             zip has no checksums, a later holdfast's format cannot be read, a signature is not as asked.
         record: the part of a damaged file that is wrong, such as ``record data/3 (state_dict.weight)``.
-        problem: what is wrong, or why nothing can be known; "" for what is whole.
+        problem: what is wrong, or why nothing can be known; "" for what is whole, unless the directory of a sharded one
+            has files that were not saved with it.
         has_manifest: whether it was checked against a manifest; without one the zip's own checksums are all there is.
         signed: whether it is signed with the key that was given; None without a key, or if it was not looked at.
 
@@ -56,7 +65,7 @@ def verify_all(path: str | os.PathLike[str], *, key: Any = None, progress: _Prog
     """Check every byte of one checkpoint, or of all below a directory, several at a time.
 
     Args:
-        path: a file, or a directory of runs at any depth; or an fsspec URL of either.
+        path: a checkpoint, or a directory of runs at any depth; or an fsspec URL of either.
         key: an ed25519 public key, as for ``verify``: each must also be signed by its owner.
         progress: called with each amount of bytes done, from several threads.
 
@@ -87,7 +96,7 @@ def to_verify(path: str) -> list[Found]:
         msg = f"there is no checkpoint at {printable(path)}"
         raise CheckpointNotFoundError(msg)
     try:
-        return [Found(name, path, store.size(name))]
+        return [Found(name, path, look(store, name).size, sharded=is_sharded(store, name))]
     except OSError:  # a link that leads nowhere: the check says so
         return [Found(name, path, 0)]
 
@@ -130,9 +139,20 @@ def _check(item: Found, key: Any, progress: _Progress) -> Verified:
         raise
     except OSError as error:
         return Verified(path, size, whole=None, problem=f"it cannot be read: {error.strerror or error}")
-    problem = "" if sure else "a torch file of the old kind has no checksums: it cannot be verified"
+    problem = "" if sure else _NO_CHECKSUMS[item.sharded]
+    if manifest is not None and item.sharded:
+        problem = _left_out(path, manifest)
     signed = None if key is None else True
     return Verified(path, size, sure or None, "", problem, has_manifest=manifest is not None, signed=signed)
+
+
+def _left_out(path: str, manifest: Manifest) -> str:
+    """Say what lies in a sharded checkpoint's directory and was not saved with it; "" if nothing does."""
+    try:
+        others = with_directory(path, lambda found: strangers(found, manifest))
+    except (LoadError, OSError):  # removed by now
+        return ""
+    return f"not saved with it, and not checked: {', '.join(map(printable, others))}" if others else ""
 
 
 class _Counted:

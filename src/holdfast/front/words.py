@@ -5,6 +5,7 @@ from holdfast.policy.moment import Event, Moment
 from holdfast.policy.naming import NameStyle, check_inside, file_name, name_pattern, template_keys
 from holdfast.policy.ranking import admits
 from holdfast.policy.retention import Decision
+from holdfast.policy.seconds import Spent
 from holdfast.policy.settings import Settings, make_settings
 from holdfast.policy.terms import Term
 from holdfast.policy.trigger import time_asks
@@ -20,6 +21,7 @@ __all__ = [
     "Moment",
     "NameStyle",
     "Settings",
+    "Spent",
     "Term",
     "Triggers",
     "admits",

@@ -132,7 +132,7 @@ class ModelCheckpointCore(RunMixin):
         recycle_blocks: bool = False,
         save_on_signal: bool | Sequence[int] = True,
         keep: Term | Iterable[Term] | str | None = None,
-        save_when: Term | Iterable[Term] | None = None,
+        save_when: Term | Iterable[Term] | str | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.

@@ -9,7 +9,7 @@ from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
-from holdfast.front.words import Event, Moment, Triggers, time_asks
+from holdfast.front.words import Event, Moment, Spent, Triggers, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -36,6 +36,13 @@ class DecidingMixin(SavingMixin):
         seconds = None if interval is None else interval.total_seconds()
         return time_asks(seconds, self._ledger, self._elapsed())
 
+    def _time_asks_by(self, when: Triggers, trainer: Any) -> bool:
+        return time_asks(when.interval(self._spent(when, trainer)), self._ledger, self._elapsed())
+
+    def _spent(self, when: Triggers, trainer: Any) -> Spent:
+        """Rank 0 only: what saving has cost so far, for the trigger that goes by it."""
+        return self._costs.look(when, self.stats, trainer.world_size)
+
     def _elapsed(self) -> float | None:
         started = self._last_time_checked
         return None if started is None else self._clock.monotonic() - started
@@ -59,13 +66,13 @@ class DecidingMixin(SavingMixin):
 
     def _save_when_due(self, trainer: Any, pl_module: Any, when: Triggers) -> None:
         """After a batch, with ``save_when``; a metric that it watches is looked at in the pauses, not here."""
-        if not (when.steps or when.at or when.seconds is not None):
+        if not (when.steps or when.at or when.timed):
             return
         self._watch.tick += 1
         step = trainer.global_step
         due = when.counts(step)
-        if when.seconds is not None:
-            due = self._agree(trainer, lambda: due or time_asks(when.seconds, self._ledger, self._elapsed()))
+        if when.timed:
+            due = self._agree(trainer, lambda: due or self._time_asks_by(when, trainer))
         # As with the words that this stands for: the look one batch before tells whether the metric changes with this.
         soon = when.counts(step + 1) or not pl_module.automatic_optimization
         if due or soon or trainer.is_last_batch:
@@ -158,4 +165,5 @@ class DecidingMixin(SavingMixin):
             validation_follows=follows,
             epoch_closes=follows and automatic and not at_epoch_end and trainer.is_last_batch,
             saves_at_epoch_end=at_epoch_end,
+            spent=self._spent(self._when or Triggers(), trainer),
         )

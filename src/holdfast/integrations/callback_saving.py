@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from holdfast.errors import ConfigurationError, SaveError
+from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import outlook
 from holdfast.front.noted import consent_to
@@ -56,6 +57,7 @@ class SavingMixin(SettlingMixin):
         self._pending: list[Pending] = []
         self._saver: Saver | None = None  # rank 0 only, once something was saved
         self.stats = SaveStats()
+        self._costs = Costs()
         self._stamps: Stamps = {}  # rank 0 only
         self._spare = ""
         self._warmed = False
@@ -151,7 +153,7 @@ class SavingMixin(SettlingMixin):
         io = self._own_io(trainer)
         behind = self._behind(trainer, run, plan) if self._is_behind(trainer) else None
         expected = io.expecting(path, plan.facts, behind) if io is not None else contextlib.nullcontext()
-        with expected as expectation:
+        with expected as expectation, contextlib.nullcontext() if behind is not None else stalled(self.stats):
             try:
                 trainer.save_checkpoint(path, self.save_weights_only)
             except OSError as error:

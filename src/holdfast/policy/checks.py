@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -52,3 +54,19 @@ def extreme(what: str, value: Any) -> str:
         msg = f"{what} can be 'min' or 'max', but got {value!r}"
         raise ConfigurationError(msg)
     return "min" if value == "min" else "max"
+
+
+def number(what: str, value: Any, *, least: float = 0.0, above: float | None = None) -> float:
+    """Return a finite number that is at least so large, or larger than ``above``.
+
+    Raises:
+        ConfigurationError: for anything else; ``what`` stands in front of the message.
+
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        given = float(value)
+        if math.isfinite(given) and given >= least and (above is None or given > above):
+            return given
+    bound = f"at least {least:g}" if above is None else f"more than {above:g}"
+    msg = f"{what} must be a finite number of {bound}, but got {value!r}"
+    raise ConfigurationError(msg)

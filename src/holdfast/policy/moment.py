@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from holdfast.policy.seconds import NOTHING_SPENT, Spent
+
 
 class Event(enum.Enum):
     """What has just happened in the training."""
@@ -29,6 +31,7 @@ class Moment:
         step: finished optimizer steps.
         epoch: the current epoch, from 0.
         elapsed: seconds since the time trigger was last due (or training began); None if unknown.
+        spent: what saving has cost so far, for ``EverySeconds("auto")``.
         metrics: every metric known, as floats.
         fresh: whether the monitored metric was measured on this very state.
         measured: those of the metrics that rules and triggers look at which were.
@@ -51,3 +54,4 @@ class Moment:
     validation_follows: bool = False
     epoch_closes: bool = False
     saves_at_epoch_end: bool = True
+    spent: Spent = NOTHING_SPENT

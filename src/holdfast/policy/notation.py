@@ -15,8 +15,10 @@ from holdfast.errors import ConfigurationError, printable
 from holdfast.policy.budget import Within
 from holdfast.policy.keeping import rules_of
 from holdfast.policy.rules import All, Best, EveryEpochs, EverySteps, Latest, Newer, Pinned
+from holdfast.policy.seconds import EverySeconds
 from holdfast.policy.terms import Term
 from holdfast.policy.thinning import Thin
+from holdfast.policy.when import At, OnImprovement, OnSignal, triggers_of
 
 Words = Mapping[str, Callable[..., Term]]
 
@@ -31,6 +33,14 @@ RULES: Final[Words] = {
     "Thin": Thin,
     "Within": Within,
 }
+TRIGGERS: Final[Words] = {
+    "At": At,
+    "EveryEpochs": EveryEpochs,
+    "EverySeconds": EverySeconds,
+    "EverySteps": EverySteps,
+    "OnImprovement": OnImprovement,
+    "OnSignal": OnSignal,
+}
 _SHOWN = 200  # characters of a text that is shown in an error
 _LONGEST = 10_000  # characters: no policy that a person writes has more, and the parser recurses
 
@@ -43,6 +53,16 @@ def parse_rules(text: str) -> tuple[Term, ...]:
 
     """
     return rules_of(parse_terms(text, RULES))
+
+
+def parse_triggers(text: str) -> tuple[Term, ...]:
+    """Return the triggers that a text says: ``"EverySteps(1000) | EverySeconds('auto')"``.
+
+    Raises:
+        ConfigurationError: for what is not the notation of triggers; the message shows the part that is not understood.
+
+    """
+    return triggers_of(parse_terms(text, TRIGGERS))
 
 
 def show_rules(rules: tuple[Term, ...]) -> str:
@@ -73,9 +93,10 @@ def parse_terms(text: str, words: Words) -> tuple[Term, ...]:
 
 def _not_understood(text: str, what: str, words: Words) -> ConfigurationError:
     shown = printable(text) if len(text) <= _SHOWN else f"{printable(text[:_SHOWN])}..."
+    example = "Latest(3) | Best(2, 'val_loss', mode='min')" if "Latest" in words else "EverySteps(1000) | At([1])"
     return ConfigurationError(
         f"{shown!r} is not understood: {printable(what)}. Write terms joined by `|`, such as "
-        f"\"Latest(3) | Best(2, 'val_loss', mode='min')\"; the terms here are {', '.join(words)}"
+        f'"{example}"; the terms here are {", ".join(words)}'
     )
 
 

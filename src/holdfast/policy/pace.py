@@ -25,18 +25,23 @@ class Pace:
     steps: tuple[float, ...] = ()
     costs: tuple[float, ...] = ()
 
-    def learn(self, step: float | None, cost: float) -> Pace:
-        """Return the pace after one more talk. ``step``: seconds of a step since the one before; None if unknown."""
-        steps = self.steps if step is None else (*self.steps, step)[-_RECENT:]
-        return replace(self, steps=steps, costs=(*self.costs, cost)[-_RECENT:])
+    def stepped(self, seconds: float) -> Pace:
+        """Return the pace after some steps that took so long each."""
+        return replace(self, steps=(*self.steps, seconds)[-_RECENT:])
 
-    def interval(self, limit: float = math.inf) -> int:
+    def talked(self, cost: float) -> Pace:
+        """Return the pace after a talk that took so long."""
+        return replace(self, costs=(*self.costs, cost)[-_RECENT:])
+
+    def interval(self, before: int, limit: float = math.inf) -> int:
         """Return after how many steps to talk again; 1 as long as nothing is known.
 
         The slowest of the recent steps counts, and the cheapest of the recent talks: the talks take at most
         ``SHARE`` of the time, unless an answer would then take longer than ``LONGEST`` or the limit.
 
         Args:
+            before: after how many steps the ranks have talked now: the interval at most doubles, so that steps which
+                become slower after a pause or a save are seen soon.
             limit: seconds of training between two talks, at most.
 
         """
@@ -45,5 +50,5 @@ class Pace:
             return 1
         enough = min(self.costs, default=0.0) / SHARE  # seconds after which a talk is worth its cost
         seconds = max(0.0, min(max(RESPONSE, enough), LONGEST, limit))
-        most = max(MOST, math.ceil(enough / step))
-        return max(1, min(int(min(seconds / step, most)), most))
+        most = min(2 * before, max(MOST, math.ceil(enough / step)))
+        return max(1, int(min(seconds / step, most)))

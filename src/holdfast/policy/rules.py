@@ -5,16 +5,13 @@ They are joined by ``|``, in any order: what one of them keeps is kept.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from holdfast.errors import ConfigurationError
 from holdfast.policy.checks import extreme, metric_name, whole_number
+from holdfast.policy.spans import span
 from holdfast.policy.terms import Candidate, Group, Rule
-
-_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -211,12 +208,12 @@ class Newer(Rule):
 
     def __post_init__(self) -> None:
         """Check the time."""
-        object.__setattr__(self, "than", _span(self.than))
+        object.__setattr__(self, "than", span("Newer", self.than))
 
     @property
     def span(self) -> timedelta:
         """How long."""
-        return self.than if isinstance(self.than, timedelta) else _span(self.than)
+        return self.than if isinstance(self.than, timedelta) else span("Newer", self.than)
 
     def choose(self, group: Group) -> dict[int, str]:
         """Choose by the clock that wrote the manifest, and the one that is asked now."""
@@ -247,20 +244,6 @@ class Newer(Rule):
         parts = {"days": span.days, "seconds": span.seconds, "microseconds": span.microseconds}
         words = ", ".join(f"{unit}={value}" for unit, value in parts.items() if value)
         return f"Newer(timedelta({words}))"
-
-
-def _span(value: Any) -> timedelta:
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,7}(?:\.\d{1,6})?)\s*(s|min|h|d|w)\s*", value, re.ASCII)
-        if match is not None:
-            value = timedelta(**{_UNITS[match[2]]: float(match[1])})
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        msg = (
-            f"Newer takes a datetime.timedelta above 0, or a text such as '36h', '7d' or '2w' "
-            f"(units: {', '.join(_UNITS)}), but got {value!r}"
-        )
-        raise ConfigurationError(msg)
-    return value
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 from holdfast.errors import ConfigurationError
 from holdfast.policy.keeping import rules_for, rules_of
 from holdfast.policy.naming import NameStyle, check_template
-from holdfast.policy.notation import show_rules
+from holdfast.policy.notation import parse_triggers, show_rules
 from holdfast.policy.rules import Best
 from holdfast.policy.terms import Term
 from holdfast.policy.when import Triggers, triggers_of
@@ -95,7 +95,7 @@ class Words(TypedDict, total=False):
     auto_insert_metric_name: bool
     enable_version_counter: bool
     keep: Term | Iterable[Term] | str | None
-    save_when: Term | Iterable[Term] | None
+    save_when: Term | Iterable[Term] | str | None
 
 
 def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter each
@@ -114,7 +114,7 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
     auto_insert_metric_name: bool = True,
     enable_version_counter: bool = True,
     keep: Term | Iterable[Term] | str | None = None,
-    save_when: Term | Iterable[Term] | None = None,
+    save_when: Term | Iterable[Term] | str | None = None,
     style: NameStyle | None = None,
 ) -> Settings:
     """Check the words and return them as one value.
@@ -137,7 +137,7 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
         "every_n_epochs": every_n_epochs,
     }
     rules = None if keep is None else rules_of(_instead("keep", keep, {"save_top_k": save_top_k}))
-    terms = None if save_when is None else triggers_of(_instead("save_when", save_when, triggers))
+    terms = None if save_when is None else _terms(_instead("save_when", save_when, triggers))
     steps, interval, epochs = (0, None, 0) if terms is not None else _triggers(*triggers.values())
     if rules is not None and monitor is None:
         monitor, mode = _only_metric(rules, mode)
@@ -159,6 +159,10 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
         keep=rules,
         save_when=terms,
     )
+
+
+def _terms(value: Any) -> tuple[Term, ...]:
+    return triggers_of(parse_triggers(value) if isinstance(value, str) else value)
 
 
 def _check_ranking(monitor: Any, mode: str) -> None:

@@ -181,6 +181,15 @@ class Term:
         return keeping.plan(keeping.rules_of(self), catalog, now, monitor=monitor, mode=mode, resumed_from=resumed_from)
 
 
+class Trigger(Term):
+    """A term that says when to save, and nothing about what is kept."""
+
+    @property
+    def is_trigger(self) -> bool:
+        """True."""
+        return True
+
+
 class Rule(Term):
     """A term that says what to keep. Each makes its choice alone: what any of them chooses is kept."""
 

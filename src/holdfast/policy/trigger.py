@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event, Moment
+from holdfast.policy.seconds import NOTHING_SPENT, Spent
 from holdfast.policy.settings import Settings
 
 Metrics = Mapping[str, float]
@@ -62,7 +63,15 @@ def time_asks(interval: float | None, ledger: Ledger, elapsed: float | None) -> 
     return due or bool(ledger.deferred)
 
 
-def step_asks(settings: Settings, ledger: Ledger, step: int, elapsed: float | None, measured: Metrics) -> bool:
+def step_asks(  # noqa: PLR0913 - each is one thing that can make a save due
+    settings: Settings,
+    ledger: Ledger,
+    step: int,
+    elapsed: float | None,
+    measured: Metrics,
+    *,
+    spent: Spent = NOTHING_SPENT,
+) -> bool:
     """Tell cheaply whether a step needs a decision, of those that have to be looked at one by one.
 
     Args:
@@ -71,10 +80,11 @@ def step_asks(settings: Settings, ledger: Ledger, step: int, elapsed: float | No
         step: finished optimizer steps.
         elapsed: seconds since the time trigger was last due.
         measured: the metrics that were measured on this very state.
+        spent: what saving has cost so far.
 
     """
     when = settings.when
-    if when.counts(step) or time_asks(when.seconds, ledger, elapsed):
+    if when.counts(step) or time_asks(when.interval(spent) if when.timed else None, ledger, elapsed):
         return True
     return bool(measured) and bool(when.improved(measured, ledger.saved_best))
 
@@ -97,8 +107,8 @@ def decide(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
 
 def _at_step(settings: Settings, moment: Moment, ledger: Ledger) -> Verdict:
     when = settings.when
-    time_due = when.seconds is not None and moment.elapsed is not None and moment.elapsed >= when.seconds
-    reasons = [f"every {when.seconds:g} s"] if time_due else []
+    reasons = when.due_by_time(moment.elapsed, moment.spent)
+    time_due = bool(reasons)
     reasons += when.due_at_step(moment.step) + _improved(settings, moment, ledger)
     if reasons:
         return _triggered(settings, moment, ledger, ", ".join(reasons), time_due=time_due)

@@ -11,48 +11,15 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 from holdfast.errors import ConfigurationError
-from holdfast.policy.checks import extreme, metric_name, whole_number
+from holdfast.policy.checks import extreme, metric_name, number, whole_number
 from holdfast.policy.rules import EveryEpochs, EverySteps
-from holdfast.policy.terms import Term
+from holdfast.policy.seconds import NOTHING_SPENT, EverySeconds, Spent
+from holdfast.policy.terms import Term, Trigger
 
 _USUAL = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-_EXACT = 2**53  # up to here every whole number is a float
-
-
-class Trigger(Term):
-    """A term that says when to save, and nothing about what is kept."""
-
-    @property
-    def is_trigger(self) -> bool:
-        """True."""
-        return True
-
-
-@dataclass(frozen=True, repr=False)
-class EverySeconds(Trigger):
-    """Save at the first step by whose end this many seconds have gone by since time last asked for a save.
-
-    Of several the shortest decides.
-
-    Raises:
-        ConfigurationError: if the seconds are no positive, finite number.
-
-    """
-
-    seconds: float
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        object.__setattr__(self, "seconds", _positive("EverySeconds", self.seconds))
-
-    def __str__(self) -> str:
-        """Return the notation."""
-        whole = self.seconds.is_integer() and self.seconds < _EXACT
-        return f"EverySeconds({int(self.seconds) if whole else self.seconds!r})"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -105,7 +72,7 @@ class OnImprovement(Trigger):
         """Check the words."""
         metric_name("metric of OnImprovement(metric)", self.metric)
         extreme(f"mode of OnImprovement({self.metric!r})", self.mode)
-        object.__setattr__(self, "min_delta", _number("min_delta of OnImprovement", self.min_delta, least=0.0))
+        object.__setattr__(self, "min_delta", number("min_delta of OnImprovement", self.min_delta))
 
     def __str__(self) -> str:
         """Return the notation."""
@@ -158,7 +125,8 @@ class Triggers:
     Attributes:
         steps: periods in steps.
         epochs: periods in epochs.
-        seconds: the shortest period in seconds; None without one.
+        seconds: the shortest fixed period in seconds; None without one.
+        paced: periods that follow from what saving costs: ``EverySeconds("auto")``.
         at: single steps.
         improvements: metrics that are watched.
         signals: those that ask for a save; None if nothing was said of signals.
@@ -171,27 +139,47 @@ class Triggers:
     at: frozenset[int] = frozenset()
     improvements: tuple[OnImprovement, ...] = ()
     signals: frozenset[int] | None = None
+    paced: tuple[EverySeconds, ...] = ()
 
     @classmethod
     def of(cls, terms: Iterable[Term]) -> Triggers:
         """Sort the terms."""
         terms = tuple(terms)
-        seconds = [term.seconds for term in terms if isinstance(term, EverySeconds)]
+        timed = [term for term in terms if isinstance(term, EverySeconds)]
         heard = [term.signals for term in terms if isinstance(term, OnSignal)]
         improvements = {term for term in terms if isinstance(term, OnImprovement)}
         return cls(
             steps=tuple(sorted({term.n for term in terms if isinstance(term, EverySteps)})),
             epochs=tuple(sorted({term.n for term in terms if isinstance(term, EveryEpochs)})),
-            seconds=min(seconds, default=None),
+            seconds=min((term.interval() for term in timed if not term.is_auto), default=None),
             at=frozenset(step for term in terms if isinstance(term, At) for step in term.steps),
             improvements=tuple(sorted(improvements, key=str)),
             signals=frozenset().union(*heard) if heard else None,
+            paced=tuple(sorted({term for term in timed if term.is_auto}, key=str)),
         )
 
     @cached_property
     def looks_at_every_step(self) -> bool:
         """Whether more than the number of the step decides whether it is due."""
-        return self.seconds is not None or bool(self.improvements)
+        return self.timed or bool(self.improvements)
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether time makes saves due."""
+        return self.seconds is not None or bool(self.paced)
+
+    def interval(self, spent: Spent = NOTHING_SPENT) -> float | None:
+        """Return the seconds after which time makes a save due, by what saving has cost; None if it never does."""
+        paced = [term.interval(spent) for term in self.paced]
+        return min(paced + ([self.seconds] if self.seconds is not None else []), default=None)
+
+    def due_by_time(self, elapsed: float | None, spent: Spent) -> list[str]:
+        """Return why time makes a save due; nothing if it does not."""
+        interval = self.interval(spent)
+        if interval is None or elapsed is None or elapsed < interval:
+            return []
+        paced = interval != self.seconds
+        return [f"every {interval:.0f} s, by what a save costs" if paced else f"every {interval:g} s"]
 
     def counts(self, step: int) -> bool:
         """Tell cheaply whether the number of a step makes a save due."""
@@ -274,18 +262,3 @@ def _name(number: int) -> str:
         return repr(signal.Signals(number).name)
     except ValueError:  # a real-time signal, which has only a number
         return str(number)
-
-
-def _positive(name: str, value: object) -> float:
-    number = _number(name, value, least=0.0)
-    if number > 0:
-        return number
-    msg = f"{name} needs more than 0, but got {value!r}"
-    raise ConfigurationError(msg)
-
-
-def _number(name: str, value: object, *, least: float) -> float:
-    if isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) < math.inf:
-        return float(value)
-    msg = f"{name} must be a finite number of at least {least:g}, but got {value!r}"
-    raise ConfigurationError(msg)

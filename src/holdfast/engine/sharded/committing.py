@@ -11,19 +11,20 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import WriteItem
 
 from holdfast.engine.commit import save_errors
 from holdfast.engine.order import Order
 from holdfast.engine.sharded import metadata as dcp_metadata
-from holdfast.engine.sharded.image import ShardImage, Staged
+from holdfast.engine.sharded.image import Part, ShardImage, Staged
+from holdfast.engine.sharded.streaming import Stream
 from holdfast.errors import SaveError
 from holdfast.format import directory
 from holdfast.format.digest import crc32
 from holdfast.format.shards import SUFFIX
 from holdfast.ranks import Ranks
-from holdfast.records import Manifest, Record
+from holdfast.records import Facts, Manifest, Record
 from holdfast.storage import Store
 from holdfast.storage.contract import Draft
 
@@ -81,6 +82,13 @@ def write_shard(store: Store, name: str, image: ShardImage, staged: Staged, know
     rows = zip(staged.parts, staged.spans, strict=True)
     spans = [(part.name, part.at, offset, length) for part, (offset, length) in rows]
     return Shard(Record(name.rpartition("/")[2], staged.size, staged.crc32), None if spans == known else spans)
+
+
+def write_stream(store: Store, name: str, parts: Sequence[Part]) -> Stream:
+    """Write a rank's file from where its tensors lie; on return it is durable."""
+    stream = Stream(parts)
+    store.put(name, stream.chunks())
+    return stream
 
 
 @dataclass
@@ -147,30 +155,53 @@ class Committing:
         draft = self._draft
         assert draft is not None and infos is not None  # noqa: S101, PT018 - this is rank 0
         with save_errors(path):
-            files = {**self.extra, directory.METADATA_FILE: seal(shards)}
-            for name, data in files.items():
-                store.put(f"{draft.folder}/{name}", (data,))
-            records = tuple(shard.record for shard in shards)
-            records += tuple(Record(name, len(data), crc32(data)) for name, data in files.items())
             facts = replace(order.facts, ranks=len(shards))
-            manifest = Manifest(facts, records, dcp_metadata.infos(infos))
-            store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", (directory.encode(manifest),))
-            if order.consent is not None:
-                order.consent()
-            draft.settle()
+            mine = [shard.record for shard in shards]
+            records = settle(
+                store, draft, facts, mine, extra=self.extra, metadata=seal(shards), infos=infos, consent=order.consent
+            )
         return Outcome(records, store.stamp(order.name), _link(order))
+
+
+def settle(  # noqa: PLR0913 - what a checkpoint consists of
+    store: Store,
+    draft: Draft,
+    facts: Facts,
+    shards: Sequence[Record],
+    *,
+    extra: Mapping[str, bytes],
+    metadata: bytes,
+    infos: Metadata,
+    consent: Callable[[], None] | None = None,
+) -> tuple[Record, ...]:
+    """Add to a draft whose shards are durable all that is missing, and commit it; return what the manifest has.
+
+    Raises:
+        OSError: if that cannot be done; it is still a draft then.
+
+    """
+    files = {**extra, directory.METADATA_FILE: metadata}
+    for name, data in files.items():
+        store.put(f"{draft.folder}/{name}", (data,))
+    records = (*shards, *(Record(name, len(data), crc32(data)) for name, data in files.items()))
+    manifest = Manifest(facts, records, dcp_metadata.infos(infos))
+    store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", (directory.encode(manifest),))
+    if consent is not None:
+        consent()
+    draft.settle()
+    return records
 
 
 def places(
     items: Sequence[Sequence[WriteItem]], shards: Sequence[Shard], spans: Sequence[Spans]
-) -> Iterator[tuple[WriteItem, str, int, int]]:
+) -> Iterator[tuple[MetadataIndex, str, int, int]]:
     """Yield each item with the file that it lies in, from where, and how many bytes."""
     for rank, (mine, shard) in enumerate(zip(items, shards, strict=True)):
         by_index = {(name, at): (offset, length) for name, at, offset, length in spans[rank]}
         for item in mine:
             at = None if item.index.offset is None else tuple(item.index.offset)
             offset, length = by_index[item.index.fqn, at]
-            yield item, shard.record.name, offset, length
+            yield item.index, shard.record.name, offset, length
 
 
 def _link(order: Order) -> SaveError | None:

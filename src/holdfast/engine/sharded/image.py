@@ -90,7 +90,7 @@ class ShardImage:
         """Copy the parts to their places; on return the tensors may change. Copies from CUDA devices have begun."""
         tensors = [part for part in parts if isinstance(part.data, torch.Tensor)]
         others = [part for part in parts if isinstance(part.data, bytes)]
-        self._fit([_frame_of(part.data) for part in tensors], sum(len(part.data) for part in others))  # type: ignore[arg-type]
+        self._fit([frame_of(part.data) for part in tensors], sum(len(part.data) for part in others))  # type: ignore[arg-type]
         staged = Staged([*tensors, *others], Crossing(self._whole))
         try:
             copy_all(self._copies(tensors, staged), self._target, staged.progress)
@@ -114,7 +114,7 @@ class ShardImage:
         start = end = 0
         for number, (part, (at, length)) in enumerate(zip(staged.parts, staged.spans, strict=True)):
             if at > end:
-                regions.append(Region("", None, end, at - end, _zeros(at - end)))
+                regions.append(Region("", None, end, at - end, zeros_crc(at - end)))
             end = at + length
             if number >= len(self._frames):
                 regions.append(Region(part.name, part.at, at, length, crc32(image[at:end])))
@@ -176,7 +176,7 @@ class ShardImage:
         """Lay the tensors out, unless they lie so already; have room for so many bytes behind them."""
         same = len(frames) == len(self._frames) and all(map(_is, frames, self._frames))
         if not same:
-            self._offsets, self._end = _lay_out(frames)
+            self._offsets, self._end = lay_out(frames)
             self._frames = frames
         if self._end + others > self.size:
             offsets, end = self._offsets, self._end
@@ -199,7 +199,7 @@ class ShardImage:
         return self._memory
 
 
-def _lay_out(frames: Sequence[Frame]) -> tuple[list[int], int]:
+def lay_out(frames: Sequence[Frame]) -> tuple[list[int], int]:
     """Return where each archive begins, and where the last one ends."""
     offsets, end = [], 0
     for frame in frames:
@@ -212,7 +212,8 @@ def _is(one: object, other: object) -> bool:
     return one is other
 
 
-def _frame_of(tensor: torch.Tensor) -> Frame:
+def frame_of(tensor: torch.Tensor) -> Frame:
+    """Return the archive around a tensor: the same object for all of its dtype and shape."""
     return _frame(tensor.dtype, tensor.shape)
 
 
@@ -225,7 +226,8 @@ def _frame(dtype: torch.dtype, shape: torch.Size) -> Frame:
 
 
 @lru_cache(maxsize=PAGE)
-def _zeros(length: int) -> int:
+def zeros_crc(length: int) -> int:
+    """Return the CRC-32 of so many zeros."""
     return crc32(bytes(length))
 
 

@@ -21,7 +21,6 @@ from torch.distributed.checkpoint.metadata import (
     MetadataIndex,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import WriteItem
 
 from holdfast.errors import DamagedCheckpointError, UnsafeCheckpointError, printable
 from holdfast.records import TensorInfo
@@ -49,9 +48,9 @@ _DTYPES = {
 _PATHS = frozenset({"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"})
 
 
-def encode(metadata: Metadata, places: Iterator[tuple[WriteItem, str, int, int]]) -> bytes:
+def encode(metadata: Metadata, places: Iterator[tuple[MetadataIndex, str, int, int]]) -> bytes:
     """Return the file's bytes. ``places``: each item, and in which file it lies, from where, how many bytes."""
-    stored = {item.index: _StorageInfo(name, offset, length) for item, name, offset, length in places}
+    stored = {index: _StorageInfo(name, offset, length) for index, name, offset, length in places}
     whole = Metadata(metadata.state_dict_metadata, metadata.planner_data, stored, None, CURRENT_DCP_VERSION)
     return pickle.dumps(whole, protocol=4)
 
