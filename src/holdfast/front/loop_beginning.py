@@ -7,7 +7,6 @@ one directory.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.errors import SaveError
+from holdfast.front.costs import stalled
 from holdfast.front.loop_sharded import check_alike, laid_out
 from holdfast.front.loop_shares import RANKS, Own, gather, take
 from holdfast.front.loop_state import Parts, collect
@@ -183,7 +183,8 @@ class LoopBeginning:
         if self._mode.async_save:
             self._flights.append(flight)
             return None
-        flight.wait()
+        with stalled(self.stats):
+            flight.wait()
         if self._leads:
             self._warn(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         return Outcome(flight.committed, flight.link_error is None, flight.error or flight.link_error)
@@ -214,9 +215,9 @@ class LoopBeginning:
             if self._mode.async_save:
                 self._flights.append(self._open_saver().submit(order))
                 return None
-            begun = time.perf_counter()
-            write_checkpoint(store, plan.primary, state, order.facts, over=spare, consent=order.consent)
-            self._warn(self._remaining.learn(time.perf_counter() - begun))
+            with stalled(self.stats) as lasted:
+                write_checkpoint(store, plan.primary, state, order.facts, over=spare, consent=order.consent)
+            self._warn(self._remaining.learn(lasted()))
         except SaveError as error:
             self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
             return Outcome(committed=False, linked=False, error=error)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
-from holdfast.front.costs import Costs, stalled
+from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
@@ -48,13 +48,8 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         self._mode = mode
         self._ranks = ranks_here()
         self._alone, self._leads = self._ranks.alone, self._ranks.leads
-<<<<<<< HEAD
         self._init_beginning()
-=======
-        self.stats = SaveStats()
         self._costs = Costs()
-        self._saver: Saver | None = None
->>>>>>> main
         self._waiting: deque[Plan] = deque()
         self._stamps: Stamps = {}  # rank 0 only
         self._remaining = Remaining(None, None, SystemClock())
@@ -155,66 +150,6 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         if final:
             self._settle(wait=True)
 
-<<<<<<< HEAD
-=======
-    def _shares(self) -> tuple[Own | None, list[dict[str, Any]]]:
-        """Return what this rank has for itself, and on rank 0 what each of several has."""
-        if self._alone or self._run.settings.save_weights_only:
-            return None, []
-        own = take(self._parts, self._ranks)
-        return own, gather(own, self._ranks)
-
-    def _begin(
-        self, plan: Plan, loop: dict[str, int | str], own: Own | None, shares: list[dict[str, Any]]
-    ) -> Outcome | None:
-        """Rank 0 only: save, or begin to; return what became of it if that is known."""
-        store = self._run.store
-        weights_only = self._run.settings.save_weights_only
-        if self._mode.zero_copy:
-            self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
-        taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
-        state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
-        if shares:
-            state[RANKS] = shares
-        under_way = sum(not flight.done for flight in self._flights)
-        self._warn(self._preflight.before(self._run, plan.primary, under_way))
-        spare = self._take_spare()
-        try:
-            if self._mode.async_save:
-                self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
-                return None
-            with stalled(self.stats) as lasted:
-                write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
-            self._warn(self._remaining.learn(lasted()))
-        except SaveError as error:
-            self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
-            return Outcome(committed=False, linked=False, error=error)
-        try:
-            if plan.also:
-                link(store, plan.primary, plan.also)
-        except SaveError as error:
-            return Outcome(committed=True, linked=False, error=error)
-        return Outcome(committed=True, linked=True)
-
-    def _order(self, plan: Plan, state: object, spare: str) -> Order:
-        return Order(
-            self._run.store,
-            plan.primary,
-            state,
-            plan.facts,
-            plan.also,
-            over=spare,
-            stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else {},
-            subject=id(self._parts.model),
-            steady=self._mode.zero_copy,
-            stats=self.stats,
-            consent=self._consent(plan),
-        )
-
-    def _consent(self, plan: Plan) -> Callable[[], None] | None:
-        return consent_to(self._run, self._ledger, plan.primary) if RANKED in plan.names else None
-
->>>>>>> main
     def _wait_for_room(self) -> None:
         """Wait for the saves before this one, and count that."""
         begun = time.perf_counter()
