@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from benchmarks import measure, ours, pairs, peers, peers_dcp, report
+from benchmarks import measure, ours, pairs, peers, peers_dcp, report, sharded
 from benchmarks.options import Options, parse
 from benchmarks.report import Column, Rows
 from benchmarks.saver import Saver, Variant
@@ -67,6 +67,9 @@ def main(options: Options) -> None:
         step = calibrate(training, training.step, 0.02 if options.quick else STEP_SECONDS)
         groups: dict[str, object] = {size.label: table(training, folder, rounds)}
         groups["every 5"] = pairs.table(training, folder, SAVERS, every=5, rounds=rounds, step=step)
+        del training
+        torch.cuda.empty_cache()
+        groups["FSDP2 on one GPU"] = sharded.table(size, 1, rounds, folder, "cuda")
     report.write(options, "gpu", groups, rounds=rounds, step_seconds=step)
 
 

@@ -150,7 +150,7 @@ EXPOSED = {
     "commit_temporary, sync 1": "first save",
     "commit_temporary, sync 2": "first save",
     "link, sync 1": "first save",
-    "_clone, sync 1": "copies",
+    "clone, sync 1": "copies",
     "remove, sync 1": "waiting",
     "remove, sync 2": "folders",
     "_open_spare, sync 1": "recycled",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import threading
 
 import torch
@@ -138,3 +139,17 @@ def install(folder, call, **fault):
         return real(self, *arguments, **words)
 
     setattr(Ranks, call, killed)
+
+
+def main():
+    """Be one rank under torchrun; with the fault that is given as JSON until torchrun has restarted it."""
+    folder, kind, mode, acks, fault = sys.argv[1:]
+    dist.init_process_group("gloo")
+    fresh = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    os.environ["HOLDFAST_TEST_RUN"] = acks
+    train(folder, kind, mode, acks, json.loads(fault) if fresh else None)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -16,6 +18,7 @@ from tests.crash import counts, rank_training
 from tests.crash.rank_training import COLLECTIVES, MODES, STEPS
 from tests.support.properties import FACTOR, chance
 from tests.support.ranks import run_ranks, start_ranks
+from tests.support.running import PYTHONPATH, REPOSITORY
 
 BOUND = 40  # seconds in which the survivors have to end, with an error
 TRAINING = 10  # seconds that the training's own collectives wait for a dead rank: gloo's do not always notice
@@ -136,3 +139,32 @@ def test_killed_in_a_save(tmp_path, kind):
 def test_killed_in_very_many_saves(tmp_path, kind, part):
     """The same in some hundred runs."""
     kill_and_go_on(chance(f"ranks {kind} {part}"), tmp_path, kind, 50)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", [{"rank": 0, "call": "fsync", "at": 5}, {"rank": 1, "call": "agree", "at": 7}])
+def test_torchrun_starts_the_ranks_again_and_they_resume(tmp_path, kind, fault):
+    """One rank is killed in the midst of a save; torchrun's --max-restarts is all it takes to the right end."""
+    folder, acks = tmp_path / "run", tmp_path / "acks"
+    acks.mkdir()
+    words = [str(folder), kind, "waiting", str(acks), json.dumps({**fault, "do": "kill"})]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "1", "--monitor-interval", "0.1", "-m", "tests.crash.rank_training", *words]
+    # torch 2.13: the ranks that are started again may find the addresses of those before in torchrun's own store.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH, "GLOO_SOCKET_IFNAME": "lo"}
+    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env=env, timeout=120, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert ended.returncode == 0, ended.stdout.decode()[-4000:]
+    for rank in range(2):
+        first, *between, last = said(acks, rank)
+        again = next(item for item in between if "resumed" in item)
+        acknowledged = max(item["acknowledged"] for item in between[: between.index(again)])
+        assert first["resumed"] == 0
+        assert again["resumed"] >= acknowledged > 0
+        assert again["digest"] == expected(kind, 2)[again["resumed"]]
+        assert last["finished"] == expected(kind, 2)[STEPS]
+    assert hidden(folder) == []
+    assert_sound(folder, STEPS)

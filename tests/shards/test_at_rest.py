@@ -371,6 +371,27 @@ def test_a_copy_to_a_remote_store_is_refused_in_words(made):
     assert [problem[0] for problem in done.problems] == [made]
 
 
+def test_load_gives_the_whole_state(made, tmp_path):
+    """``holdfast.load`` of a directory, ours or plain DCP's, is the nested state of one process, bit for bit."""
+    plain = save_plain(tmp_path / "plain.ckpt")
+    expected = state()
+    for path in (made, plain):
+        loaded = holdfast.load(path)
+        assert list(loaded) == ["state_dict", "global_step"]
+        assert loaded["global_step"] == 7
+        for name in ("weight", "bias"):
+            assert torch.equal(loaded["state_dict"][name], expected[f"state_dict.{name}"])
+            assert loaded["state_dict"][name].dtype == expected[f"state_dict.{name}"].dtype
+    assert holdfast.load(made, map_location="meta")["state_dict"]["weight"].device.type == "meta"
+    assert torch.equal(holdfast.open(made).load()["state_dict"]["bias"], expected["state_dict.bias"])
+    for words in ({"allow_unsafe": True}, {"map_location": {"cpu": "cuda:0"}}):
+        with pytest.raises(holdfast.ConfigurationError):
+            holdfast.load(made, **words)
+    damage(made, SHARD, 300)
+    with pytest.raises(DamagedCheckpointError):
+        holdfast.load(made)
+
+
 @pytest.mark.parametrize("use", ["statistics", "diff", "tensor"])
 def test_what_takes_single_files_says_so(made, use):
     """What cannot look into a directory is one clear error that says what can."""

@@ -57,14 +57,15 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     mmap: bool = False,
     allow: Sequence[Any] = (),
 ) -> Any:
-    """Load a checkpoint file, after checking that every byte of it is as it was saved.
+    """Load a checkpoint, after checking that every byte of it is as it was saved.
 
     The bytes that were checked are those in the tensors: they are read once, into memory that has no
     tie to the file. That is the memory of the whole state at first, also when it goes to another device.
 
     Args:
-        path: file or fsspec URL; any file that ``torch.save`` writes will do.
-        map_location: where the tensors go, as for ``torch.load``.
+        path: file or fsspec URL; any file that ``torch.save`` writes will do. Or the directory of a sharded
+            checkpoint, ours or of ``torch.distributed.checkpoint``: the whole state, nested and no longer sharded.
+        map_location: where the tensors go, as for ``torch.load``; of a sharded one a device.
         allow_unsafe: False (default) builds tensors and plain values only, and runs no code from the
             file. True runs whatever code the file names: only for a file that you would run as a program.
         weights_only: torch's and Lightning's word for the opposite. None (default) goes by
@@ -91,6 +92,10 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
         msg = f"`allow_unsafe`={allow_unsafe!r} contradicts `weights_only`={weights_only!r}: pass one of them"
         raise ConfigurationError(msg)
     safe = not allow_unsafe and weights_only is not False
+    if is_sharded_at(path):
+        from holdfast.engine.whole_state import load_whole_state  # noqa: PLC0415 - torch.distributed is slow to import
+
+        return load_whole_state(path, map_location, safe=safe, verify=verify is not False, allow=allow)
     check = not mmap if verify is None else verify
     permitted = permitting(allow) if safe else nullcontext()
     with opened(os.fspath(path)) as (source, file):

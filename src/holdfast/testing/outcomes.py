@@ -5,7 +5,7 @@ The rules, those of a journalling filesystem that promises no more than POSIX:
 - Data that no sync of their file covers are there, lost, there in part, or only the length is. Several
   writes reach the disk in any order.
 - Names that no sync of their folder covers are there up to any point of their order. Folders know
-  nothing of each other. A rename is one step, also between two folders.
+  nothing of each other. A rename is one step, also between two folders, and so is an exchange of two names.
 - A sync of a file says nothing of its name, one of a folder nothing of the data or of its own name.
 """
 

@@ -173,8 +173,11 @@ class Translator:
         if not self._inside(origin) and not self._inside(goal):
             return
         inode = self._inode(origin)
-        if inode is None or not self._inside(goal) or "RENAME_EXCHANGE" in call.arguments[-1]:
+        if inode is None or not self._inside(goal):
             raise UnmodelledError(_unknown(call))
+        if "RENAME_EXCHANGE" in call.arguments[-1]:
+            yield self._edit((*self._place(origin), self._inode(goal)), (*self._place(goal), inode))
+            return
         if (old := self._inode(goal)) is not None:
             if old == inode:  # two names of one file: nothing happens
                 return
