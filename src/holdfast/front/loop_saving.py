@@ -43,6 +43,8 @@ T = TypeVar("T")
 class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
     """Has saves begun; lands them, and forgets."""
 
+    _doing = "the start"  # what the ranks have to do at the same time
+
     def _init_saving(self, mode: SaveMode, failures: Failures) -> None:
         self._failures = failures
         self._mode = mode
@@ -75,11 +77,12 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             SaveError: if one of them could not be committed, whatever ``on_error`` says.
 
         """
+        self._doing = "wait()"
         with self._failures.asked_for():
             self._settle(wait=True)
 
     def _agree(self, decide: Callable[[], T]) -> T:
-        return self._ranks.agree(decide)
+        return self._ranks.agree(decide, at=self._doing)
 
     def _note_clock(self) -> Clock:
         return self._run.clock
