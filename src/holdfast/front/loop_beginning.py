@@ -150,10 +150,10 @@ class LoopBeginning:
         return self._cut
 
     def _say_what_does_nothing(self) -> None:
-        without = [word for word in ("overlap", "zero_copy", "recycle_blocks") if getattr(self._mode, word)]
+        without = [word for word in ("zero_copy", "recycle_blocks") if getattr(self._mode, word)]
         if without and self._leads:
             words = " and ".join(f"`{word}`" for word in without)
-            warn(f"{words}: of no effect, as the state is sharded. Each rank copies its part at once")
+            warn(f"{words}: of no effect, as the state is sharded: each rank copies its part, and writes a new file")
 
     def _begin_anywhere(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Save, or begin to; return what became of it if that is known. Every rank calls it."""
@@ -234,7 +234,7 @@ class LoopBeginning:
         self._warn(self._preflight.before(self._run, plan.primary, under_way))
 
     def _order(self, plan: Plan, state: object, spare: str = "") -> Order:
-        in_place = self._mode.reads_on and not self._cut
+        later = self._mode.overlap if self._cut else self._mode.reads_on
         return Order(
             self._run.store,
             plan.primary,
@@ -242,7 +242,7 @@ class LoopBeginning:
             replace(plan.facts, ranks=self._ranks.size),
             plan.also,
             over=spare,
-            stepped=stepped(self._parts.model, self._parts.optimizers) if in_place else {},
+            stepped=stepped(self._parts.model, self._parts.optimizers) if later else {},
             subject=id(self._parts.model),
             steady=self._mode.zero_copy,
             stats=self.stats,
