@@ -1,6 +1,8 @@
 """What the ranks do in the tests of sharded saving and loading."""
 
 import os
+import resource
+import signal
 import warnings
 
 import torch
@@ -110,11 +112,7 @@ def fail_to_save(folder, name, where):
     state = state_of(1)
     store = open_store(folder)
     if where == "disk" and ranks.rank == 1:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if where == "plan" and ranks.rank == 1:
         state = {**state, "a": {"b": 1}, "a.b": 2}
@@ -132,13 +130,17 @@ def fail_to_save(folder, name, where):
     return type(error).__name__, str(error)
 
 
-def refuse(folder, name):
-    """Load what is damaged; return the error that each rank has."""
+def refuse(folder, names):
+    """Load what is damaged; return the error that each rank has, of each."""
+    return [_refused(os.path.join(folder, name)) for name in names]
+
+
+def _refused(path):
     try:
-        read_sharded(os.path.join(folder, name), state_of(3), ranks=ranks_here(), partial=True)
+        read_sharded(path, state_of(3), ranks=ranks_here(), partial=True)
     except HoldfastError as error:
         return type(error).__name__, str(error)
-    return None
+    return "", ""
 
 
 def save_at_once(folder, name):
@@ -147,3 +149,69 @@ def save_at_once(folder, name):
         ranks_here(), Order(open_store(folder), name, state_of(1), Facts(step=3)), {"meta.pt": b"m"}
     )
     return manifest.facts.ranks, sorted(record.name for record in manifest.records)
+
+
+def save_many_ways(folder):
+    """Save through two savers side by side, with two states on their way each; return what was seen of it."""
+    ranks = ranks_here()
+    savers = [ShardedSaver(ranks, images=2) for _ in range(2)]
+    rounds = []
+    for name in ("gather", "agree"):
+        real = getattr(ranks, name)
+        setattr(ranks, name, lambda *args, real=real, name=name, **words: rounds.append(name) or real(*args, **words))
+    store = open_store(folder)
+    states = [state_of(seed) for seed in range(1, 7)]
+    flights = []
+    for number, state in enumerate(states):
+        if number == 4:
+            rounds.clear()  # from here on each saver knows its plan
+        flights.append(savers[number % 2].submit(Order(store, f"{number}.ckpt", state, Facts(step=number))))
+        with torch.no_grad():  # what is taken is taken: training may change everything at once
+            for value in (*state["model"].values(), state["buffer"]):
+                (value.to_local() if isinstance(value, DTensor) else value).zero_()
+    memory = [saver.memory for saver in savers]
+    for flight in flights:
+        flight.wait()
+    for number in range(6):
+        into, wanted = state_of(9), state_of(number + 1)
+        into["opt"]["state"][1] = {}
+        read_sharded(os.path.join(folder, f"{number}.ckpt"), into, ranks=ranks)
+        assert same(wanted, into), number
+    for saver in savers:
+        saver.close()
+    errors = [str(flight.error) for flight in flights if flight.error]
+    return rounds, errors, memory[0] > 0, [saver.memory for saver in savers]
+
+
+def change_shape(folder):
+    """Save a state that grows and shrinks from save to save; each is what it was."""
+    ranks = ranks_here()
+    saver = ShardedSaver(ranks)
+    for number, size in enumerate((10, 10, 5000, 3, 100_000, 10)):
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        rows = torch.arange(float(size * 3)).view(size, 3)
+        state = {"x": distribute_tensor(rows, mesh, [Shard(0)], src_data_rank=None), "n": "y" * size}
+        state |= {f"more{place}": torch.full((place,), float(size)) for place in range(number)}
+        flight = saver.submit(Order(open_store(folder), f"{number}.ckpt", state, Facts(step=number)))
+        flight.wait()
+        assert flight.error is None, flight.error
+        empty = distribute_tensor(torch.zeros(size, 3), mesh, [Shard(0)], src_data_rank=None)
+        into = {**state, "x": empty, "n": "", **{f"more{place}": torch.zeros(place) for place in range(number)}}
+        read_sharded(os.path.join(folder, f"{number}.ckpt"), into, ranks=ranks)
+        assert same(into, state)
+    saver.close()
+
+
+def fork_in_the_middle(folder):
+    """A child that is forked while a save is on its way does not wait for it, and leaves it alone."""
+    ranks = ranks_here()
+    saver = ShardedSaver(ranks)
+    flight = saver.submit(Order(open_store(folder), "a.ckpt", state_of(1), Facts()))
+    child = os.fork()
+    if not child:
+        saver.close()
+        os._exit(7 if flight.done and flight.error is not None else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    flight.wait()
+    saver.close()
+    return code, flight.committed

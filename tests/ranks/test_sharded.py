@@ -79,18 +79,22 @@ def test_what_fails_on_one_rank_is_an_error_on_all(tmp_path, where, cause):
     assert re.search(cause, one[1]), one[1]
 
 
-@pytest.mark.parametrize("file", [".metadata", "__0_0.distcp", "__1_0.distcp", "holdfast.manifest"])
-def test_what_is_damaged_for_one_rank_is_refused_by_all(saved, tmp_path, file):
+def test_what_is_damaged_for_one_rank_is_refused_by_all(saved, tmp_path):
     """A flipped byte anywhere is a DamagedCheckpointError that names the file, the same on every rank."""
-    shutil.copytree(f"{saved[0]}/c.ckpt", tmp_path / "x.ckpt")
-    path = tmp_path / "x.ckpt" / file
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 4
-    path.write_bytes(data)
-    one, other = run_ranks(2, jobs.refuse, str(tmp_path), "x.ckpt")
+    files = [".metadata", "__0_0.distcp", "__1_0.distcp", "holdfast.manifest", "holdfast.keys"]
+    for number, file in enumerate(files):
+        shutil.copytree(f"{saved[0]}/c.ckpt", tmp_path / f"{number}.ckpt")
+        path = tmp_path / f"{number}.ckpt" / file
+        data = bytearray(path.read_bytes())
+        data[len(data) // 3] ^= 4
+        path.write_bytes(data)
+    one, other = run_ranks(2, jobs.refuse, str(tmp_path), [f"{number}.ckpt" for number in range(len(files) - 1)])
     assert one == other
-    assert one[0] == "DamagedCheckpointError"
-    assert file in one[1]
+    for (kind, text), file in zip(one, files, strict=False):
+        assert kind == "DamagedCheckpointError"
+        assert file in text
+    with pytest.raises(DamagedCheckpointError, match=r"holdfast\.keys"):
+        load_sharded(tmp_path / "4.ckpt")
 
 
 def test_a_shard_that_is_cut_off_missing_or_of_another_save_is_refused(saved, tmp_path):
@@ -116,3 +120,22 @@ def test_a_save_that_waits_says_what_it_wrote(tmp_path):
     assert told[0][0] == 2
     assert told[0][1] == [".metadata", "__0_0.distcp", "__1_0.distcp", "holdfast.keys", "meta.pt"]
     assert read_metadata(tmp_path / "a.ckpt").state_dict_metadata["model.w"].size == (7, 300)
+
+
+def test_savers_side_by_side_keep_their_order_and_plan_once(tmp_path):
+    """Six saves of two savers overlap, while the state changes under them: each is what it was when it was taken.
+
+    And once the plan is known, nothing is gathered from the ranks or told to them before training goes on.
+    """
+    for rounds, errors, held, left in run_ranks(2, jobs.save_many_ways, str(tmp_path)):
+        assert (rounds, errors, held, left) == ([], [], True, [0, 0])
+
+
+def test_a_state_that_changes_its_shape_is_planned_and_laid_out_anew(tmp_path):
+    """Nothing of an earlier, larger or smaller state is left in what is saved after it."""
+    run_ranks(2, jobs.change_shape, str(tmp_path))
+
+
+def test_a_forked_child_has_no_part_in_a_save(tmp_path):
+    """The child does not wait for the parent's threads, and the parent's save is committed."""
+    assert run_ranks(2, jobs.fork_in_the_middle, str(tmp_path)) == [(7, True)] * 2

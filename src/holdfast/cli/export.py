@@ -12,13 +12,15 @@ from holdfast.front.catalogue import size_at
 from holdfast.front.sizes import amount
 
 DESCRIPTION = """Write the weights of a checkpoint for other programs: as safetensors, in shards with the index that
-Hugging Face's loader reads, or as one file that torch.load(weights_only=True) reads.
+Hugging Face's loader reads, or as one file that torch.load(weights_only=True) reads. Or a sharded checkpoint, a
+directory, as one .ckpt with all of its state. Memory of the largest tensor is enough.
 
 The checkpoint is verified first, and not touched. Tied weights are written once. Nothing is written over without
 --force; the index of several shards is written last."""
 EXAMPLES = """
 holdfast export last.ckpt hub/ --strip-prefix model. --dtype bfloat16
 holdfast export last.ckpt weights.pt --to torch
+holdfast export runs/llm/step=9000.ckpt one.ckpt
 """
 EXIT_CODES = """exit codes: 0 done, 1 the checkpoint is damaged, holds no weights, or nothing could be written,
 2 wrong usage, or a file is in the way, 3 nothing there"""
@@ -28,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_path(parser, "FILE")
     parser.add_argument("out", metavar="OUT", help="a directory, or a file (*.safetensors; with --to torch any)")
-    parser.add_argument("--to", choices=("safetensors", "torch"), default="safetensors", help="default: safetensors")
+    parser.add_argument(
+        "--to",
+        choices=("safetensors", "torch", "checkpoint"),
+        help="default: checkpoint if OUT ends in .ckpt, else safetensors",
+    )
     parser.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="of one safetensors file; default: 5GB")
     parser.add_argument("--dtype", metavar="DTYPE", help="cast floating-point weights: float16, bfloat16, float32 ...")
     parser.add_argument("--optimizer", action="store_true", help="with --to torch: also the optimizer's state")

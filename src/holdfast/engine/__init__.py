@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.engine.sharded.loading import load_sharded, read_sharded
     from holdfast.engine.sharded.resting import read_metadata
     from holdfast.engine.sharded.saver import ShardedFlight, ShardedSaver, write_sharded
+    from holdfast.engine.sharded.whole import Whole
 
 __all__ = [
     "Into",
@@ -27,6 +28,7 @@ __all__ = [
     "Saver",
     "ShardedFlight",
     "ShardedSaver",
+    "Whole",
     "is_sharded",
     "keygen",
     "lease",
@@ -47,6 +49,7 @@ __all__ = [
 _LAZY = {
     "ShardedFlight": "holdfast.engine.sharded.saver",
     "ShardedSaver": "holdfast.engine.sharded.saver",
+    "Whole": "holdfast.engine.sharded.whole",
     "is_sharded": "holdfast.engine.sharded.flattening",
     "load_sharded": "holdfast.engine.sharded.loading",
     "read_metadata": "holdfast.engine.sharded.resting",

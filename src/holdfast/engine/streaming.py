@@ -32,6 +32,11 @@ class Promises:
             self._made[tensor.untyped_storage().data_ptr()] = make
         return tensor
 
+    def kept(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what was promised for a tensor; itself if it is no stand-in."""
+        make = self._made.get(tensor.untyped_storage().data_ptr()) if tensor.device.type == "cpu" else None
+        return tensor if make is None else make()
+
     def parts(self, snapshot: Snapshot) -> Iterator[Part]:
         """Yield the records of a captured state, with what was promised in place of the stand-ins."""
         yield from snapshot.leaders

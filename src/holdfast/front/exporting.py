@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from holdfast.directories import is_sharded_at
 from holdfast.engine.streaming import Promises, write_promised
-from holdfast.errors import ConfigurationError, printable
+from holdfast.errors import ConfigurationError, LoadError, SaveError, printable
 from holdfast.front.dtypes import SAFETENSORS, Cast, parse_dtype
 from holdfast.front.overwriting import refuse_own_source
 from holdfast.front.provenance import versions
@@ -20,11 +22,11 @@ from holdfast.front.shards import SUFFIX, Shelf, write_shards
 from holdfast.front.sizes import parse_size
 from holdfast.front.stock import facts_of
 from holdfast.front.weights import OPTIMIZERS, Weights, find_weights, is_dense, pick, read_state
-from holdfast.records import Facts
-from holdfast.storage import open_store, plain_path, split_path
+from holdfast.records import Facts, Manifest
+from holdfast.storage import Store, open_store, plain_path, split_path
 from holdfast.telling import warn
 
-_FORMS = ("safetensors", "torch")
+_FORMS = ("safetensors", "torch", "checkpoint")
 _TORCH_NAME = "pytorch_model.bin"  # in a directory; what Hugging Face's loader looks for
 _PLAIN = (int, float, str, bool, bytes, complex, type(None))
 
@@ -57,7 +59,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    to: str = "safetensors",
+    to: str | None = None,
     max_shard_size: int | str = "5GB",
     dtype: str | torch.dtype | None = None,
     optimizer: bool = False,
@@ -70,14 +72,18 @@ def export(  # noqa: PLR0913 - each is a choice of its own
 ) -> Exported:
     """Write the weights of a checkpoint for other programs. The checkpoint is verified and not touched.
 
-    The bytes stream: memory of the largest tensor is enough. Every file appears whole or not at all, and of several
-    shards the index last. Tied tensors are written once.
+    The bytes stream: memory of the largest tensor is enough, also where the checkpoint is a sharded directory, whose
+    tensors are put together one by one. What plain DCP wrote has no digests to verify it by. Every file appears whole
+    or not at all, and of several shards the index last. Tied tensors are written once.
 
     Args:
-        path: a file or fsspec URL; also one that holdfast did not save.
+        path: a file or fsspec URL, or the directory of a sharded checkpoint; also one that holdfast did not save.
         out: for safetensors a directory, to hold ``model.safetensors`` or its shards and their index, or a name
-            that ends so; for torch a file, or a directory that is there, to hold ``pytorch_model.bin``.
-        to: ``"safetensors"``, or ``"torch"``: one file that ``torch.load(weights_only=True)`` reads.
+            that ends so; for torch a file, or a directory that is there, to hold ``pytorch_model.bin``; for a
+            checkpoint a file.
+        to: ``"safetensors"``; ``"torch"``: one file that ``torch.load(weights_only=True)`` reads; ``"checkpoint"``:
+            the whole state in one file, from which a single process resumes. None: a checkpoint if ``out`` ends in
+            ``.ckpt``, else safetensors.
         max_shard_size: bytes in one safetensors file, or ``"5GB"``; a larger tensor has a file of its own.
         dtype: what to cast floating-point weights to; values that it cannot hold are warned of.
         optimizer: for torch: write ``{"state_dict": ..., "optimizer_states": ...}``, not the weights alone.
@@ -95,33 +101,81 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         SaveError: if a file cannot be written.
 
     """
-    _check_form(to, optimizer=optimizer)
+    form = to if to is not None else "checkpoint" if os.fspath(out).endswith(".ckpt") else "safetensors"
+    _check_form(form, optimizer=optimizer, changes=[dtype, strip_prefix or None, entry])
     limit, cast = parse_size(max_shard_size, "max_shard_size"), Cast(parse_dtype(dtype))
-    state, manifest = read_state(path, allow=allow, allow_unsafe=allow_unsafe)
-    place, found = find_weights(state, os.fspath(path), entry)
-    weights = pick(found, strip_prefix)
-    facts = replace(facts_of(state, manifest, os.fspath(path), place), versions=versions())
+    source = _opened(path, allow, allow_unsafe=allow_unsafe)
     advance = progress or (lambda _: None)
-    if to == "safetensors":
-        _check_holdable(weights, cast)
-        shelf = _shelf(os.fspath(out), force=force)
-        refuse_own_source(map(shelf.store.path, shelf.there()), [os.fspath(path)])
-        files, size = write_shards(shelf, weights, cast, facts, limit, advance)
-        dropped = list(weights.extras)
-    else:
-        more = _optimizers(state, os.fspath(path)) if optimizer else None
-        goal = _torch_path(out)
-        refuse_own_source([goal], [os.fspath(path)])
-        files, size = _write_torch(goal, weights, cast, facts, more=more, advance=advance, force=force)
-        dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
+    with _damage_told():
+        if form == "checkpoint":
+            return _whole(source, _torch_path(out), advance=advance, force=force)
+        place, found = find_weights(source.state, source.path, entry)
+        weights = pick(found, strip_prefix)
+        facts = replace(facts_of(source.state, source.manifest, source.path, place), versions=versions())
+        if form == "safetensors":
+            _check_holdable(weights, cast)
+            shelf = _shelf(os.fspath(out), force=force)
+            refuse_own_source(map(shelf.store.path, shelf.there()), [source.path])
+            files, size = write_shards(shelf, weights, cast, facts, limit, advance, source.promises)
+            dropped = list(weights.extras)
+        else:
+            more = _optimizers(source.state, source.path) if optimizer else None
+            goal = _torch_path(out)
+            refuse_own_source([goal], [source.path])
+            files, size = _write_torch(goal, weights, cast, facts, source, more=more, advance=advance, force=force)
+            dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
     _warn_of(cast)
     left_out = (*weights.left_out, *(strip_prefix + name for name in dropped))
     return Exported(files, size, len(weights.tensors), weights.tied, left_out, tuple(cast.overflowed))
 
 
-def _check_form(to: str, *, optimizer: bool) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """The state of a checkpoint, with stand-ins for those tensors that are read when their turn comes."""
+
+    path: str
+    state: Any
+    manifest: Manifest | None
+    promises: Promises
+
+
+def _opened(path: str | os.PathLike[str], allow: Sequence[Any], *, allow_unsafe: bool) -> _Source:
+    if is_sharded_at(path):
+        from holdfast.engine import Whole  # noqa: PLC0415 - torch.distributed takes its time
+
+        whole = Whole(path, allow, allow_unsafe=allow_unsafe)
+        return _Source(os.fspath(path), whole.state, whole.manifest, whole.promises)
+    return _Source(os.fspath(path), *read_state(path, allow=allow, allow_unsafe=allow_unsafe), Promises())
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Of an error that a source's tensor has met on its way, tell that, not only that nothing was written."""
+    try:
+        yield
+    except SaveError as error:
+        if isinstance(error.__cause__, LoadError):
+            raise error.__cause__ from None
+        raise
+
+
+def _whole(source: _Source, path: str, *, advance: Advance, force: bool) -> Exported:
+    """Write all of a state as one checkpoint, with the facts of its source."""
+    refuse_own_source([path], [source.path])
+    facts = replace(facts_of(source.state, source.manifest, source.path, "state"), versions=versions())
+    own = replace(facts, names={}, reason=f"exported from {facts.reason or 'a checkpoint'}")
+    store, name = _free(path, force=force)
+    manifest = write_promised(store, name, source.state, own, source.promises, advance=advance)
+    size = sum(record.size for record in manifest.records if record.name.startswith("data/"))
+    return Exported((store.path(name),), size, len(manifest.tensors))
+
+
+def _check_form(to: str, *, optimizer: bool, changes: Sequence[object]) -> None:
     if to not in _FORMS:
-        msg = f"`to` can be 'safetensors' or 'torch' but got {to!r}"
+        msg = f"`to` can be 'safetensors', 'torch' or 'checkpoint' but got {to!r}"
+        raise ConfigurationError(msg)
+    if to == "checkpoint" and any(change is not None for change in changes):
+        msg = "a checkpoint is exported as it is: dtype, strip_prefix and entry go with to='safetensors' or to='torch'"
         raise ConfigurationError(msg)
     if optimizer and to == "safetensors":
         msg = "`optimizer`=True: a safetensors file holds weights alone; use to='torch' (--to torch)"
@@ -173,17 +227,14 @@ def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is calle
     weights: Weights,
     cast: Cast,
     facts: Facts,
+    source: _Source,
     *,
     more: dict[str, Any] | None,
     advance: Advance,
     force: bool,
 ) -> tuple[tuple[str, ...], int]:
-    root, name = split_path(path)
-    store = open_store(root)
-    if store.exists(name) and not force:
-        msg = f"{store.path(name)} is there already: name another, or write over it with force=True (--force)"
-        raise ConfigurationError(msg)
-    promises, size = Promises(), 0
+    store, name = _free(path, force=force)
+    promises, size = source.promises, 0
     state: OrderedDict[str, Any] = OrderedDict()
     for key in weights.order:
         tensor = weights.tensors.get(key)
@@ -192,7 +243,7 @@ def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is calle
             if _is_plain(value):
                 state[key] = value
         elif is_dense(tensor) and tensor.device.type != "meta":
-            make = partial(_dense, cast, key, tensor)
+            make = partial(_dense, cast, key, tensor, promises)
             state[key] = promises.promise(tensor.shape, cast.result(tensor), make)
             size += state[key].numel() * state[key].element_size()
         else:
@@ -203,8 +254,23 @@ def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is calle
     return (store.path(name),), size
 
 
-def _dense(cast: Cast, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    return cast(name, tensor).contiguous()
+def _free(path: str, *, force: bool) -> tuple[Store, str]:
+    """Return the store and the name of a path under which a file may be written.
+
+    Raises:
+        ConfigurationError: if something is there.
+
+    """
+    root, name = split_path(path)
+    store = open_store(root)
+    if store.exists(name) and not force:
+        msg = f"{store.path(name)} is there already: name another, or write over it with force=True (--force)"
+        raise ConfigurationError(msg)
+    return store, name
+
+
+def _dense(cast: Cast, name: str, tensor: torch.Tensor, promises: Promises) -> torch.Tensor:
+    return cast(name, promises.kept(tensor)).contiguous()
 
 
 def _is_plain(value: Any) -> bool:

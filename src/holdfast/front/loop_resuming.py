@@ -87,6 +87,7 @@ class LoopResuming(LoopSaving):
                 and model and optimizer hold what was read of one before its damage was found.
 
         """
+        self._doing = "resume()"
         on_damage_now = self.on_damage if on_damage is None else checked_on_damage(on_damage)
         self._settle(wait=True)
         quiesce()  # other checkpointers' saves, too, may be reading what is written over

@@ -70,6 +70,7 @@ class LoopSaving(RankingAttributes, FailureWords):
     """
 
     stats: SaveStats
+    _doing = "the start"  # what the ranks have to do at the same time
     _run: Run
     _ledger: Ledger
     _parts: Parts
@@ -109,11 +110,12 @@ class LoopSaving(RankingAttributes, FailureWords):
             SaveError: if one of them could not be committed, whatever ``on_error`` says.
 
         """
+        self._doing = "wait()"
         with self._failures.asked_for():
             self._settle(wait=True)
 
     def _agree(self, decide: Callable[[], T]) -> T:
-        return self._ranks.agree(decide)
+        return self._ranks.agree(decide, at=self._doing)
 
     def _note_clock(self) -> Clock:
         return self._run.clock

@@ -13,7 +13,7 @@ from holdfast.directories import is_sealed
 from holdfast.engine import Order, Saver, SaveStats, lease, quiesce, release, write_checkpoint
 from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight
-from holdfast.engine.globals import globals_of
+from holdfast.engine.globals import globals_of, permitting
 from holdfast.errors import SaveError
 from holdfast.format.signature import SUFFIX
 from holdfast.front.provenance import git_commit, versions
@@ -33,6 +33,7 @@ __all__ = [
     "is_written",
     "lease",
     "link",
+    "permitting",
     "plain_facts",
     "quiesce",
     "raise_first",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from holdfast.engine.commit import save_errors
-from holdfast.engine.streaming import PIECE, bytes_of, counted
+from holdfast.engine.streaming import PIECE, Promises, bytes_of, counted
 from holdfast.errors import ConfigurationError, printable
 from holdfast.format import safetensors as form
 from holdfast.front.dtypes import SAFETENSORS, Cast
@@ -66,6 +66,7 @@ def write_shards(  # noqa: PLR0913, PLR0917 - what goes into the files, and how
     facts: Facts,
     limit: int,
     advance: Callable[[int], None],
+    promises: Promises,
 ) -> tuple[tuple[str, ...], int]:
     """Write the files, the index last; return their paths and the tensors' bytes.
 
@@ -92,7 +93,7 @@ def write_shards(  # noqa: PLR0913, PLR0917 - what goes into the files, and how
     for name, group in zip(names, groups, strict=True):
         with save_errors(shelf.store.path(name)):
             head = form.encode(arranged := form.arrange(group), _metadata(weights, facts, group))
-            shelf.store.put(name, counted(_bytes(head, arranged, weights.tensors, cast), advance))
+            shelf.store.put(name, counted(_bytes(head, arranged, weights.tensors, cast, promises), advance))
     with save_errors(shelf.store.path(shelf.index)):
         for name in before:
             if name not in names:
@@ -133,11 +134,15 @@ def _metadata(weights: Weights, facts: Facts, group: Sequence[form.Entry]) -> di
 
 
 def _bytes(
-    head: bytes, arranged: Sequence[form.Entry], tensors: Mapping[str, torch.Tensor], cast: Cast
+    head: bytes,
+    arranged: Sequence[form.Entry],
+    tensors: Mapping[str, torch.Tensor],
+    cast: Cast,
+    promises: Promises,
 ) -> Iterator[bytes | memoryview]:
     yield head
     for entry in arranged:
-        tensor = tensors[entry.name]
+        tensor = promises.kept(tensors[entry.name])
         if not tensor.is_contiguous():
             tensor = tensor.contiguous()
         flat = tensor.reshape(-1)

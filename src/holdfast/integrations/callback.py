@@ -6,23 +6,26 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from holdfast.clock import Clock
 from holdfast.errors import DirectoryInUseError, SaveError
 from holdfast.front.opening import exists, find_last, write_ranking
 from holdfast.front.passing import PassingOver
-from holdfast.front.preemption import asked, hurried, leave
+from holdfast.front.preemption import hurried, leave
+from holdfast.front.pulse import News
 from holdfast.front.words import Event, Term, admits, open_store
 from holdfast.integrations.callback_run import RunMixin
-from holdfast.integrations.trainer_facts import epoch_end_follows, is_idle, live_objects
+from holdfast.integrations.trainer_facts import is_idle, live_objects
 
 log = logging.getLogger("holdfast")
 
 _SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images", "recycle_blocks"})
 _FAILING = frozenset({"on_error", "on_save_error", "max_failures"})
-_NOT_POLICY = frozenset({"dirpath", "verbose", "clock", "on_damage", "save_on_signal", *_FAILING, *_SAVE_MODE})
+_NOT_POLICY = frozenset(
+    {"dirpath", "verbose", "clock", "on_damage", "save_on_signal", "grace_period", "deadline", *_FAILING, *_SAVE_MODE}
+)
 
 
 class ModelCheckpointCore(RunMixin):
@@ -78,6 +81,10 @@ class ModelCheckpointCore(RunMixin):
         save_on_signal: the signals at which the next batch's end saves, commits, and only then lets the signal
             do what it does: True for SIGTERM, SIGINT, SIGUSR1 and SIGUSR2; or a sequence; False for none. See
             ``docs/preemption.md``.
+        grace_period: seconds (or a ``timedelta``) between a signal and the end of the process, if that is known:
+            several ranks tell each other of a signal early enough for it, and a save that takes longer is warned of.
+        deadline: when the process will be ended: a ``datetime``, or a ``timedelta`` or seconds from now. Early
+            enough before it the state is saved once; training goes on. ``"auto"``: the end of the SLURM job.
         keep: rules of what to keep, in the place of ``save_top_k``: ``Latest(3) | Best(2, "val_loss")``. Every
             trigger saves then. See ``docs/retention.md``.
         save_when: when to save, in the place of the three triggers: ``EverySteps(1000) | OnImprovement("val_loss")``.
@@ -131,6 +138,8 @@ class ModelCheckpointCore(RunMixin):
         images: int = 1,
         recycle_blocks: bool = False,
         save_on_signal: bool | Sequence[int] = True,
+        grace_period: float | timedelta | None = None,
+        deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         keep: Term | Iterable[Term] | str | None = None,
         save_when: Term | Iterable[Term] | str | None = None,
         clock: Clock | None = None,
@@ -147,9 +156,10 @@ class ModelCheckpointCore(RunMixin):
         self._init_saving(
             {name: given[name] for name in _FAILING}, on_damage, {name: given[name] for name in _SAVE_MODE}
         )
-        self._init_signals(save_on_signal)
-        self.verbose = bool(verbose)
         self._own_clock = clock
+        self._init_signals(save_on_signal)
+        self._init_remaining(grace_period, deadline)
+        self.verbose = bool(verbose)
         self._init_state()
         self._watch_anew()
         self._last_time_checked: float | None = None
@@ -200,7 +210,7 @@ class ModelCheckpointCore(RunMixin):
         self._memory = None
         self._began = True
         self._watch_metric(trainer)
-        self._hear_signals(trainer)
+        self._begin_to_hear(trainer)
 
     def on_train_batch_end(
         self,
@@ -218,26 +228,15 @@ class ModelCheckpointCore(RunMixin):
                 self._save_at_batch(trainer, pl_module)
                 raise
         self._save_at_batch(trainer, pl_module)
-        if asked and not epoch_end_follows(trainer):
-            self._answer_signals(trainer)
+        self._look_ahead_at_batch(trainer)
 
     def _save_at_batch(self, trainer: Any, pl_module: Any) -> None:
-        if self._when is not None:
-            self._save_when_due(trainer, pl_module, self._when)
-            return
-        n = self._every_n_train_steps
-        if n < 1 and self._train_time_interval is None:
-            return
-        self._watch.tick += 1
-        step = trainer.global_step
-        due = step % n == 0 if n >= 1 else self._agree(trainer, self._time_asks)
-        # The look one batch before it is due tells whether the metric changes with the batch that is.
-        # Only under manual optimization can a batch hold several steps, so which batch that is, is not known.
-        soon = n >= 1 and ((step + 1) % n == 0 or not pl_module.automatic_optimization)
-        if self.monitor is not None and (due or soon or trainer.is_last_batch):
-            self._watch_metric(trainer)
+        heard = self._heard_at_batch(trainer)
+        due = self._is_due(trainer, pl_module, by_clock=News.DUE in heard.news)
         if due:
             self._handle(trainer, Event.STEP)
+        elif News.LANDED in heard.news:
+            self._settle(trainer)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Take note of the metric before the validation, to know whether it measures it."""
@@ -249,19 +248,20 @@ class ModelCheckpointCore(RunMixin):
         if not is_idle(trainer):
             self._watch_metric(trainer)
             self._handle(trainer, Event.VALIDATION_END)
-            self._answer_signals(trainer)
+            self._at_pause(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Save a checkpoint at the end of the training epoch, if that is when it is due."""
         if not is_idle(trainer):
             self._watch_metric(trainer)
             self._handle(trainer, Event.EPOCH_END)
-            self._answer_signals(trainer)
+            self._at_pause(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Bring ``last`` up to the final state, if ``save_last`` is on."""
         self._failures.ending = True
         self._handle(trainer, Event.TRAIN_END)
+        self._end_alike()
         leave(self)  # before Lightning puts the handlers back that it has found
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
@@ -277,6 +277,7 @@ class ModelCheckpointCore(RunMixin):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
         self._began = False
         self._pending, self._saver, self._stamps = [], None, {}
+        self._close_shards(trainer)
         self._watch_anew()
         self._let_go()
 

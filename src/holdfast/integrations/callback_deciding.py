@@ -31,13 +31,20 @@ class DecidingMixin(SavingMixin):
     _last_time_checked: float | None
     _clock: Clock
 
-    def _time_asks(self) -> bool:
-        interval = self._train_time_interval
-        seconds = None if interval is None else interval.total_seconds()
-        return time_asks(seconds, self._ledger, self._elapsed())
+    def _time_asks(self, trainer: Any) -> bool:
+        """Rank 0 only: tell whether the time makes a save due, or one waits for its metric."""
+        return time_asks(self._interval(trainer), self._ledger, self._elapsed())
 
-    def _time_asks_by(self, when: Triggers, trainer: Any) -> bool:
-        return time_asks(when.interval(self._spent(when, trainer)), self._ledger, self._elapsed())
+    @property
+    def _timed(self) -> bool:
+        """Whether the time makes saves due."""
+        return self._train_time_interval is not None if self._when is None else self._when.timed
+
+    def _interval(self, trainer: Any) -> float | None:
+        """Rank 0 only: return the seconds after which the time makes a save due; None if it never does."""
+        if self._when is not None:
+            return self._when.interval(self._spent(self._when, trainer))
+        return None if self._train_time_interval is None else self._train_time_interval.total_seconds()
 
     def _spent(self, when: Triggers, trainer: Any) -> Spent:
         """Rank 0 only: what saving has cost so far, for the trigger that goes by it."""
@@ -64,21 +71,31 @@ class DecidingMixin(SavingMixin):
                 watch.tick = self._watch.tick
                 watch.look(metrics.get(name), step)
 
-    def _save_when_due(self, trainer: Any, pl_module: Any, when: Triggers) -> None:
-        """After a batch, with ``save_when``; a metric that it watches is looked at in the pauses, not here."""
-        if not (when.steps or when.at or when.timed):
-            return
+    def _is_due(self, trainer: Any, pl_module: Any, *, by_clock: bool) -> bool:
+        """Tell whether a save is due after a batch, the same on every rank; and look at the metric where that matters.
+
+        A metric that ``save_when`` watches is looked at in the pauses, not here. ``by_clock``: rank 0 of several has
+        said so; one that is alone asks its own.
+        """
+        when, n = self._when, self._every_n_train_steps
+        counted = n >= 1 if when is None else bool(when.steps or when.at)
+        if not (counted or self._timed):
+            return False
         self._watch.tick += 1
         step = trainer.global_step
-        due = when.counts(step)
-        if when.timed:
-            due = self._agree(trainer, lambda: due or self._time_asks_by(when, trainer))
-        # As with the words that this stands for: the look one batch before tells whether the metric changes with this.
-        soon = when.counts(step + 1) or not pl_module.automatic_optimization
+        due = self._counts(step) or by_clock or (self._timed and trainer.world_size == 1 and self._time_asks(trainer))
+        # The look one batch before it is due tells whether the metric changes with the batch that is.
+        # Only under manual optimization can a batch hold several steps, so which batch that is, is not known.
+        soon = (counted or when is not None) and (self._counts(step + 1) or not pl_module.automatic_optimization)
         if due or soon or trainer.is_last_batch:
             self._watch_metric(trainer)
-        if due:
-            self._handle(trainer, Event.STEP)
+        return due
+
+    def _counts(self, step: int) -> bool:
+        """Tell whether a save is due after this step by its number."""
+        if self._when is not None:
+            return self._when.counts(step)
+        return self._every_n_train_steps >= 1 and step % self._every_n_train_steps == 0
 
     def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
         """One event: decide on rank 0, carry out on all."""
@@ -109,7 +126,7 @@ class DecidingMixin(SavingMixin):
         if plan.names:
             with self._failures.asked_for(by_name=event is Event.REQUEST):
                 self._carry_out(trainer, self._as_run(), plan)
-                if final:
+                if final or (self._pending and not self._mode.async_save):
                     self._settle(trainer, wait=True)
         return plan
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -28,10 +29,12 @@ from holdfast.front.saving import (
     SaveStats,
     weigh,
 )
+from holdfast.front.sharded import ShardedSaver
 from holdfast.front.under_way import announce
 from holdfast.front.words import Ledger
 from holdfast.integrations.callback_settling import COMMITTED, PENDING, Outcome, Pending, SettlingMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
+from holdfast.integrations.lightning_shards import install_shards, shards_through_us
 from holdfast.records import RANKED
 
 log = logging.getLogger("holdfast")
@@ -55,7 +58,7 @@ class SavingMixin(SettlingMixin):
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
         self._pending: list[Pending] = []
-        self._saver: Saver | None = None  # rank 0 only, once something was saved
+        self._saver: Saver | ShardedSaver | None = None  # once something was saved
         self.stats = SaveStats()
         self._costs = Costs()
         self._stamps: Stamps = {}  # rank 0 only
@@ -84,7 +87,8 @@ class SavingMixin(SettlingMixin):
             self._warmed = True
             self._foresee(trainer)
             io = self._own_io(trainer)
-            if io is not None and trainer.is_global_zero and self._mode.async_save:
+            sharded = shards_through_us(trainer.strategy)
+            if io is not None and trainer.is_global_zero and self._mode.async_save and not sharded:
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:
             self._saver.poll()
@@ -96,12 +100,8 @@ class SavingMixin(SettlingMixin):
         if trainer.is_global_zero:
             optimizers = () if self.save_weights_only else trainer.optimizers
             size = weigh(trainer.lightning_module, optimizers)
+            self._remaining.assume(size)
             self._warn_of(self._preflight.begin(self._as_run(), self._ledger, size))
-
-    def _warn_of(self, message: str) -> None:
-        if message:
-            log.warning(message)
-            self._rank_zero_warn(message)
 
     def _install_io(self, trainer: Any) -> None:
         """Put our ``CheckpointIO`` in place of the default one; one that the user chose stays."""
@@ -109,6 +109,15 @@ class SavingMixin(SettlingMixin):
         chosen = getattr(getattr(trainer, "_accelerator_connector", None), "checkpoint_io", None)
         if chosen is None and type(strategy.checkpoint_io) is self._default_checkpoint_io:
             strategy.checkpoint_io = self._new_checkpoint_io()
+        io = getattr(strategy, "_checkpoint_io", None)
+        if isinstance(io, CheckpointIOCore):
+            install_shards(strategy, io)
+
+    def _close_shards(self, trainer: Any) -> None:
+        """Wait and give the memory back where the strategy does not do so: it knows of no ``CheckpointIO``."""
+        io = self._own_io(trainer)
+        if io is not None and shards_through_us(trainer.strategy):
+            io.teardown()
 
     def _carry_out(self, trainer: Any, run: Run, plan: Plan) -> None:
         """Write what the plan says; after the commit, and only then, forget and tell."""
@@ -136,7 +145,10 @@ class SavingMixin(SettlingMixin):
         if trainer.is_global_zero:
             under_way = sum(pending.flight is not None and not pending.flight.done for pending in self._pending)
             self._warn_of(self._preflight.before(run, plan.primary, under_way))
+        begun = time.perf_counter()
         error = self._save_file(trainer, run, plan, plan.primary)
+        if not self._is_behind(trainer) and trainer.is_global_zero:
+            self._warn_of(self._remaining.learn(time.perf_counter() - begun))
         if self._is_behind(trainer):
             return self._agree(trainer, lambda: Outcome(error=error))
         outcome = self._agree(trainer, lambda: self._inspect(run, plan, error, before))
@@ -170,11 +182,13 @@ class SavingMixin(SettlingMixin):
         return expectation.error
 
     def _behind(self, trainer: Any, run: Run, plan: Plan) -> Behind:
-        """Return how our own thread is to write the file."""
+        """Return how our own thread is to write the checkpoint."""
         spare, self._spare = self._spare, ""
         trained = (trainer.lightning_module, trainer.optimizers)
         consent = consent_to(run, self._ledger, plan.primary) if RANKED in plan.names else None
-        return Behind(run.store, plan.primary, plan.also, spare, self._mode, *trained, self.stats, consent)
+        # Shards are copied at once, into an image of their own kind.
+        mode = replace(self._mode, zero_copy=False) if shards_through_us(trainer.strategy) else self._mode
+        return Behind(run.store, plan.primary, plan.also, spare, mode, *trained, self.stats, consent)
 
     def _inspect_again(self, run: Run, plan: Plan, error: SaveError | None) -> Outcome:
         there = error is None and run.store.exists(plan.also)

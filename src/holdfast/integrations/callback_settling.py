@@ -20,13 +20,16 @@ from holdfast.front.failures import FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, taking
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preflight import Preflight
+from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
+from holdfast.front.sharded import ShardedSaver, is_committed
 from holdfast.front.under_way import names_of_others
 from holdfast.front.words import Ledger, ranks_here
 from holdfast.integrations.callback_state import StateMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
+from holdfast.integrations.lightning_shards import shards_through_us
 from holdfast.integrations.trainer_facts import writes_itself
 from holdfast.records import EXCEPTION, LAST
 from holdfast.telling import warn
@@ -63,8 +66,9 @@ class SettlingMixin(StateMixin, FailureWords):
 
     _mode: SaveMode
     _preflight: Preflight
+    _remaining: Remaining
     _pending: list[Pending]
-    _saver: Saver | None
+    _saver: Saver | ShardedSaver | None  # one that writes shards is on every rank, else on rank 0
     _stamps: Stamps
     _spare: str
     _interrupted: bool
@@ -76,6 +80,11 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def _rank_zero_warn(self, message: str) -> None:
         warn(message)
+
+    def _warn_of(self, message: str) -> None:
+        if message:
+            log.warning(message)
+            self._rank_zero_warn(message)
 
     def _rank_zero_info(self, message: str) -> None:
         log.info(message)
@@ -95,12 +104,13 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def _own_io(self, trainer: Any) -> CheckpointIOCore | None:
         current = getattr(trainer.strategy, "_checkpoint_io", None)
-        ours = isinstance(current, CheckpointIOCore) and not writes_itself(trainer.strategy)
-        return current if ours else None
+        past = writes_itself(trainer.strategy) and not shards_through_us(trainer.strategy)
+        return current if isinstance(current, CheckpointIOCore) and not past else None
 
     def _is_behind(self, trainer: Any) -> bool:
         """Tell, the same on every rank, whether our own thread writes, behind the training's back."""
-        return self._mode.async_save and self._own_io(trainer) is not None
+        sharded = shards_through_us(trainer.strategy)  # the thread of each rank; without ``async_save`` we wait for it
+        return (self._mode.async_save or sharded) and self._own_io(trainer) is not None
 
     def _inspect(self, run: Run, plan: Plan, error: SaveError | None, before: Stamp) -> Outcome:
         """Rank 0 only: see what is there now, and give it its second name."""
@@ -154,11 +164,12 @@ class SettlingMixin(StateMixin, FailureWords):
         self._ledger = self._ledger.without(name)
 
     def _take_away(self, trainer: Any, run: Run, name: str) -> None:
-        if self._may_retire(trainer) and not os.path.isdir(run.store.path(name)):
+        path = run.store.path(name)
+        if self._may_retire(trainer) and (is_committed(path) or not os.path.isdir(path)):
             if trainer.is_global_zero:
-                self._retire(run, name)
+                self._retire(trainer, run, name)
             return
-        trainer.strategy.remove_checkpoint(run.store.path(name))
+        trainer.strategy.remove_checkpoint(path)
         if "/" in name and trainer.is_global_zero:
             run.store.remove(name)  # the folders that it leaves empty
 
@@ -168,14 +179,15 @@ class SettlingMixin(StateMixin, FailureWords):
         plain = io is not None and type(io).remove_checkpoint is CheckpointIOCore.remove_checkpoint
         return plain and self._is_behind(trainer)
 
-    def _retire(self, run: Run, name: str) -> None:
+    def _retire(self, trainer: Any, run: Run, name: str) -> None:
         """Rank 0 only: take a file's name away; keep its blocks for the next, or give them back behind the training."""
         retired = run.store.retire(name)
-        if self._mode.recycle_blocks and not self._spare:
+        io = self._own_io(trainer)
+        if self._mode.recycle_blocks and not self._spare and not shards_through_us(trainer.strategy):
             self._spare = retired
-        elif retired and self._saver is not None:
+        elif retired and io is not None:
             problem = f"the old checkpoint {run.store.path(name)} could not be removed"
-            self._saver.tidy(partial(run.store.remove, retired), problem)
+            io.tidy(partial(run.store.remove, retired), problem)
 
     def _settle(self, trainer: Any, *, wait: bool = False) -> None:
         """Take note of what is committed by now; with ``wait``, of all of our own that is on its way.
@@ -224,6 +236,7 @@ class SettlingMixin(StateMixin, FailureWords):
             return Outcome()
         flight = head.flight
         note_stamps(self._stamps, head.plan, flight)
+        self._warn_of(self._remaining.learn(flight.seconds if flight.committed else 0.0))
         also = COMMITTED if flight.committed and head.plan.also and flight.link_error is None else PENDING
         return Outcome(COMMITTED if flight.committed else PENDING, also, flight.error or flight.link_error)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from holdfast.errors import SaveError
@@ -20,6 +21,7 @@ from holdfast.front.saving import (
     begin,
     globals_of,
     lease,
+    permitting,
     plain_facts,
     release,
     remove_path,
@@ -27,6 +29,7 @@ from holdfast.front.saving import (
     sweep,
     warm,
 )
+from holdfast.front.sharded import ShardedSaver, shards_saver
 from holdfast.records import Facts
 
 log = logging.getLogger("holdfast")
@@ -42,7 +45,7 @@ class Expectation:
         self.behind = behind
         self.error: SaveError | None = None
         self.flight: Flight | None = None
-        self.saver: Saver | None = None
+        self.saver: Saver | ShardedSaver | None = None
 
 
 class CheckpointIOCore:
@@ -63,10 +66,11 @@ class CheckpointIOCore:
         self._trusted: tuple[object, ...] = ()
         self._swept: set[str] = set()
         self._saver: Saver | None = None
+        self._shards: ShardedSaver | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_expected": None, "_trusted": (), "_swept": set(), "_saver": None}
+        return {**self.__dict__, "_expected": None, "_trusted": (), "_swept": set(), "_saver": None, "_shards": None}
 
     @contextlib.contextmanager
     def expecting(self, path: str, facts: Facts, behind: Behind | None = None) -> Iterator[Expectation]:
@@ -83,6 +87,11 @@ class CheckpointIOCore:
             yield self._expected
         finally:
             self._expected = None
+
+    def expected_at(self, path: str) -> Expectation | None:
+        """Return what a callback expects at a path, if any does."""
+        expected = self._expected
+        return expected if expected is not None and expected.path == path else None
 
     def trust(self, live: Sequence[object]) -> None:
         """Let the safe loader build what these objects of the running program are made of."""
@@ -111,8 +120,8 @@ class CheckpointIOCore:
             )
             raise TypeError(msg)
         self._sweep_once(path)
-        expected = self._expected
-        if expected is None or os.fspath(path) != expected.path:
+        expected = self.expected_at(os.fspath(path))
+        if expected is None:
             save_path(path, checkpoint, plain_facts(checkpoint, reason="requested", kind="lightning"))
             return
         try:
@@ -127,6 +136,21 @@ class CheckpointIOCore:
     def warm(self, model: object, optimizers: Iterable[object], images: int) -> None:
         """Have the memory for saves behind the training's back ready before the first is due."""
         warm(lambda: self._open_saver(images), model, optimizers)
+
+    def open_shards(self, images: int) -> ShardedSaver:
+        """Return what saves shards behind the training, on every rank."""
+        if self._shards is None:
+            self._shards = shards_saver(images)
+        self._shards.allow(images)
+        return self._shards
+
+    def tidy(self, call: Callable[[], None], problem: str) -> None:
+        """Do what may take its time behind the training's back; an ``OSError`` becomes a warning."""
+        self._open_saver(1).tidy(call, problem)
+
+    def permitted(self) -> AbstractContextManager[None]:
+        """Let torch's safe loader build what a checkpoint of this run may hold, and what the user allows."""
+        return permitting([*self.allow, *globals_of(self._trusted)])
 
     def _open_saver(self, images: int) -> Saver:
         if self._saver is None:
@@ -171,6 +195,9 @@ class CheckpointIOCore:
 
     def teardown(self) -> None:
         """Wait until what was begun is committed, and give the memory back."""
+        if self._shards is not None:
+            self._shards.close()
+            self._shards = None
         if self._saver is not None:
             release(self, self._saver)
             self._saver = None

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _FEW = 5  # names in a message
 
 
-class _Filling(DefaultLoadPlanner):
+class Filling(DefaultLoadPlanner):
     """Fills a nested state in place, under its own keys of whatever type."""
 
     def __init__(self, reading: Reading, state: dict[Any, Any], metadata: Metadata) -> None:
@@ -108,7 +108,7 @@ def read_sharded(  # noqa: PLR0913 - what is loaded, into what, by whom, and how
     def fill() -> tuple[str, ...]:
         resting = Resting(path, verify=verify)
         reading = Reading(resting, allow, allow_unsafe=False)
-        filling = _Filling(reading, into, resting.metadata)
+        filling = Filling(reading, into, resting.metadata)
         reading.read(filling.plan(resting.path, partial=partial).items, filling)
         return filling.missing
 
@@ -126,14 +126,14 @@ def load_sharded(path: str | os.PathLike[str], *, allow: Sequence[Any] = (), ver
     paths = resting.metadata.planner_data or {}
     state: dict[Any, Any] = {}
     for name in resting.metadata.state_dict_metadata:
-        _place(state, tuple(paths.get(name, (name,))), resting.keys)
+        place(state, tuple(paths.get(name, (name,))), resting.keys)
     for path_of_none in resting.keys.empty:
-        _place(state, path_of_none, resting.keys, {})
+        place(state, path_of_none, resting.keys, {})
     read_sharded(path, state, allow=allow, verify=verify)
     return state
 
 
-def _place(state: dict[Any, Any], path: Path, keys: Keys, value: Any = None) -> None:
+def place(state: dict[Any, Any], path: Path, keys: Keys, value: Any = None) -> None:
     """Make room for a value on its path: mappings for texts, lists for numbers."""
     holder: Any = state
     for depth, part in enumerate(path):

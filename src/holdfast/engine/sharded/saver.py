@@ -44,6 +44,7 @@ class ShardedFlight:
         committed: whether it is there, under its first name.
         stamp: the store's stamp of it, right after its commit.
         earlier: the save that has to be committed before it, until it is.
+        seconds: how long it took from its order to its end; 0 until then.
         open: whether an optimizer's step has to wait for it: never, all is copied at once.
 
     """
@@ -58,11 +59,13 @@ class ShardedFlight:
     earlier: ShardedFlight | None = None
     changed: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    seconds: float = 0.0
     open: bool = False
 
     def __post_init__(self) -> None:
         """Begin."""
         self._done = threading.Event()
+        self._begun = time.perf_counter()
 
     @property
     def done(self) -> bool:
@@ -82,6 +85,7 @@ class ShardedFlight:
     def finish(self) -> None:
         """Say that all is over, whatever became of it."""
         self.earlier = None
+        self.seconds = time.perf_counter() - self._begun
         self._done.set()
 
     def abandon(self) -> None:
@@ -110,6 +114,7 @@ class ShardedSaver:
         self._plans = Plans()
         self._values = Values()
         self._accounts = Accounts()
+        self._warming: threading.Thread | None = None
         self._told: tuple[int, Spans | None] = (0, None)  # of the last plan: what rank 0 knows of our file
         _living.add(self)
 
@@ -127,6 +132,12 @@ class ShardedSaver:
     def allow(self, images: int) -> None:
         """Let at least this many states be on their way at a time."""
         self._images += [ShardImage() for _ in range(images - len(self._images))]
+
+    def warm(self, size: int) -> None:
+        """Have the memory for a part of this size ready, from a thread, before it is first needed."""
+        if self._warming is None and not self._flights:
+            thread = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
+            self._warming = thread if started(thread) else None
 
     def submit(self, order: Order, extra: Mapping[str, bytes] | None = None) -> ShardedFlight:
         """Take this rank's part of the state; on return training may go on, and the rest happens behind it.
@@ -188,6 +199,7 @@ class ShardedSaver:
     def close(self) -> None:
         """Wait, and give the memory back. It can be used again."""
         self.wait()
+        self._join_warming()
         for image in self._images:
             image.free()
 
@@ -196,9 +208,16 @@ class ShardedSaver:
         for flight, _ in self._flights:
             flight.abandon()
         self._flights = []
+        self._warming = None
         self._images = [ShardImage() for _ in self._images]
 
+    def _join_warming(self) -> None:
+        if self._warming is not None:
+            self._warming.join()
+            self._warming = None
+
     def _wait_for_image(self, stats: SaveStats) -> ShardImage:
+        self._join_warming()
         if self.busy:
             begun = time.perf_counter()
             self._flights[0][0].wait()
