@@ -26,7 +26,7 @@ TRAINING = 10  # seconds that the training's own collectives wait for a dead ran
 CALLS = {"replicated": {"write": 1, "fsync": 2, "open": 2, "rename": 1}}
 CALLS["sharded"] = CALLS["replicated"] | {"unlink": 1}
 COLLECTIVES = {"agree": 2, "exchange": 1, "gather": 1, "highest": 1}
-KINDS = ("replicated",)
+KINDS = ("replicated", "sharded")
 
 
 @functools.cache
