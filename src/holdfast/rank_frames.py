@@ -40,15 +40,23 @@ def told_in(frame: bytes) -> bytes:
 
 
 def place_of(frame: bytes) -> tuple[int, int, bytes]:
-    """Return which call it is, of which kind, and where: equal for ranks that do the same."""
-    number, kind, where, _ = _HEAD.unpack_from(frame)
-    return number, kind, frame[_HEAD.size : _HEAD.size + where]
+    """Return which call it is, of which kind, and where: equal for ranks that do the same.
+
+    What of "where" follows a bracket is told, not compared: ranks with uneven data may be at different steps.
+    """
+    number, kind, _, _ = _HEAD.unpack_from(frame)
+    return number, kind, _where(frame).partition(b" (")[0]
 
 
 def words_of(frame: bytes) -> str:
     """Return that for people."""
-    number, kind, where = place_of(frame)
-    return f"{where.decode(errors='replace') or '?'} (its call {number}, {_KINDS[kind]})"
+    number, kind, _, _ = _HEAD.unpack_from(frame)
+    return f"{_where(frame).decode(errors='replace') or '?'} (its call {number}, {_KINDS[kind]})"
+
+
+def _where(frame: bytes) -> bytes:
+    _, _, where, _ = _HEAD.unpack_from(frame)
+    return frame[_HEAD.size : _HEAD.size + where]
 
 
 def answered(how: int, data: bytes) -> bytes:

@@ -27,6 +27,7 @@ _LOOK = 0.2  # seconds between two looks while somebody waits
 _BEAT = 2.0  # seconds between two counts of a rank that others cannot look at
 _HEARD = 3 * _BEAT  # seconds after which a rank elsewhere shows whether it is the one whose connection broke
 _ANSWER = 5.0  # seconds that the thread has to end
+_TOGETHER = 5.0  # seconds within which ranks that all fail come to their exceptions
 _LINGER = 1.0  # seconds that rank 0, in whose process the store may live, leaves to the others to read why it ends
 _CAUSE = 2000  # characters of a cause that are passed on
 
@@ -149,6 +150,17 @@ class Watch:
                 if self._store.add(f"read/{number}", 0) >= len(self.places) - 1:
                     break
                 time.sleep(0.02)
+
+    def all_come(self, where: str, size: int) -> bool:
+        """Tell whether all ranks come to this place within some seconds; the same on all that do."""
+        key, end = f"come/{where}", time.monotonic() + _TOGETHER
+        with contextlib.suppress(RuntimeError):  # the store is gone, and with it a rank
+            if self._store.add(key, 1) == size:
+                self._store.swap(f"{key}/all", "yes")
+            while not self._store.check(f"{key}/all") and time.monotonic() < end:
+                time.sleep(_LOOK / 4)
+            return self._store.swap(f"{key}/all", "no") == "yes"
+        return False
 
     def close(self) -> None:
         """Watch no more."""

@@ -73,7 +73,7 @@ class Ranks:
         self.size = 1 if group is None else dist.get_world_size(group)
         self.behind = behind if behind is not None else self
         self._broken: RankError | None = None
-        self._number = 0
+        self._number = self._left = 0
         self._over = True  # whether the newest call came to its end on this rank
 
     @property
@@ -86,17 +86,13 @@ class Ranks:
         """Tell whether there is no other rank."""
         return self.size == 1
 
-    @property
-    def broken(self) -> RankError | None:
-        """What every further call raises; None as long as all ranks are there."""
-        return self._broken
-
     def agree(self, decide: Callable[[], T], *, at: str = "") -> T:
         """Return what rank 0 decides, on every rank.
 
         Args:
             decide: called on rank 0 alone; its answer has to be picklable.
-            at: what the ranks are doing: where one of them is doing something else, all raise.
+            at: what the ranks are doing: where one of them is doing something else, all raise. What follows
+                " (" is told then, and not compared.
 
         Raises:
             HoldfastError: rank 0's, on every rank.
@@ -185,6 +181,20 @@ class Ranks:
             return
         self._broken = error if isinstance(error, RankError) else _failed(self.rank, cause_of(error), "")
         self._post(self._broken if isinstance(error, RankError) else error)
+
+    def leave(self, error: BaseException) -> bool:
+        """After an exception: tell whether every rank has one, after the same calls, and may go on together.
+
+        Ranks wait for each other for some seconds. If not all come, those that did tell the others that they
+        cannot go on, as ``fail`` does, and this is False on all of them.
+        """
+        if self.alone or self._broken is not None:
+            return self.alone
+        self._left += 1
+        if self._over and self._watch.all_come(f"{self._name}/{self._number}/{self._left}", self.size):
+            return True
+        self.fail(error)
+        return False
 
     # One round.
 
@@ -317,11 +327,7 @@ class Ranks:
         self._watch.tell(Notice(rank, cause, self._name), linger=True)
 
     def _keep(self, *works: Any) -> None:
-        """Never destroy a group with a call that will not end: its destructor would wait for it.
-
-        Torch has no way to end such a call (``abort`` of its gloo groups waits, too), and a process that has failed
-        has to come to its end.
-        """
+        """Never destroy a group with a call that will not end: its destructor waits for it, and ``abort`` as well."""
         backend = self._group._get_backend(torch.device("cpu"))  # noqa: SLF001 - torch names it no other way
         for one in (self._group, backend, *works):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))

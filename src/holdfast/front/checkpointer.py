@@ -18,6 +18,7 @@ from holdfast.front.forgetting import sweep_up
 from holdfast.front.loop_deciding import LoopDeciding
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known
+from holdfast.front.metrics_apart import MetricsApart
 from holdfast.front.note_words import NoteWords
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
@@ -160,6 +161,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._validated = self._closed = False
         self._metrics: dict[str, float] = {}
         self._measured_at: dict[str, int] = {}
+        self._apart = MetricsApart()
         self._time_checked = self._run.clock.monotonic()
         self._pulse = Pulse(self._ranks, self._signals, run.clock, asked)
         self._remaining.share(self._agree)
@@ -269,7 +271,10 @@ class Checkpointer(LoopDeciding, NoteWords):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; after an exception save the interrupted state, if ``save_on_exception`` is on."""
+        """Close; after an exception save the interrupted state, if ``save_on_exception`` is on.
+
+        Of several ranks only if all have one at the same place; else the others get an error that names this rank.
+        """
         if kind is None:
             self.close()
             return
@@ -277,7 +282,8 @@ class Checkpointer(LoopDeciding, NoteWords):
         try:
             if not hurried():
                 self._abandon()
-                if not isinstance(error, SaveError):
+                alike = error is None or self._ranks.leave(error)  # of several, none saves by itself
+                if alike and not isinstance(error, SaveError):
                     self._handle(Event.EXCEPTION)
         finally:
             self._leave()

@@ -15,6 +15,7 @@ from typing import Any
 from holdfast.engine import quiesce
 from holdfast.errors import RankError, SaveError
 from holdfast.front.loop_resuming import LoopResuming
+from holdfast.front.metrics_apart import MetricsApart
 from holdfast.front.numbers import number
 from holdfast.front.planning import Plan, consider, missing_message
 from holdfast.front.preemption import agree_on, answer, answer_together
@@ -47,6 +48,7 @@ class LoopDeciding(LoopResuming):
     _time_checked: float
     _told: set[str]
     _pulse: Pulse
+    _apart: MetricsApart
     _given_at_steps: set[str]  # the metrics, of several ranks
     _ahead: bool  # rank 0 of several has said that the deadline is near
 
@@ -64,15 +66,15 @@ class LoopDeciding(LoopResuming):
 
     def _step_together(self) -> None:
         """Of several ranks: what all know of by the number of the step, and what they tell each other now and then."""
-        heard = self._beat() if self._talks and self._pulse.due() else QUIET
+        heard = self._beat(f"step {self._step}") if self._talks and self._pulse.due() else QUIET
         if self._when.counts(self._step) or News.DUE in heard.news:
             self._handle(Event.STEP)
         elif News.LANDED in heard.news:
             self._settle(wait=False)
 
-    def _beat(self) -> Heard:
+    def _beat(self, at: str) -> Heard:
         """Several ranks tell each other what there is."""
-        heard = self._pulse.beat(self._news, self._limit, at=f"step {self._step}")
+        heard = self._pulse.beat(self._news, self._limit, at=at)
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
@@ -132,7 +134,7 @@ class LoopDeciding(LoopResuming):
     def _at_pause(self) -> None:
         """At the end of a validation or an epoch: see what asks the run to end."""
         if self._talks and not self._alone:
-            self._beat()
+            self._beat(self._doing)
         self._look_ahead()
 
     def _look_ahead(self) -> None:
@@ -166,6 +168,8 @@ class LoopDeciding(LoopResuming):
 
     def _handle(self, event: Event, next_epoch: int | None = None) -> None:
         final = event in FINAL
+        step = self._step  # compared only where ranks count by it: their epochs may be uneven
+        self._doing = f"step {step}" if event is Event.STEP else f"{event.value} (step {step})"
         self._pulse.soon()
         if not (final or self._hearing):  # resumed at the last step of an epoch
             self._hear_signals()
@@ -190,14 +194,24 @@ class LoopDeciding(LoopResuming):
         for message in plan.messages if self.verbose else ():
             log.info(message)
         if plan.names:
+            self._compare_metrics()
             loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
             with self._failures.asked_for(by_name=event is Event.REQUEST):
                 self._carry_out(plan, loop, final=final)
 
+    def _compare_metrics(self) -> None:
+        """At a save of several ranks: warn where they have not measured the same."""
+        settings = self._run.settings
+        names = settings.watched | ({settings.monitor} if settings.monitor is not None else set())
+        if names and not self._alone:
+            mine = {name: self._metrics[name] for name in names if self._is_new(name)}
+            self._apart.look(self._ranks, mine, at=self._doing)
+
     def _is_busy(self) -> bool:
         """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""
         ours = self._mode.on_busy == "wait" or any(not flight.done for flight in self._flights)
-        return ours and self._saver is not None and self._saver.busy
+        saver = self._shards if self._cut else self._saver
+        return ours and saver is not None and saver.busy
 
     def _plan(self, event: Event) -> Plan:
         settings = self._run.settings
