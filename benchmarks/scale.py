@@ -244,8 +244,8 @@ def mark(one: Sizes, ranks: int) -> str:
     return "" if one.built == ranks else f" (from {one.built})"
 
 
-def show_saves(sizes: dict[int, Sizes], cluster: Cluster, many: int) -> None:
-    """Print how long saves take, and how often they pay."""
+def show_saves(sizes: dict[int, Sizes], cluster: Cluster, many: int, most: int) -> None:
+    """Print how long ``many`` saves take, and how often they pay: by runs of at most ``most`` saves."""
     columns = {}
     for ranks, one in sizes.items():
         machines = sized(cluster, ranks)
@@ -254,7 +254,7 @@ def show_saves(sizes: dict[int, Sizes], cluster: Cluster, many: int) -> None:
         usual = Load(one.state, one.shard, written, one.manifest[1])
         cost, begin = typical(saves(machines, usual, many)), typical(saves(machines, first, 1))
         often = optimal_interval(cost.stall, machines.mtbf, write=cost.commit)
-        thrown = around(cost, Failing(machines.mtbf, _RESTART), _MANY * machines.mtbf)
+        thrown = around(cost, Failing(machines.mtbf, _RESTART), min(_MANY * machines.mtbf, most * often))
         waste = expected_waste(often, cost.stall, machines.mtbf, write=cost.commit, restart=_RESTART)
         columns[ranks] = (
             f"{cost.stall:.2f}", f"{cost.first:.0f}", f"{cost.last:.0f}", f"{cost.commit:.0f}", f"{begin.commit:.0f}",
@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> dict[int, Sizes]:
         for ranks in words.ranks or ([2, 16] if words.quick else [64, 256, 1024])
     }
     show_sizes(sizes)
-    show_saves(sizes, Cluster(), 3 if words.quick else 30)
+    show_saves(sizes, Cluster(), 3 if words.quick else 30, 1000 if words.quick else 100_000)
     return sizes
 
 
