@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import signal
 import warnings
+from functools import partial
 
 import lightning.pytorch as pl
 import torch
@@ -13,7 +16,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from holdfast.front.words import ranks_here
 from holdfast.lightning import ModelCheckpoint
+from holdfast.storage.local import LocalStore
 from tests.support.lightning_models import Scripted, loader, trainer
 
 VALS = (5, 3, 4, 2, 6, 1)
@@ -33,7 +38,7 @@ class Plain(Scripted):
         return self.net(batch[0]).pow(2).mean()
 
     def validation_step(self, batch, batch_idx):
-        value = float(self.vals[min(self.validations, len(self.vals) - 1)])
+        value = float(self.vals[self.current_epoch])
         if self.only is None or self.global_rank == self.only:
             self.log("val_loss", value + self.apart * self.global_rank)
 
@@ -97,7 +102,7 @@ def train(folder, kind, words, *, ckpt_path=None, batches=2, model=None, extra=(
         "warnings": [str(item.message) for item in caught],
         "knows": knowledge(callback),
         "step": runner.global_step,
-        "weights": digest(module),
+        "weights": digest(module) if error is None else "",
         "from": os.path.basename(sources.path),
         "began": sources.step,
     }
@@ -122,3 +127,97 @@ def digest(module):
 def several(*jobs):
     """Do one after another in the same processes: each a folder, a kind, the words, and options."""
     return [train(folder, kind, words, **options) for folder, kind, words, options in jobs]
+
+
+def train_on_a_full_disk(folder):
+    """Fit in shards, while rank 1's disk is full from the second save on."""
+    put = LocalStore.put
+
+    def full(store, name, chunks, **words):
+        if name.endswith("__1_0.distcp") and os.path.exists(os.path.join(folder, "d", "epoch=0-step=2.ckpt")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return put(store, name, chunks, **words)
+
+    LocalStore.put = full
+    return train(folder, "sharded", {"save_top_k": -1, "on_error": "raise"})
+
+
+class ByHand(pl.Callback):
+    """Saves by the Trainer's own method."""
+
+    def on_train_end(self, trainer, pl_module):
+        trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "by-hand.ckpt"))
+
+
+def save_by_hand(folder):
+    """Fit in shards, save by hand, and go on from that."""
+    told = train(folder, "sharded", {}, max_epochs=1, extra=(ByHand(),))
+    again = train(folder, "sharded", {}, max_epochs=1, ckpt_path=os.path.join(folder, "by-hand.ckpt"))
+    return {**told, "error": told["error"] or again["error"]}
+
+
+class Trouble(pl.Callback):
+    """Does something at the beginning of a batch, once: on one rank, or on all."""
+
+    def __init__(self, what, step, rank=None):
+        self.what, self.step, self.rank = what, step, rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
+            self.what()
+
+
+def fail():
+    message = "out of memory, most likely"
+    raise RuntimeError(message)
+
+
+def interrupted(folder, kind, rank):
+    """Fit, until a rank (or all of them, with None) fails after its third step."""
+    words = {"save_top_k": -1, "save_on_exception": True}
+    return train(folder, kind, words, extra=(Trouble(fail, 3, rank),))
+
+
+def signalled(folder, kind, rank):
+    """Fit, until one rank (or all) is sent SIGUSR1 at its second step: which, on all, raises what a handler raises."""
+    earlier = signal.signal(signal.SIGUSR1, lambda *_: fail())
+    try:
+        return train(folder, kind, {"save_last": True}, batches=60, extra=(Trouble(to_itself, 1, rank),))
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+
+
+def to_itself():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+class Counting(pl.Callback):
+    """Notes at the end of each batch how often the ranks have told each other anything until then."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, pl_module):
+        ranks, self.rounds = ranks_here(), []
+        for name in ("agree", "exchange", "gather", "together", "highest"):
+            real = getattr(ranks, name)
+            setattr(ranks, name, partial(self.count, name, real))
+
+    def count(self, name, real, *args, **words):
+        self.rounds.append(name)
+        return real(*args, **words)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(len(self.rounds))
+
+
+def talk(folder, *cases):
+    """Fit for an epoch of 100 batches with the words of each case; return what the ranks told each other at each."""
+    told = []
+    for place, words in enumerate(cases):
+        counting = Counting()
+        done = train(f"{folder}/{place}", "ddp", words, batches=100, max_epochs=1, extra=(counting,))
+        before = [0, *counting.seen[:-1]]
+        between = [now - earlier for now, earlier in zip(counting.seen, before, strict=True)]
+        told.append((done["error"], between, sorted(set(counting.rounds))))
+    return told

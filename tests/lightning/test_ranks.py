@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+import holdfast
 from tests.lightning import jobs_ranks
 from tests.support.lightning_cases import names
-from tests.support.ranks import run_ranks
+from tests.support.ranks import run_ranks, start_ranks
 
 WORDS = {"save_top_k": 2, "save_last": True}
 
@@ -61,3 +64,44 @@ def test_shards_are_ranked_and_kept_as_files_are(tmp_path):
     assert first["knows"] == second["knows"] == alone["knows"]
     assert first["weights"] == second["weights"]
     assert sorted(path.name for path in (tmp_path / "two" / "d").glob("*.ckpt")) == names(tmp_path / "one" / "d")
+
+
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.long), "sharded"])
+def test_an_exception_on_one_rank_ends_both(tmp_path, kind):
+    """A rank that fails alone is named to the other, which ends soon; neither saves by itself."""
+    with start_ranks(2, jobs_ranks.interrupted, str(tmp_path), kind, 1) as run:
+        first, second = run.wait(timeout=60)
+    assert "out of memory" in second.value["error"]
+    assert not first.late
+    assert first.value is None or first.value["error"] is not None
+    assert not any(name.startswith("exception") for name in names(tmp_path / "d"))
+
+
+def test_an_exception_on_all_ranks_is_saved(tmp_path):
+    """With ``save_on_exception`` ranks that fail at the same place save together, and end with their own error."""
+    first, second = run_ranks(2, jobs_ranks.interrupted, str(tmp_path), "sharded", None, timeout=60)
+    assert "out of memory" in first["error"]
+    assert first["error"] == second["error"]
+    (path,) = (tmp_path / "d").glob("exception-*.ckpt")
+    assert holdfast.verify(path).facts.step == 3
+
+
+def test_a_signal_to_one_rank_saves_and_ends_both(tmp_path):
+    """SIGUSR1 to rank 1 alone: both save at the same step, commit, and then the signal acts on both."""
+    first, second = run_ranks(2, jobs_ranks.signalled, str(tmp_path), "ddp", 1, timeout=60)
+    assert "out of memory" in first["error"]  # what the handler of before raises
+    assert first["error"] == second["error"]
+    assert first["step"] == second["step"] < 60
+    assert holdfast.verify(tmp_path / "d" / "last.ckpt").facts.step == first["step"]
+
+
+def test_batches_that_save_nothing_are_silent(tmp_path):
+    """Without a clock or signals the ranks tell each other nothing between saves; with either, ever more seldom."""
+    quiet = {"save_on_signal": False, "every_n_train_steps": 1000}
+    timed = {"save_on_signal": False, "train_time_interval": timedelta(hours=1)}
+    for told in run_ranks(2, jobs_ranks.talk, str(tmp_path), quiet, timed, {"every_n_train_steps": 1000}, timeout=60):
+        assert [error for error, _, _ in told] == [None, None, None]
+        (_, silent, _), (_, by_clock, _), (_, by_signal, _) = told
+        assert sum(silent[1:99]) == 0
+        assert max(by_clock[1:99]) == max(by_signal[1:99]) == 1
+        assert sum(by_clock[1:99]) < 60

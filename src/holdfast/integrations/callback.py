@@ -15,7 +15,7 @@ from holdfast.front.opening import exists, find_last, write_ranking
 from holdfast.front.passing import PassingOver
 from holdfast.front.preemption import hurried, leave
 from holdfast.front.pulse import News
-from holdfast.front.words import Event, Term, admits, open_store
+from holdfast.front.words import Event, Term, admits, open_store, ranks_here
 from holdfast.integrations.callback_run import RunMixin
 from holdfast.integrations.trainer_facts import is_idle, live_objects
 
@@ -53,7 +53,8 @@ class ModelCheckpointCore(RunMixin):
         save_on_train_epoch_end: epoch saves happen at the end of the training epoch (True) or of
             the validation (False).
         every_n_val_epochs: deprecated name of ``every_n_epochs``.
-        save_on_exception: save the state when training is interrupted, under a name of its own.
+        save_on_exception: save the state when training is interrupted, under a name of its own; of several ranks if
+            all are interrupted at the same place. Else the others get an error that names the one that was.
         enable_version_counter: append ``-v1``, ``-v2`` … instead of writing over other files.
         on_error: what a save that fails leads to. ``"warn"`` (None means it): a warning with path, cause
             and cure, and an error in the log; training goes on, and the next trigger saves again. The
@@ -296,7 +297,9 @@ class ModelCheckpointCore(RunMixin):
     def _end_by(self, trainer: Any, exception: BaseException) -> None:
         if self._saver is not None:
             self._saver.wait()
-        if self._pending and trainer.world_size == 1:  # other ranks may not have come here
+        if trainer.world_size > 1 and not ranks_here().leave(exception):
+            return  # the other ranks are told: they cannot go on, and none saves by itself
+        if self._pending:
             self._settle(trainer, wait=True)
         if not self.save_on_exception or is_idle(trainer) or isinstance(exception, (SaveError, DirectoryInUseError)):
             return

@@ -7,9 +7,10 @@ from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
+from holdfast.front.metrics_apart import MetricsApart
 from holdfast.front.planning import Plan, Run, consider, missing_message
 from holdfast.front.save_mode import FINAL
-from holdfast.front.words import Event, Moment, Spent, Triggers, time_asks
+from holdfast.front.words import Event, Moment, Spent, Triggers, ranks_here, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
 from holdfast.integrations.trainer_facts import (
@@ -56,6 +57,7 @@ class DecidingMixin(SavingMixin):
 
     def _watch_anew(self) -> None:
         """Forget what was seen of the metrics that matter to the policy."""
+        self._apart = MetricsApart()
         self._watch = MetricWatch()
         watched = self._settings().watched
         self._watches = {name: self._watch if name == self.monitor else MetricWatch() for name in watched}
@@ -102,6 +104,7 @@ class DecidingMixin(SavingMixin):
         if trainer.fast_dev_run or (is_idle(trainer) and not forced):
             return None
         final = event in FINAL
+        self._at = f"{event.value} after step {trainer.global_step}"
         try:
             self._settle(trainer, wait=final)
         except SaveError:  # an earlier save's failure does not cost this one
@@ -124,11 +127,20 @@ class DecidingMixin(SavingMixin):
             for message in plan.messages:
                 self._rank_zero_info(message)
         if plan.names:
+            self._compare_metrics(trainer)
             with self._failures.asked_for(by_name=event is Event.REQUEST):
                 self._carry_out(trainer, self._as_run(), plan)
                 if final or (self._pending and not self._mode.async_save):
                     self._settle(trainer, wait=True)
         return plan
+
+    def _compare_metrics(self, trainer: Any) -> None:
+        """At a save of several ranks: warn where they do not have the same metrics."""
+        settings = self._settings()
+        names = settings.watched | ({settings.monitor} if settings.monitor is not None else set())
+        if names and trainer.world_size > 1:
+            mine = {name: value for name, value in metrics_of(trainer).items() if name in names}
+            self._apart.look(ranks_here(), mine, at=self._at)
 
     def _decide(self, trainer: Any, event: Event) -> tuple[Plan, bool]:
         """Return the plan, the same on every rank, and whether a save would have to wait."""

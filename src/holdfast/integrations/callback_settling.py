@@ -72,6 +72,7 @@ class SettlingMixin(StateMixin, FailureWords):
     _stamps: Stamps
     _spare: str
     _interrupted: bool
+    _at = ""  # the event that is being handled, the same on every rank
     stats: SaveStats
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
-        return decide() if trainer.world_size == 1 else ranks_here().agree(decide)
+        return decide() if trainer.world_size == 1 else ranks_here().agree(decide, at=self._at)
 
     def _own_io(self, trainer: Any) -> CheckpointIOCore | None:
         current = getattr(trainer.strategy, "_checkpoint_io", None)
