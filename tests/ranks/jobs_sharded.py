@@ -1,5 +1,6 @@
 """What the ranks do in the tests of sharded saving and loading."""
 
+import copy
 import os
 import resource
 import signal
@@ -10,10 +11,11 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 
-from holdfast.engine import Order, ShardedSaver, read_sharded, write_sharded
+from holdfast.engine import Order, SaveStats, ShardedSaver, read_sharded, write_sharded
 from holdfast.errors import HoldfastError
 from holdfast.ranks import ranks_here
 from holdfast.records import Facts
+from holdfast.snapshot import stepped
 from holdfast.storage import open_store
 
 KINDS = {"b": torch.bfloat16, "f8": torch.float8_e4m3fn, "c": torch.complex64, "i": torch.int64, "o": torch.bool}
@@ -215,3 +217,52 @@ def fork_in_the_middle(folder):
     flight.wait()
     saver.close()
     return code, flight.committed
+
+
+class Trained(torch.nn.Module):
+    """A sharded model, its optimizer, and steps that use no rank but this one."""
+
+    def __init__(self):
+        super().__init__()
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        torch.manual_seed(3)
+        parts = [distribute_tensor(torch.randn(401, 300), mesh, [Shard(0)], src_data_rank=None) for _ in range(4)]
+        self.weights = torch.nn.ParameterList([torch.nn.Parameter(part) for part in parts])
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=0.1)
+
+    def step(self):
+        for weight in self.weights:
+            weight.grad = weight.detach() * 0.1
+        self.optimizer.step()
+
+    def state(self):
+        return {"model": self.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def overlap(folder):
+    """Save while the copies are made beside the training; rank 1 once changes a weight behind the copy's back."""
+    ranks, model = ranks_here(), Trained()
+    saver, stats, seen = ShardedSaver(ranks), SaveStats(), []
+    for number in range(5):
+        model.step()
+        wanted = copy.deepcopy(model.state())
+        known = stepped(model, [model.optimizer])
+        order = Order(
+            open_store(folder), f"{number}.ckpt", model.state(), Facts(step=number), stepped=known, stats=stats
+        )
+        flight = saver.submit(order)
+        late = len(flight.taken.later)
+        if number == 3 and ranks.rank == 1:
+            with torch.no_grad():
+                model.weights[2].to_local().add_(1.0)
+        model.step()  # its fence waits for the copies
+        flight.wait()
+        saver.poll()
+        seen.append((late > 0, type(flight.error).__name__))
+        if flight.committed:
+            into = model.state()
+            into = {key: copy.deepcopy(value) for key, value in into.items()}
+            read_sharded(os.path.join(folder, f"{number}.ckpt"), into, ranks=ranks)
+            assert same(wanted, into), number
+    saver.close()
+    return seen, stats.given_up

@@ -139,3 +139,18 @@ def test_a_state_that_changes_its_shape_is_planned_and_laid_out_anew(tmp_path):
 def test_a_forked_child_has_no_part_in_a_save(tmp_path):
     """The child does not wait for the parent's threads, and the parent's save is committed."""
     assert run_ranks(2, jobs.fork_in_the_middle, str(tmp_path)) == [(7, True)] * 2
+
+
+def test_copies_beside_the_training_are_never_torn(tmp_path):
+    """With what only the optimizer changes copied later, each save is the state of its moment, or it is given up.
+
+    The first save is a rehearsal. A weight that rank 1 alone changes too early is an error on both ranks, which
+    names it, and the next save is committed again.
+    """
+    for seen, given_up in run_ranks(2, jobs.overlap, str(tmp_path)):
+        assert seen[0] == (False, "NoneType")
+        assert seen[1:3] == [(True, "NoneType")] * 2
+        assert seen[3] == (True, "ChangedStateError")
+        assert seen[4][1] == "NoneType"
+        assert given_up == 1
+    assert sorted(os.listdir(tmp_path)) == ["0.ckpt", "1.ckpt", "2.ckpt", "4.ckpt"]

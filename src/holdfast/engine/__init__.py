@@ -16,9 +16,10 @@ from holdfast.engine.signing import sign, verify
 
 if TYPE_CHECKING:
     from holdfast.engine.sharded.flattening import is_sharded
+    from holdfast.engine.sharded.flying import ShardedFlight
     from holdfast.engine.sharded.loading import load_sharded, read_sharded
     from holdfast.engine.sharded.resting import read_metadata
-    from holdfast.engine.sharded.saver import ShardedFlight, ShardedSaver, write_sharded
+    from holdfast.engine.sharded.saver import ShardedSaver, write_sharded
     from holdfast.engine.sharded.whole import Whole
 
 __all__ = [
@@ -47,7 +48,7 @@ __all__ = [
 
 # They import torch.distributed, which takes its time: one process does not need it.
 _LAZY = {
-    "ShardedFlight": "holdfast.engine.sharded.saver",
+    "ShardedFlight": "holdfast.engine.sharded.flying",
     "ShardedSaver": "holdfast.engine.sharded.saver",
     "Whole": "holdfast.engine.sharded.whole",
     "is_sharded": "holdfast.engine.sharded.flattening",

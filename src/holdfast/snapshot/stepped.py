@@ -15,7 +15,9 @@ def stepped(model: object, optimizers: Iterable[object]) -> dict[int, list[torch
     """Return a model's parameters and the tensors of optimizers' states, by the addresses of their large storages."""
     found: dict[int, list[torch.Tensor]] = {}
     uncounted = set()
-    for tensor in stepped_tensors(model, optimizers):
+    for tensor in map(_local, _all(model, optimizers)):
+        if type(tensor) not in _OWN:
+            continue
         if tensor.layout is torch.strided and tensor.numel() * tensor.element_size() >= _SMALL:
             address = tensor.untyped_storage().data_ptr()
             found.setdefault(address, []).append(tensor)
@@ -26,8 +28,17 @@ def stepped(model: object, optimizers: Iterable[object]) -> dict[int, list[torch
 
 def stepped_tensors(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:
     """Return those of a model's parameters and of the tensors in optimizers' states that are of torch's own classes."""
-    tensors = (*_parameters(model), *(item for optimizer in optimizers for item in _moments(optimizer)))
-    return [tensor for tensor in tensors if type(tensor) in _OWN]
+    return [tensor for tensor in _all(model, optimizers) if type(tensor) in _OWN]
+
+
+def _all(model: object, optimizers: Iterable[object]) -> list[torch.Tensor]:
+    return [*_parameters(model), *(item for optimizer in optimizers for item in _moments(optimizer))]
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this rank's part of a DTensor; any other tensor as it is."""
+    part = getattr(tensor, "_local_tensor", None) if type(tensor) not in _OWN else None
+    return part if isinstance(part, torch.Tensor) else tensor
 
 
 def weigh(model: object, optimizers: Iterable[object]) -> int:

@@ -17,9 +17,10 @@ from torch.distributed.checkpoint.planner import WriteItem
 from holdfast.engine.commit import save_errors
 from holdfast.engine.order import Order
 from holdfast.engine.sharded import metadata as dcp_metadata
+from holdfast.engine.sharded.flattening import KEYS_FILE
 from holdfast.engine.sharded.image import Part, ShardImage, Staged
 from holdfast.engine.sharded.streaming import Stream
-from holdfast.errors import SaveError
+from holdfast.errors import ChangedStateError, SaveError
 from holdfast.format import directory
 from holdfast.format.digest import crc32
 from holdfast.format.shards import SUFFIX
@@ -51,6 +52,7 @@ class Failed:
 
     cause: str
     errno: int | None = None
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,22 @@ def shard_name(rank: int) -> str:
     return f"__{rank}_0{SUFFIX}"
 
 
-def write_shard(store: Store, name: str, image: ShardImage, staged: Staged, known: Spans | None) -> Shard:
-    """Write a rank's file; on return it is durable. ``known``: where its items lay at the last save."""
-    store.put(name, image.seal(staged))
+def write_shard(  # noqa: PLR0913, PLR0917 - what is written, where, and who is asked
+    store: Store, name: str, image: ShardImage, staged: Staged, known: Spans | None, gate: Callable[[], None]
+) -> Shard:
+    """Write a rank's file; on return it is durable.
+
+    ``known``: where its items lay at the last save. ``gate`` is asked when all is written, and may refuse by an error.
+    """
+    store.put(name, image.seal(staged), gate=gate)
     rows = zip(staged.parts, staged.spans, strict=True)
     spans = [(part.name, part.at, offset, length) for part, (offset, length) in rows]
     return Shard(Record(name.rpartition("/")[2], staged.size, staged.crc32), None if spans == known else spans)
+
+
+def with_keys(extra: Mapping[str, bytes] | None, keys: bytes) -> dict[str, bytes]:
+    """Add the file that tells what DCP's flat names lose of the state, if they lose anything."""
+    return {**(extra or {}), **({KEYS_FILE: keys} if keys else {})}
 
 
 def write_stream(store: Store, name: str, parts: Sequence[Part]) -> Stream:
@@ -130,7 +142,7 @@ class Committing:
                 with save_errors(path):
                     told = write(f"{folder}/{shard_name(self.ranks.rank)}")
             except SaveError as error:
-                told = Failed(str(error), error.errno)
+                told = Failed(str(error), error.errno, getattr(error, "names", ()))
             shards = self.ranks.gather(told, at=f"the shards of {order.name}")
             return self.ranks.agree(lambda: self._commit(shards, seal, infos), at=f"the commit of {order.name}")
         finally:
@@ -150,6 +162,8 @@ class Committing:
         shards = [item for item in told if isinstance(item, Shard)]
         for rank, item in enumerate(told):
             if isinstance(item, Failed):
+                if item.changed:
+                    raise ChangedStateError(path, item.changed)
                 msg = item.cause if len(told) == 1 else f"rank {rank} of {len(told)}: {item.cause}"
                 raise SaveError(msg, path=path, errno=item.errno)
         draft = self._draft

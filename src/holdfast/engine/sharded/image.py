@@ -7,7 +7,7 @@ pickled, whose length changes, stands behind them.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
@@ -21,7 +21,7 @@ from holdfast.memory import PAGE, address_of, allocate, keep_from_children, touc
 from holdfast.snapshot import capture
 from holdfast.snapshot.copying import Copy, Target, copy_all
 from holdfast.snapshot.devices import Crossing, unpin
-from holdfast.snapshot.progress import Progress
+from holdfast.snapshot.image import Taken
 
 BLOCK = 1 << 24  # bytes handed on at a time
 _LARGE = 1 << 16  # bytes of a tensor whose data begin at a page
@@ -50,6 +50,9 @@ class Staged:
     """A rank's items on their way into an image.
 
     Attributes:
+        parts: the items, in the order of the file: tensors first.
+        taken: the copies of the tensors: those that are made, those that are left for later.
+        watched: the copies of what was asked to be copied later, whenever they are made.
         spans: where each part lies in the file: its offset and length, in the order of the parts.
         size: the bytes of the file, once it is sealed.
         crc32: of its table and footer.
@@ -57,9 +60,9 @@ class Staged:
     """
 
     parts: list[Part]
-    crossing: Crossing
+    taken: Taken
+    watched: list[Copy] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
     size: int = 0
     crc32: int = 0
 
@@ -86,17 +89,21 @@ class ShardImage:
         if size > self.size:
             touch(self._grow(size))
 
-    def stage(self, parts: Sequence[Part]) -> Staged:
-        """Copy the parts to their places; on return the tensors may change. Copies from CUDA devices have begun."""
+    def stage(self, parts: Sequence[Part], later: Collection[int] = (), watch: Collection[int] = ()) -> Staged:
+        """Copy the parts to their places; on return the tensors may change. Copies from CUDA devices have begun.
+
+        Args:
+            parts: what the file has, as ``ordered`` returns it.
+            later: the places of tensors among them that ``copy_rest`` will copy: they may not change until then.
+            watch: the places of those that are to be compared with their copies some time.
+
+        """
         tensors = [part for part in parts if isinstance(part.data, torch.Tensor)]
         others = [part for part in parts if isinstance(part.data, bytes)]
         self._fit([frame_of(part.data) for part in tensors], sum(len(part.data) for part in others))  # type: ignore[arg-type]
-        staged = Staged([*tensors, *others], Crossing(self._whole))
-        try:
-            copy_all(self._copies(tensors, staged), self._target, staged.progress)
-        except BaseException as error:
-            staged.progress.fail(error)
-            raise
+        staged = Staged([*tensors, *others], Taken(Crossing(self._whole)))
+        self._divide(tensors, staged, later, watch)
+        self._copy(staged.taken.now, staged.taken)
         image, at = memoryview(self._memory), self._end  # type: ignore[arg-type]
         staged.spans = [(at, frame.length) for at, frame in zip(self._offsets, self._frames, strict=True)]
         for part in others:
@@ -106,9 +113,24 @@ class ShardImage:
             at += length
         return staged
 
+    def copy_rest(self, taken: Taken) -> None:
+        """Make the copies that were left for later, beside the training."""
+        self._copy(taken.later, taken, beside=True)
+
+    def _copy(self, copies: list[Copy], taken: Taken, *, beside: bool = False) -> None:
+        try:
+            copy_all(copies, self._target, taken.progress, beside=beside)
+        except BaseException as error:
+            taken.progress.fail(error)  # or the thread that writes would wait for ever
+            raise
+
+    def differing(self, copies: list[Copy]) -> list[int]:
+        """Return the places of those tensors of the host that hold something else than the image does."""
+        return [copy.place for copy in copies if not copy.matches(self._base)]
+
     def seal(self, staged: Staged) -> Iterator[memoryview | bytes]:
         """Yield the bytes of the file, block by block, each as soon as its digests are known; then the table."""
-        staged.crossing.wait()
+        staged.taken.crossing.wait()
         image = memoryview(self._memory)  # type: ignore[arg-type]
         regions: list[Region] = []
         start = end = 0
@@ -121,7 +143,7 @@ class ShardImage:
             else:
                 frame = self._frames[number]
                 begin = at + len(frame.head)
-                crc = staged.progress.digest(number)
+                crc = staged.taken.progress.digest(number)
                 if crc is None:
                     crc = 0
                     for step in range(begin, begin + frame.size, BLOCK):
@@ -151,9 +173,9 @@ class ShardImage:
     def _target(self) -> Target:
         return Target(memoryview(self._memory), self._base)  # type: ignore[arg-type]
 
-    def _copies(self, tensors: Sequence[Part], staged: Staged) -> list[Copy]:
-        """Return the copies from dense memory of the host; make, or begin, all others."""
-        copies = []
+    def _divide(self, tensors: Sequence[Part], staged: Staged, later: Collection[int], watch: Collection[int]) -> None:
+        """Say which copies from dense memory of the host are made now, and which later; make, or begin, all others."""
+        taken = staged.taken
         for place, (part, frame, offset) in enumerate(zip(tensors, self._frames, self._offsets, strict=True)):
             if not frame.size:
                 continue
@@ -162,15 +184,17 @@ class ShardImage:
             plain = not tensor.is_conj() and not tensor.is_neg()
             if tensor.device != _HOST:
                 dense = tensor.resolve_conj().resolve_neg().contiguous()
-                staged.crossing.begin(_bytes_of(dense), begin, later=False)
+                taken.crossing.begin(_bytes_of(dense), begin, later=place in later)
             elif plain and tensor.is_contiguous():
                 source = cast("torch.UntypedStorage", tensor)  # what a copy asks of it, its address, both have
-                copies.append(Copy(place, source, begin, frame.size))
+                copy = Copy(place, source, begin, frame.size)
+                (taken.later if place in later else taken.now).append(copy)
+                if place in watch:
+                    staged.watched.append(copy)
             else:
                 home = self._whole[begin : begin + frame.size].view(tensor.dtype).view(tensor.shape)
                 home.copy_(tensor)
-        staged.progress.expect(copy.place for copy in copies)
-        return copies
+        taken.progress.expect(copy.place for copy in (*taken.now, *taken.later))
 
     def _fit(self, frames: list[Frame], others: int) -> None:
         """Lay the tensors out, unless they lie so already; have room for so many bytes behind them."""
@@ -210,6 +234,11 @@ def lay_out(frames: Sequence[Frame]) -> tuple[list[int], int]:
 
 def _is(one: object, other: object) -> bool:
     return one is other
+
+
+def ordered(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts in the order in which the file has them: tensors first."""
+    return sorted(parts, key=lambda part: isinstance(part.data, bytes))
 
 
 def frame_of(tensor: torch.Tensor) -> Frame:

@@ -7,11 +7,14 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from holdfast.engine.carrying import started
 from holdfast.engine.commit import save_errors
+from holdfast.engine.fences import watch_optimizers
 from holdfast.engine.order import Order, SaveStats
+from holdfast.engine.rehearsals import Rehearsals
 from holdfast.engine.sharded import metadata as dcp_metadata
 from holdfast.engine.sharded.committing import (
     Accounts,
@@ -20,79 +23,16 @@ from holdfast.engine.sharded.committing import (
     Spans,
     forget_blocks,
     places,
+    with_keys,
     write_shard,
 )
-from holdfast.engine.sharded.flattening import KEYS_FILE
-from holdfast.engine.sharded.image import ShardImage, Staged
+from holdfast.engine.sharded.flying import ShardedFlight, grounded, rank_part, watch
+from holdfast.engine.sharded.image import Part, ShardImage, Staged, ordered
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.planning import Planned, Plans
-from holdfast.errors import ConfigurationError, SaveError
+from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
 from holdfast.ranks import Ranks
 from holdfast.records import Manifest
-
-
-@dataclass
-class ShardedFlight:
-    """One sharded save between its decision and its commit, as ``flight.Flight`` is one of a single file.
-
-    Attributes:
-        path: what is being saved.
-        stats: as the order has them.
-        error: why it was not committed: the same on every rank.
-        link_error: why its second name could not be made.
-        manifest: what it says of itself; the tensors are on rank 0 alone.
-        committed: whether it is there, under its first name.
-        stamp: the store's stamp of it, right after its commit.
-        earlier: the save that has to be committed before it, until it is.
-        seconds: how long it took from its order to its end; 0 until then.
-        open: whether an optimizer's step has to wait for it: never, all is copied at once.
-
-    """
-
-    path: str
-    stats: SaveStats = field(default_factory=SaveStats)
-    error: SaveError | None = None
-    link_error: SaveError | None = None
-    manifest: Manifest | None = None
-    committed: bool = False
-    stamp: tuple[int, ...] | None = None
-    earlier: ShardedFlight | None = None
-    changed: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()
-    seconds: float = 0.0
-    open: bool = False
-
-    def __post_init__(self) -> None:
-        """Begin."""
-        self._done = threading.Event()
-        self._begun = time.perf_counter()
-
-    @property
-    def done(self) -> bool:
-        """Tell whether it is committed or has failed."""
-        return self._done.is_set()
-
-    def wait(self) -> None:
-        """Wait until it is committed or has failed."""
-        self._done.wait()
-
-    def poll(self) -> None:
-        """Nothing is waited for."""
-
-    def fence(self) -> None:
-        """Nothing reads the tensors."""
-
-    def finish(self) -> None:
-        """Say that all is over, whatever became of it."""
-        self.earlier = None
-        self.seconds = time.perf_counter() - self._begun
-        self._done.set()
-
-    def abandon(self) -> None:
-        """In a forked child, where the save's thread is not: it is the parent's."""
-        self.error = SaveError(f"the save of {self.path} is that of the process which was forked", path=self.path)
-        self._done = threading.Event()
-        self.finish()
 
 
 class ShardedSaver:
@@ -114,6 +54,8 @@ class ShardedSaver:
         self._plans = Plans()
         self._values = Values()
         self._accounts = Accounts()
+        self._rehearsals = Rehearsals()
+        self._hook: watch_optimizers | None = None
         self._warming: threading.Thread | None = None
         self._told: tuple[int, Spans | None] = (0, None)  # of the last plan: what rank 0 knows of our file
         _living.add(self)
@@ -122,7 +64,7 @@ class ShardedSaver:
     def busy(self) -> bool:
         """Tell whether a save would have to wait for an earlier one, on this rank."""
         self.poll()
-        return len(self._flights) >= len(self._images)
+        return not self._free()
 
     @property
     def memory(self) -> int:
@@ -163,18 +105,17 @@ class ShardedSaver:
         image = self._wait_for_image(order.stats)
         begun = time.perf_counter()
         planned = self._plans.plan(self.ranks, order.state, path)
-        flight = ShardedFlight(path, order.stats)
         staged: Staged | SaveError
         try:
             with save_errors(path):
-                parts = self._values.parts(planned.planner, planned.items, planned.planner.state_dict)
-                staged = image.stage(parts)
+                parts = ordered(self._values.parts(planned.planner, planned.items, planned.planner.state_dict))
+                flight, staged = self._take(path, parts, image, order)
         except SaveError as error:
-            staged = error  # the other ranks learn of it behind the training
+            flight, staged = grounded(path, order.stats), error  # the other ranks learn of it behind the training
         flight.earlier = _latest.get(self.ranks)
         _latest[self.ranks] = flight
         self._flights.append((flight, image))
-        job = _Job(self, flight, image, staged, replace(order, state=None), planned, _with_keys(extra, planned))
+        job = _Job(self, flight, image, staged, replace(order, state=None), planned, with_keys(extra, planned.keys))
         thread = threading.Thread(target=job.run, name="holdfast-shard")
         if not started(thread):
             thread.run()
@@ -182,17 +123,41 @@ class ShardedSaver:
         order.stats.stall_seconds += time.perf_counter() - begun
         return flight
 
+    def _take(self, path: str, parts: list[Part], image: ShardImage, order: Order) -> tuple[ShardedFlight, Staged]:
+        """Copy the state, or what of it cannot be copied later; see ``Saver``, whose rules these are."""
+        snapshot = rank_part(parts)
+        later = self._rehearsals.later(snapshot, order.stepped)
+        watched = watch(snapshot, later, order.stepped)
+        rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
+        staged = image.stage(parts, () if rehearsing else later, later)
+        if watched:
+            self._hook = self._hook or watch_optimizers(self.fence)
+        rehearsal = partial(image.differing, staged.watched) if rehearsing else None
+        flight = ShardedFlight(path, snapshot, staged.taken, watched, order.subject, rehearsal, order.stats)
+        return flight, staged
+
     def fence(self) -> None:
-        """Nothing reads the tensors once ``submit`` has returned."""
+        """Wait until no save of this rank reads the tensors any more: the optimizer may change them."""
+        for flight, _ in list(self._flights):
+            if flight.open and flight.is_mine:
+                begun = time.perf_counter()
+                flight.fence()
+                flight.stats.wait_seconds += time.perf_counter() - begun
         self.poll()
 
     def poll(self) -> None:
         """Give back the memory of saves that are over. Cheap."""
-        self._flights = [item for item in self._flights if not item[0].done]
+        for item in list(self._flights):
+            flight = item[0]
+            flight.poll()
+            if flight.done and not flight.open:
+                self._flights = [other for other in self._flights if other is not item]
+                self._rehearsals.learn(flight)
+                flight.stats.given_up += isinstance(flight.error, ChangedStateError)
 
     def wait(self) -> None:
         """Wait until everything is committed or has failed."""
-        for flight, _ in self._flights:
+        for flight, _ in list(self._flights):
             flight.wait()
         self.poll()
 
@@ -202,6 +167,9 @@ class ShardedSaver:
         self._join_warming()
         for image in self._images:
             image.free()
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     def forget(self) -> None:
         """In a forked child: the threads are not here, and what they write is not ours."""
@@ -218,14 +186,20 @@ class ShardedSaver:
 
     def _wait_for_image(self, stats: SaveStats) -> ShardImage:
         self._join_warming()
+        for flight, _ in self._flights:
+            if flight.done:  # a rehearsal that no optimizer step has ended: nothing is learned from it
+                flight.wait()
         if self.busy:
             begun = time.perf_counter()
             self._flights[0][0].wait()
             self.poll()
             stats.waited += 1
             stats.wait_seconds += time.perf_counter() - begun
-        taken = [image for _, image in self._flights]
-        return next(image for image in self._images if image not in taken)
+        return self._free()[0]
+
+    def _free(self) -> list[ShardImage]:
+        taken = [image for flight, image in self._flights if not flight.done or flight.rehearsal is None]
+        return [image for image in self._images if image not in taken]
 
     # What follows is for the thread of a save; they run one after the other.
 
@@ -266,8 +240,12 @@ class _Job:
 
     def run(self) -> None:
         flight, order = self.flight, self.order
+        if flight.taken.later:
+            copier = threading.Thread(target=flight.copy_rest, args=(self.image,), name="holdfast-copy")
+            if not started(copier):
+                copier.run()
         if flight.earlier is not None:
-            flight.earlier.wait()
+            flight.earlier.join()
         try:
             ranks = self.saver.ranks.behind
             commit = Committing(ranks, order, self.extra)
@@ -293,20 +271,12 @@ class _Job:
             raise self.staged
         known = self.saver.known(self.planned)
         self.saver.told(self.planned, None)  # until this is committed
-        shard = write_shard(self.order.store, name, self.image, self.staged, known)
+        shard = write_shard(self.order.store, name, self.image, self.staged, known, self.flight.gate)
         self.spans = known if shard.spans is None else shard.spans
         return shard
 
     def _seal(self, shards: list[Shard]) -> bytes:
         return self.saver.metadata(self.planned, shards)
-
-
-def _with_keys(extra: Mapping[str, bytes] | None, planned: Planned) -> dict[str, bytes]:
-    """Add the file that tells what DCP's flat names lose of the state, if they lose anything."""
-    files = dict(extra or {})
-    if planned.keys:
-        files[KEYS_FILE] = planned.keys
-    return files
 
 
 def write_sharded(ranks: Ranks, order: Order, extra: Mapping[str, bytes] | None = None) -> Manifest:
