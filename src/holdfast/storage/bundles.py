@@ -134,8 +134,8 @@ def _exchange(one: str, other: str) -> bool:
 def _step_aside(made: str, target: str) -> str:
     """Rename what has the name, and then what is to have it; return the hidden name of the old one.
 
-    Held against sweeps meanwhile, and synced between the two: whatever a crash leaves, one of the two is there, and
-    a sweep finds it.
+    Held against sweeps meanwhile. Whichever of the two renames a crash leaves, one of the two bundles is under its
+    name, or a sweep puts it back.
     """
     above, name = os.path.split(target)
     old = os.path.join(above, f"{HIDDEN}{os.urandom(8).hex()}.was-{name}{TEMPORARY_SUFFIX}")
@@ -144,7 +144,6 @@ def _step_aside(made: str, target: str) -> str:
         lock_for_life(descriptor)
         os.rename(target, old)
         try:
-            sync_folder(above)
             os.rename(made, target)
         except BaseException:
             os.rename(old, target)
