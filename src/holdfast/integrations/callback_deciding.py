@@ -104,7 +104,8 @@ class DecidingMixin(SavingMixin):
         if trainer.fast_dev_run or (is_idle(trainer) and not forced):
             return None
         final = event in FINAL
-        self._at = f"{event.value} after step {trainer.global_step}"
+        step = trainer.global_step  # compared only where ranks count by it: their epochs may be uneven
+        self._at = f"step {step}" if event is Event.STEP else f"{event.value} (step {step})"
         try:
             self._settle(trainer, wait=final)
         except SaveError:  # an earlier save's failure does not cost this one

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.errors import ConfigurationError, RankError
+from holdfast.front.planning import Plan
 from holdfast.front.preemption import agree_on, agreed, answer, answer_together, asked, listen, signals_of
 from holdfast.front.pulse import QUIET, Heard, News, Pulse
 from holdfast.front.remaining import make_remaining
@@ -55,6 +56,11 @@ class PulseMixin(DecidingMixin):
         self._remaining.share(partial(self._agree, trainer))
         listen(self, self._signals, together=several)
 
+    def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
+        if self._pulse is not None:
+            self._pulse.soon()  # a save, a validation: batches may take another time from here on
+        return super()._handle(trainer, event, forced=forced)
+
     @property
     def _talks(self) -> bool:
         """Whether several ranks have to tell each other anything between saves; the same on every rank."""
@@ -64,11 +70,11 @@ class PulseMixin(DecidingMixin):
         """Return what all ranks know of at this batch: of one that is alone its own clock says all."""
         if self._pulse is None or not (self._talks and self._pulse.due()):
             return QUIET
-        return self._beat(trainer, self._pulse)
+        return self._beat(trainer, self._pulse, f"step {trainer.global_step}")
 
-    def _beat(self, trainer: Any, pulse: Pulse) -> Heard:
+    def _beat(self, trainer: Any, pulse: Pulse, at: str) -> Heard:
         news, limit = partial(self._news, trainer, pulse), partial(self._limit, trainer)
-        heard = pulse.beat(news, limit, at=f"the pulse at step {trainer.global_step}")
+        heard = pulse.beat(news, limit, at=at)
         agree_on(heard.signals)
         self._ahead = self._ahead or News.DEADLINE in heard.news
         return heard
@@ -98,7 +104,7 @@ class PulseMixin(DecidingMixin):
     def _at_pause(self, trainer: Any) -> None:
         """At the end of a validation or an epoch."""
         if self._pulse is not None and self._talks:
-            self._beat(trainer, self._pulse)
+            self._beat(trainer, self._pulse, self._at)
         self._look_ahead(trainer)
 
     def _look_ahead(self, trainer: Any) -> None:
