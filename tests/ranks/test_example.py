@@ -44,7 +44,7 @@ def test_killed_and_resumed_on_three_ranks(tmp_path):
         os.kill(pid, signal.SIGKILL)
     first.communicate()
     steps = [item.step for item in catalog(tmp_path / "runs" / "fsdp2")]
-    assert 20 in steps
+    assert 20 <= max(steps) < 100
     second = start(tmp_path, 3)
     said, _ = second.communicate(timeout=240)
     assert second.returncode == 0
