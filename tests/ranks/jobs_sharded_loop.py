@@ -9,10 +9,10 @@ import warnings
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from holdfast import Checkpointer
+from holdfast import Checkpointer, ConfigurationError
 from holdfast.storage.local import LocalStore
 from tests.ranks.jobs_loop import Position, told
 
@@ -217,3 +217,31 @@ def side_by_side(folder):
     for ckpt in (often, seldom, there):
         ckpt.close()
     return often.stats.committed, seldom.stats.committed, there.stats.committed, trainee.state()[0]
+
+
+def flat(folder):
+    """Open a checkpointer on a model whose parts are in FSDP1; return what is said."""
+
+    class Flat(FullyShardedDataParallel):
+        """Needs a GPU to be made: its class is all that is asked for."""
+
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+    try:
+        Checkpointer(folder, model=torch.nn.Sequential(Flat()))
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+def stages(folder):
+    """Save where each rank has other layers; return what is said."""
+    rank = dist.get_rank()
+    model = torch.nn.ModuleDict({f"stage{rank}": fully_shard(torch.nn.Linear(4, 4))})
+    ckpt = Checkpointer(folder, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    try:
+        ckpt.save_checkpoint()
+    except ConfigurationError as error:
+        return str(error)
+    return ""

@@ -45,7 +45,11 @@ def reshard(tmp_path, before, after, kind, dtype):
 
 @pytest.mark.parametrize(
     ("before", "after", "kind", "dtype"),
-    [(2, 3, "adamw", torch.bfloat16), (3, 1, "sgd", torch.float32), (1, 2, "adamw", torch.float32)],
+    [
+        (2, 3, "adamw", torch.bfloat16),
+        pytest.param(3, 1, "sgd", torch.float32, marks=pytest.mark.long),
+        pytest.param(1, 2, "adamw", torch.float32, marks=pytest.mark.long),
+    ],
 )
 def test_saved_on_some_ranks_and_loaded_on_others(tmp_path, before, after, kind, dtype):
     """Weights, moments, a buffer and a tied weight are the same to the bit, whatever number of ranks saved them."""
@@ -65,7 +69,8 @@ def test_every_number_of_ranks_to_every_other(tmp_path, before, after, kind, dty
 def test_into_a_model_that_is_not_sharded(tmp_path):
     """A directory of shards fills a plain model and its optimizer, on one process without ranks, and on two."""
     saved = run_ranks(3, f"{JOBS}:trained", tmp_path, {"every_n_train_steps": 3}, 3)
-    start, state = jobs.resumed(tmp_path, sharded=False)
+    with pytest.warns(UserWarning, match="each of 3 ranks had its own, and here is 1"):
+        start, state = jobs.resumed(tmp_path, sharded=False)
     assert start["step"] == 3
     same(state, saved[0])
     for _, state in run_ranks(2, f"{JOBS}:resumed", tmp_path, None, "adamw", torch.float32, False):
@@ -122,7 +127,7 @@ def damage(folder, step, rank):
     return names[0]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_damaged_shard_is_passed_over_by_all(tmp_path, rank):
     """A flipped byte in one rank's file: all pass over to the one before, which they load whole, and set it aside."""
     run_ranks(2, f"{JOBS}:trained", tmp_path, WORDS, 4)
@@ -158,3 +163,17 @@ def test_several_checkpointers_side_by_side(tmp_path):
     names = jobs.names(tmp_path / "run")
     assert names == ["often-step=6.ckpt", "seldom-step=3.ckpt", "seldom-step=6.ckpt", "there"]
     assert len(jobs.names(tmp_path / "run" / "there")) == 3
+
+
+def test_flat_pieces_are_refused(tmp_path):
+    """A model in FSDP1 is an error on every rank that names the cure, before anything is written."""
+    texts = run_ranks(2, f"{JOBS}:flat", tmp_path / "run")
+    assert all("fully_shard" in text for text in texts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_stages_of_a_pipeline_are_refused(tmp_path):
+    """Ranks that train different parameters would write over each other's moments: an error on every rank."""
+    texts = run_ranks(2, f"{JOBS}:stages", tmp_path)
+    assert all("rank 1 trains other parameters than rank 0" in text for text in texts)
+    assert jobs.names(tmp_path) == []

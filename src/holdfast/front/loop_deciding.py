@@ -221,7 +221,7 @@ class LoopDeciding(LoopResuming):
         if plan.verdict.missing and "missing" not in self._told:
             self._told.add("missing")
             warn(missing_message(settings, moment))
-        return plan
+        return plan if self._alone else plan.for_all()
 
     def _loop(self, plan: Plan, next_epoch: int) -> dict[str, int | str]:
         """Return where the loop stands, for the state."""

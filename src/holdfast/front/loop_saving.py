@@ -196,7 +196,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
             seen = self._agree(partial(look_again, self._run, done, before))
-            done = seen.ledger
+            done = seen.ledger or done
             for decision in seen.dropped:
                 if self._agree(partial(self._remove, decision.name, done, before)):
                     done = done.without(decision.name)
