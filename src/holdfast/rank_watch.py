@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Final
@@ -92,6 +93,7 @@ class Watch:
         self._beats: dict[int, tuple[str, float]] = {}
         self._heard = time.monotonic()  # when the store answered last
         self._waiting = 0
+        self._calls: list[str] = []  # at which somebody has begun to wait, and which the others do not know of
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._curious = self._stopped = False
@@ -121,9 +123,14 @@ class Watch:
                 return rank, cause
         return None
 
-    def waiting(self) -> _Waiting:
-        """Look out, as long as the ``with`` lasts."""
-        return _Waiting(self)
+    @contextmanager
+    def waiting(self, call: str) -> Iterator[None]:
+        """Look out, and let the others know where this one waits, as long as the ``with`` lasts."""
+        self._count(1, call)
+        try:
+            yield
+        finally:
+            self._count(-1, call)
 
     def suspect(self, patience: float) -> int:
         """After a connection broke: return the rank that shows no sign of life; -1 if none can be told."""
@@ -151,13 +158,22 @@ class Watch:
                     break
                 time.sleep(0.02)
 
-    def all_come(self, where: str, size: int) -> bool:
-        """Tell whether all ranks come to this place within some seconds; the same on all that do."""
+    def all_come(self, where: str, size: int, beyond: str) -> bool:
+        """Tell whether all ranks come to this place within some seconds; the same on all that do.
+
+        Args:
+            where: the place.
+            size: how many there are.
+            beyond: the call after it: who waits there will not come.
+
+        """
         key, end = f"come/{where}", time.monotonic() + _TOGETHER
         with contextlib.suppress(RuntimeError):  # the store is gone, and with it a rank
             if self._store.add(key, 1) == size:
                 self._store.swap(f"{key}/all", "yes")
             while not self._store.check(f"{key}/all") and time.monotonic() < end:
+                if self._store.check(f"waits/{beyond}"):
+                    break
                 time.sleep(_LOOK / 4)
             return self._store.swap(f"{key}/all", "no") == "yes"
         return False
@@ -189,6 +205,8 @@ class Watch:
                 if self._far:
                     beats += 1
                     self._store.set(f"beat/{self.rank}", str(beats))
+                while self._calls:
+                    self._store.set(f"waits/{self._calls.pop()}", "1")
                 self._read()
                 if self._waiting:
                     self._listen()
@@ -233,27 +251,16 @@ class Watch:
         place = self.places[rank]
         return f" (process {place.pid} on {place.name})" if place.pid else ""
 
-    def count(self, more: int) -> None:
+    def _count(self, more: int, call: str) -> None:
         """Take note that somebody has begun to wait, or has ended."""
         with self._lock:
             self._waiting += more
+            if more > 0:
+                self._calls.append(call)
             if more > 0 and self._waiting == 1:
                 self._heard = time.monotonic()
                 self._beats = {rank: (value, self._heard) for rank, (value, _) in self._beats.items()}
         self._wake.set()
-
-
-class _Waiting:
-    """The time in which somebody waits."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __enter__(self) -> None:
-        self._watch.count(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._watch.count(-1)
 
 
 def _hooked(watch: Watch) -> Callable[[], None]:

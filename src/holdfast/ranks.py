@@ -191,7 +191,8 @@ class Ranks:
         if self.alone or self._broken is not None:
             return self.alone
         self._left += 1
-        if self._over and self._watch.all_come(f"{self._name}/{self._number}/{self._left}", self.size):
+        where, beyond = f"{self._name}/{self._number}/{self._left}", f"{self._name}/{self._number + 1}"
+        if self._over and self._watch.all_come(where, self.size, beyond):
             return True
         self.fail(error)
         return False
@@ -278,7 +279,7 @@ class Ranks:
         except RuntimeError as error:  # a connection that had broken before
             self._lost(error, at)
         if not self._is_over(work, at):
-            with self._watch.waiting():
+            with self._watch.waiting(f"{self._name}/{self._number}"):
                 self._await(work, at)
 
     def _await(self, work: Any, at: str) -> None:
@@ -308,7 +309,7 @@ class Ranks:
     def _lost(self, error: RuntimeError, at: str, *works: Any) -> None:
         """A connection broke: find out whose."""
         rank, cause = -1, f"the connection to another rank broke: {str(error).partition(' This is typically')[0]}"
-        with self._watch.waiting():
+        with self._watch.waiting(f"{self._name}/{self._number}"):
             suspect = self._watch.suspect(_GRACE)
         rank, cause = self._watch.verdict(self._name, self._number) or (suspect, cause)
         self._break(rank, cause, at, *works)

@@ -161,3 +161,16 @@ def closed(folder):
         tell("trained")
         await_word("sent")
         time.sleep(0.05)
+
+
+def interrupted(folder):
+    """A loop that Ctrl-C ends; what each rank then sees."""
+    try:
+        with Checkpointer(folder, model=torch.nn.Linear(4, 4), every_n_train_steps=10**6) as ckpt:
+            ckpt.step()
+            tell("training")
+            while True:
+                time.sleep(0.001)
+                ckpt.step()
+    except KeyboardInterrupt:
+        return ckpt.global_step, sorted(name for name in os.listdir(folder) if name.startswith("preempted"))

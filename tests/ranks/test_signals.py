@@ -88,3 +88,12 @@ def test_a_signal_at_the_end_ends_all_alike(tmp_path):
     assert [outcome.signal for outcome in outcomes] == [TERM] * 2
     assert names(tmp_path) == ["last.ckpt"]
     assert step_of(tmp_path / "last.ckpt") == 5
+
+
+def test_ctrl_c_on_one_rank_interrupts_all(tmp_path):
+    """``KeyboardInterrupt`` comes out of the same step on every rank, and the state of that step is there."""
+    with start_ranks(2, jobs_pulse.interrupted, tmp_path) as run:
+        assert run.heard(1, "training")
+        run.kill(1, signal.SIGINT)
+        first, second = run.results(timeout=40)
+    assert first == second == (first[0], [f"preempted-epoch=0-step={first[0]}.ckpt"])

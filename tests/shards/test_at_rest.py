@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ import holdfast
 from holdfast import DamagedCheckpointError, LoadError, NewerFormatError, SignatureError, scanning
 from holdfast.cli.main import main
 from holdfast.format import directory
+from holdfast.front.planning import entry_of
+from holdfast.front.reopening import is_ours
+from holdfast.policy.ledger import Ledger
 from holdfast.records import Facts, Manifest, Record
 from holdfast.storage import open_store
 from tests.support.files import save
@@ -265,7 +269,7 @@ def test_it_can_be_signed(made, tmp_path):
     pytest.importorskip("cryptography")
     public, secret = str(tmp_path / "key.pub"), str(tmp_path / "key")
     holdfast.keygen(secret)
-    holdfast.sign(made, secret)
+    assert main(["sign", made, "--key", secret]) == 0
     holdfast.verify(made, key=public)
     for file, data in bytes_of(made).items():
         path = pathlib.Path(made, file)
@@ -324,6 +328,22 @@ def test_prune_removes_whole_directories(made):
     assert sorted(gone) == ["a.ckpt", "c.ckpt"]
     assert [item.path for item in holdfast.catalog(run)] == [newest, pinned]
     assert sorted(os.listdir(run)) == [".holdfast-notes", "b.ckpt", "d.ckpt"]
+
+
+def test_a_run_knows_its_own_again(made):
+    """What a run would remove is its own by its stamp or its manifest, and no longer if another save has the name."""
+    store = open_store(folder(made))
+    run = SimpleNamespace(store=store, run="aaaa", bare=False)
+    ledger = Ledger(entries=(entry_of("a.ckpt", scanning.look(store, "a.ckpt").facts),))
+    stamps = {"a.ckpt": store.stamp("a.ckpt")}
+    assert is_ours(run, ledger, "a.ckpt", stamps)
+    assert is_ours(run, ledger, "a.ckpt", {})
+    save_sharded(made, sequence=8)
+    assert not is_ours(run, ledger, "a.ckpt", {"a.ckpt": (0, 0, 0)})
+    save_sharded(made, sequence=1, run="bbbb")
+    assert not is_ours(run, ledger, "a.ckpt", {})
+    damage(made, directory.MANIFEST_FILE, 20)
+    assert not is_ours(run, ledger, "a.ckpt", {})
 
 
 def test_a_copy_is_the_same(made, tmp_path):

@@ -13,9 +13,9 @@ from holdfast.engine.order import Order, SaveStats
 from holdfast.engine.saver import Saver
 from holdfast.engine.sharing import lease, quiesce, release
 from holdfast.engine.signing import sign, verify
+from holdfast.snapshot import is_sharded
 
 if TYPE_CHECKING:
-    from holdfast.engine.sharded.flattening import is_sharded
     from holdfast.engine.sharded.flying import ShardedFlight
     from holdfast.engine.sharded.loading import load_sharded, read_sharded
     from holdfast.engine.sharded.resting import read_metadata
@@ -51,7 +51,6 @@ _LAZY = {
     "ShardedFlight": "holdfast.engine.sharded.flying",
     "ShardedSaver": "holdfast.engine.sharded.saver",
     "Whole": "holdfast.engine.sharded.whole",
-    "is_sharded": "holdfast.engine.sharded.flattening",
     "load_sharded": "holdfast.engine.sharded.loading",
     "read_metadata": "holdfast.engine.sharded.resting",
     "read_sharded": "holdfast.engine.sharded.loading",

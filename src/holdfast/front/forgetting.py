@@ -31,12 +31,13 @@ class Forgetting:
     """What rank 0 has found out at a commit, for all ranks.
 
     Attributes:
-        ledger: what is committed, with what is known of it by now.
+        ledger: what is committed, with what is known of it by now; None where that is what was asked about, so
+            that thousands of entries which every rank has are not sent to all at each save.
         dropped: what is to be removed, each with its reason.
 
     """
 
-    ledger: Ledger
+    ledger: Ledger | None
     dropped: tuple[Decision, ...] = ()
 
 
@@ -57,7 +58,7 @@ def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
             "until it can be, as anything may be pinned"
         )
         return Forgetting(_put_off(ledger, before))
-    return Forgetting(known, tuple(to_remove(run, known, before)))
+    return Forgetting(None if known is ledger else known, tuple(to_remove(run, known, before)))
 
 
 @contextmanager

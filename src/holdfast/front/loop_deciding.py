@@ -210,7 +210,8 @@ class LoopDeciding(LoopResuming):
     def _is_busy(self) -> bool:
         """Rank 0 only: whether a save would have to wait; to be skipped, for one of our own."""
         ours = self._mode.on_busy == "wait" or any(not flight.done for flight in self._flights)
-        return ours and self._saver is not None and self._saver.busy
+        saver = self._shards if self._cut else self._saver
+        return ours and saver is not None and saver.busy
 
     def _plan(self, event: Event) -> Plan:
         settings = self._run.settings
@@ -220,7 +221,7 @@ class LoopDeciding(LoopResuming):
         if plan.verdict.missing and "missing" not in self._told:
             self._told.add("missing")
             warn(missing_message(settings, moment))
-        return plan
+        return plan if self._alone else plan.for_all()
 
     def _loop(self, plan: Plan, next_epoch: int) -> dict[str, int | str]:
         """Return where the loop stands, for the state."""

@@ -7,16 +7,13 @@ import os
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from holdfast.engine import quiesce
-from holdfast.engine.globals import globals_of
+from holdfast.engine.shard_sharing import quiesce_shards
 from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
+from holdfast.front.loop_searching import Reading, Search
 from holdfast.front.loop_shares import put_back
-from holdfast.front.loop_state import collect, living
 from holdfast.front.loop_words import identity_of
-from holdfast.front.opening import Into, load_into, load_newest
 from holdfast.front.passing import PassingOver, checked_on_damage
 from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.reopening import Remembered, earlier_owners, reopen
@@ -91,23 +88,19 @@ class LoopResuming(LoopSaving):
         on_damage_now = self.on_damage if on_damage is None else checked_on_damage(on_damage)
         self._settle(wait=True)
         quiesce()  # other checkpointers' saves, too, may be reading what is written over
-        live = collect(self._parts, weights_only=False, loop={})
-        over = living(self._parts, live)
-        allowed = [*self.allow, *globals_of([live])]
-        read: dict[str, Any] = {}  # by rank 0, while it looked for the newest that is whole
-        choice = self._agree(
-            lambda: (
-                _Choice(os.fspath(path), "the checkpoint that was asked for")
-                if path is not None
-                else self._read_newest(over, allowed, read, on_damage_now)
-            )
-        )
-        chosen, self._damaged = choice.path, choice.damaged
-        if chosen is None:
+        quiesce_shards()
+        reading = Reading(self._parts, self._ranks, self.allow)
+        if path is None:
+            choice, state = self._read_newest(reading, on_damage_now)
+        else:
+            chosen, in_shards = self._agree(lambda: (os.fspath(path), os.path.isdir(path)))
+            choice = _Choice(chosen, "the checkpoint that was asked for")
+            state = reading.read(chosen, in_shards=in_shards, careful=True)
+        self._damaged = choice.damaged
+        if choice.path is None:
             start = Start(reason=choice.reason, skipped=choice.skipped)
         else:
-            state = read.pop(chosen) if chosen in read else load_into(chosen, Into(over), allow=allowed)
-            start = self._begin_at(chosen, choice, state)
+            start = self._begin_at(choice.path, choice, state)
         if self._leads:
             log.info("%s", start)
         return start
@@ -136,23 +129,29 @@ class LoopResuming(LoopSaving):
             restored=tuple(restored.done),
         )
 
-    def _read_newest(
-        self, over: dict[str, torch.Tensor], allowed: list[Any], read: dict[str, Any], on_damage: str
-    ) -> _Choice:
-        """Rank 0 only: find the newest checkpoint that is whole, its state left in ``read``."""
+    def _read_newest(self, reading: Reading, on_damage: str) -> tuple[_Choice, dict[str, Any]]:
+        """Find the newest checkpoint that is whole on every rank, and read it."""
         store, depth = self._run.store, self._run.depth
-        found = scan(store, extension=self._run.settings.style.extension, depth=depth)
         passing = PassingOver(store, on_damage)
-        newest = load_newest(found, over, allow=allowed, passing=passing)
-        met = passing.skipped, frozenset(passing.damaged)
-        if newest is None:
-            aside = len(scan_aside(store, depth=depth))
-            known = f"; {aside} that were damaged are set aside there" if aside else ""
-            reason = f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}{known}"
-            return _Choice(None, reason, *met)
-        item, state = newest
-        read[item.path] = state
-        return _Choice(item.path, "the newest whole checkpoint", *met)
+        search = Search(self._ranks, passing)
+
+        def met() -> tuple[tuple[Skipped, ...], frozenset[str]]:
+            passing.settle(search.run)
+            return passing.skipped, frozenset(passing.damaged)
+
+        try:
+            self._agree(lambda: search.look_at(scan(store, extension=self._run.settings.style.extension, depth=depth)))
+            newest = search.first_whole(reading)
+        except (LoadError, OSError):
+            self._agree(met)
+            raise
+        skipped = self._agree(met)
+        if newest is not None:
+            return _Choice(newest[0], "the newest whole checkpoint", *skipped), newest[1]
+        aside = self._agree(lambda: len(scan_aside(store, depth=depth)))
+        known = f"; {aside} that were damaged are set aside there" if aside else ""
+        reason = f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}{known}"
+        return _Choice(None, reason, *skipped), {}
 
     def _go_on_from(self, path: str) -> None:
         """Continue the run that saved this checkpoint, with the files it has in the directory."""

@@ -9,35 +9,30 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
-from holdfast.engine.flight import Flight
 from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
-from holdfast.front.costs import Costs, stalled
+from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
-from holdfast.front.loop_shares import RANKS, Own, gather, take
-from holdfast.front.loop_state import Parts, collect
-from holdfast.front.noted import consent_to
+from holdfast.front.loop_beginning import LoopBeginning, Outcome
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
-from holdfast.front.preemption import hurried, listen
-from holdfast.front.preflight import Preflight
+from holdfast.front.preemption import listen
 from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
-from holdfast.front.saving import link, raise_first, warm
+from holdfast.front.saving import raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
 from holdfast.policy.ledger import Ledger
 from holdfast.ranks import ranks_here
-from holdfast.records import EXCEPTION, LAST, RANKED
-from holdfast.snapshot import stepped, stepped_tensors, weigh
+from holdfast.records import EXCEPTION, LAST
+from holdfast.snapshot import has_shards, weigh
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -45,49 +40,20 @@ log = logging.getLogger("holdfast")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a save.
+class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
+    """Has saves begun; lands them, and forgets."""
 
-    Attributes:
-        committed: whether the file is there.
-        linked: whether its second name is, if it was to have one.
-        error: what went wrong.
-
-    """
-
-    committed: bool
-    linked: bool
-    error: SaveError | None = None
-
-
-class LoopSaving(RankingAttributes, FailureWords):
-    """Writes, commits, forgets.
-
-    Attributes:
-        stats: what saving has cost so far; on rank 0.
-
-    """
-
-    stats: SaveStats
     _doing = "the start"  # what the ranks have to do at the same time
-    _run: Run
-    _ledger: Ledger
-    _parts: Parts
 
     def _init_saving(self, mode: SaveMode, failures: Failures) -> None:
         self._failures = failures
         self._mode = mode
         self._ranks = ranks_here()
         self._alone, self._leads = self._ranks.alone, self._ranks.leads
-        self.stats = SaveStats()
+        self._init_beginning()
         self._costs = Costs()
-        self._saver: Saver | None = None
         self._waiting: deque[Plan] = deque()
-        self._flights: deque[Flight] = deque()  # rank 0 only: one for each plan that waits
         self._stamps: Stamps = {}  # rank 0 only
-        self._spare = ""
-        self._preflight = Preflight()  # rank 0 only
         self._remaining = Remaining(None, None, SystemClock())
         self._warmed = self._hearing = False
         self._interrupted = False
@@ -100,8 +66,9 @@ class LoopSaving(RankingAttributes, FailureWords):
         Only for loops with ``overlap`` or ``zero_copy`` whose optimizer is none of torch's: call it before
         its step.
         """
-        if self._saver is not None:
-            self._saver.fence()
+        for saver in (self._saver, self._shards):
+            if saver is not None:
+                saver.fence()
 
     def wait(self) -> None:
         """Wait until every save that was begun is committed. Call it on all ranks.
@@ -137,16 +104,8 @@ class LoopSaving(RankingAttributes, FailureWords):
         """Return the paths of the saves that are not known to be committed."""
         return [self._path(name) for plan in self._waiting for name in plan.names.values()]
 
-    def _open_saver(self) -> Saver:
-        if self._saver is None:
-            self._saver = lease(self, self._mode.images)
-        return self._saver
-
     def _close_saver(self) -> None:
-        if self._saver is not None:
-            if not hurried():
-                release(self, self._saver)
-            self._saver = None
+        self._let_savers_go()
         self._waiting.clear()  # what an exception has left is over
         self._flights.clear()
         if self._spare:
@@ -163,13 +122,8 @@ class LoopSaving(RankingAttributes, FailureWords):
         size = weigh(self._parts.model, optimizers)
         self._remaining.assume(size)
         self._warn(self._preflight.begin(self._run, self._ledger, size))
-        if self._mode.async_save:
+        if self._mode.async_save and not has_shards(self._parts.model):
             warm(self._open_saver, self._parts.model, self._parts.optimizers)
-
-    def _warn(self, message: str) -> None:
-        if message:
-            log.warning(message)
-            warn(message)
 
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
@@ -180,15 +134,15 @@ class LoopSaving(RankingAttributes, FailureWords):
         """Between saves: let what is on its way go on, and take note of what has been committed."""
         if not self._warmed:
             self._warm_up()
-        if self._saver is not None:
-            self._saver.poll()
+        for saver in (self._saver, self._shards):
+            if saver is not None:
+                saver.poll()
         if self._alone:
             self._settle(wait=False)
 
     def _carry_out(self, plan: Plan, loop: dict[str, int | str], *, final: bool) -> None:
         """Write; commit; and only then forget."""
-        own, shares = self._shares()
-        begun = self._agree(lambda: self._begin(plan, loop, own, shares))
+        begun = self._begin_anywhere(plan, loop)
         if begun is not None:
             self._land(plan, begun)
             return
@@ -199,63 +153,6 @@ class LoopSaving(RankingAttributes, FailureWords):
         if final:
             self._settle(wait=True)
 
-    def _shares(self) -> tuple[Own | None, list[dict[str, Any]]]:
-        """Return what this rank has for itself, and on rank 0 what each of several has."""
-        if self._alone or self._run.settings.save_weights_only:
-            return None, []
-        own = take(self._parts, self._ranks)
-        return own, gather(own, self._ranks)
-
-    def _begin(
-        self, plan: Plan, loop: dict[str, int | str], own: Own | None, shares: list[dict[str, Any]]
-    ) -> Outcome | None:
-        """Rank 0 only: save, or begin to; return what became of it if that is known."""
-        store = self._run.store
-        weights_only = self._run.settings.save_weights_only
-        if self._mode.zero_copy:
-            self._open_saver().house(stepped_tensors(self._parts.model, self._parts.optimizers), self.stats)
-        taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
-        state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
-        if shares:
-            state[RANKS] = shares
-        under_way = sum(not flight.done for flight in self._flights)
-        self._warn(self._preflight.before(self._run, plan.primary, under_way))
-        spare = self._take_spare()
-        try:
-            if self._mode.async_save:
-                self._flights.append(self._open_saver().submit(self._order(plan, state, spare)))
-                return None
-            with stalled(self.stats) as lasted:
-                write_checkpoint(store, plan.primary, state, plan.facts, over=spare, consent=self._consent(plan))
-            self._warn(self._remaining.learn(lasted()))
-        except SaveError as error:
-            self._spare = spare if spare and store.exists(spare) else ""  # nothing was written over it
-            return Outcome(committed=False, linked=False, error=error)
-        try:
-            if plan.also:
-                link(store, plan.primary, plan.also)
-        except SaveError as error:
-            return Outcome(committed=True, linked=False, error=error)
-        return Outcome(committed=True, linked=True)
-
-    def _order(self, plan: Plan, state: object, spare: str) -> Order:
-        return Order(
-            self._run.store,
-            plan.primary,
-            state,
-            plan.facts,
-            plan.also,
-            over=spare,
-            stepped=stepped(self._parts.model, self._parts.optimizers) if self._mode.reads_on else {},
-            subject=id(self._parts.model),
-            steady=self._mode.zero_copy,
-            stats=self.stats,
-            consent=self._consent(plan),
-        )
-
-    def _consent(self, plan: Plan) -> Callable[[], None] | None:
-        return consent_to(self._run, self._ledger, plan.primary) if RANKED in plan.names else None
-
     def _wait_for_room(self) -> None:
         """Wait for the saves before this one, and count that."""
         begun = time.perf_counter()
@@ -263,28 +160,26 @@ class LoopSaving(RankingAttributes, FailureWords):
         self.stats.waited += 1
         self.stats.wait_seconds += time.perf_counter() - begun
 
-    def _take_spare(self) -> str:
-        spare, self._spare = self._spare, ""
-        return spare
-
     def _settle(self, *, wait: bool) -> None:
         """Land what is committed by now; with ``wait``, all that is on its way; then raise the first error."""
         errors = []
         while self._waiting:
-            outcome = self._agree(partial(self._outcome, wait=wait))
+            if wait and self._flights:  # every rank that writes: rank 0's waits for theirs
+                self._flights[0].wait()
+            outcome = self._agree(self._outcome)
             if outcome is None:
                 break
+            if self._flights and not self._leads:
+                self._flights.popleft().wait()
             try:
                 self._land(self._waiting.popleft(), outcome)
             except SaveError as error:
                 errors.append(error)
         raise_first(errors)
 
-    def _outcome(self, *, wait: bool) -> Outcome | None:
+    def _outcome(self) -> Outcome | None:
         """Rank 0 only: what became of the oldest save; None if it is still on its way."""
         flight = self._flights[0]
-        if wait:
-            flight.wait()
         if not flight.done:
             return None
         note_stamps(self._stamps, self._waiting[0], self._flights.popleft())
@@ -301,7 +196,7 @@ class LoopSaving(RankingAttributes, FailureWords):
             before = self._ledger
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
             seen = self._agree(partial(look_again, self._run, done, before))
-            done = seen.ledger
+            done = seen.ledger or done
             for decision in seen.dropped:
                 if self._agree(partial(self._remove, decision.name, done, before)):
                     done = done.without(decision.name)
@@ -342,7 +237,7 @@ class LoopSaving(RankingAttributes, FailureWords):
             store.remove(name)
             return ""
         retired = store.retire(name)
-        if self._mode.recycle_blocks and not self._spare:
+        if self._mode.recycle_blocks and not self._spare and not self._cut:
             self._spare, retired = retired, ""
         return retired
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast.front.loop_state import Parts, Restored, give_back, restore, unpacked
 from holdfast.ranks import Ranks
-from holdfast.snapshot import fingerprint, on_host, rng_state
+from holdfast.snapshot import fingerprint, is_sharded, on_host, rng_state
 
 RANKS = "ranks"  # the key of what each rank has for itself, in the order of the ranks
 
@@ -38,13 +38,8 @@ class Own:
         return {"rng": self.rng, "stateful": {name: self.stateful[name] for name in self.differing}}
 
 
-def take(parts: Parts, ranks: Ranks, *, common: frozenset[str] = frozenset()) -> Own:
-    """Take what this rank has. Every rank calls it.
-
-    Args:
-        parts: the objects that have a state.
-        ranks: who else is there.
-        common: names of those that belong to all ranks together: their tensors are sharded.
+def take(parts: Parts, ranks: Ranks) -> Own:
+    """Take what this rank has. Every rank calls it. What has sharded tensors belongs to all ranks together.
 
     Raises:
         RankError: if an object on some rank does not give its state; there its own error.
@@ -54,7 +49,7 @@ def take(parts: Parts, ranks: Ranks, *, common: frozenset[str] = frozenset()) ->
     def look() -> tuple[Own, dict[str, bytes]]:
         own = Own(rng_state(), {name: item.state_dict() for name, item in parts.others.items()})
         asked = {} if ranks.alone else own.stateful
-        return own, {name: fingerprint(state) for name, state in asked.items() if name not in common}
+        return own, {name: fingerprint(state) for name, state in asked.items() if not is_sharded(state)}
 
     own, prints = ranks.together(look, at="the states of a save")
     everybody = ranks.exchange(prints, at="what differs by rank")
@@ -93,16 +88,17 @@ def give(state: Mapping[str, Any], ranks: Ranks) -> Given:
         return Given(None, shared)
     shares = _shares(state)
     if len(shares) != ranks.size:
-        differing = {name for share in shares for name in share["stateful"]}
+        differing = {name for share in shares if share for name in share["stateful"]}
         rest = {name: value for name, value in shared.items() if name not in differing}
         here = "here is 1" if ranks.alone else f"here are {ranks.size}"
         saved = "1 rank" if len(shares) == 1 else f"each of {len(shares)} ranks"
         return Given(None, rest, f" ({saved} had its own, and {here})")
-    mine = shares[ranks.rank]
-    return Given(mine.get("rng"), {**shared, **mine["stateful"]})
+    mine = shares[ranks.rank] or {}
+    return Given(mine.get("rng"), {**shared, **mine.get("stateful", {})})
 
 
-def _shares(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _shares(state: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
+    """Return what each rank had for itself; None for those of whom nothing was read."""
     found = state.get(RANKS)
     if found is None:
         return [{"rng": state.get("rng"), "stateful": {}}]

@@ -5,6 +5,7 @@ The keys are those of a Lightning checkpoint, so that its tools find the weights
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -65,7 +66,28 @@ class Parts:
             if item is not None and not isinstance(item, Stateful):
                 msg = f"`{name}` must have state_dict() and load_state_dict(), but got {item!r}"
                 raise ConfigurationError(msg)
+        _refuse_flat(model)
         return parts
+
+
+def _refuse_flat(model: Any) -> None:
+    """Refuse FSDP1: its optimizer's state is of flat pieces, which have the same names on each rank.
+
+    Raises:
+        ConfigurationError: saying what to use.
+
+    """
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    if (
+        kind is not None
+        and isinstance(model, torch.nn.Module)
+        and any(isinstance(part, kind) for part in model.modules())
+    ):
+        msg = (
+            "`model` is sharded by FullyShardedDataParallel (FSDP1), whose plain states cannot be saved part by part: "
+            "use torch.distributed.fsdp.fully_shard (FSDP2)"
+        )
+        raise ConfigurationError(msg)
 
 
 def _several(value: Any) -> tuple[Any, ...]:

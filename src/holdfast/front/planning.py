@@ -116,6 +116,10 @@ class Plan:
         last = self.names.get(LAST, "")
         return "" if last == self.primary else last
 
+    def for_all(self) -> Plan:
+        """Return what every rank has to know of it: not the ledger's thousands of entries, which each has."""
+        return replace(self, after=replace(self.after, entries=()))
+
     def without_last(self) -> Plan:
         """Return the plan for the primary file alone, if it has ``last`` as a second name."""
         names = {role: name for role, name in self.names.items() if name != self.also}

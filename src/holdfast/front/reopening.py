@@ -7,9 +7,9 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from holdfast.directories import is_sealed
-from holdfast.engine.flight import Flight
 from holdfast.front.planning import Plan, Run, entry_of
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.when import better_of
@@ -109,7 +109,16 @@ def earlier_owners(run: Run, found: Iterable[Found], may_inherit: Callable[[str]
 Stamps = dict[str, tuple[int, ...]]
 
 
-def note_stamps(stamps: Stamps, plan: Plan, flight: Flight) -> None:
+class Stamped(Protocol):
+    """A save that is over."""
+
+    @property
+    def stamp(self) -> tuple[int, ...] | None:
+        """The store's stamp of what it has committed, right after that."""
+        ...
+
+
+def note_stamps(stamps: Stamps, plan: Plan, flight: Stamped) -> None:
     """Take note of what a file that this process has committed is like."""
     for name in plan.names.values():
         stamps.pop(name, None)

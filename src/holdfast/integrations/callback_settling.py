@@ -137,7 +137,7 @@ class SettlingMixin(StateMixin, FailureWords):
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
         seen = self._agree(trainer, partial(look_again, run, after, before))
-        self._set_ledger(seen.ledger)
+        self._set_ledger(seen.ledger or after)
         for decision in seen.dropped:
             log.debug("removing %s: %s", decision.name, decision.reason)
             self._remove(trainer, run, decision.name, before)

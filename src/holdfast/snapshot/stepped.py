@@ -42,8 +42,8 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def weigh(model: object, optimizers: Iterable[object]) -> int:
-    """Return about how many bytes the state of a model and its optimizers has."""
-    tensors = stepped_tensors(model, optimizers)
+    """Return about how many bytes the state of a model and its optimizers has: of sharded tensors all parts."""
+    tensors = _all(model, optimizers)
     buffers = getattr(model, "buffers", None)
     tensors += list(buffers()) if callable(buffers) else []
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,28 +105,3 @@ def _is_nested(values: list[Any]) -> bool:
     return any(
         isinstance(item, (Mapping, torch.Tensor)) or (isinstance(item, list) and _is_nested(item)) for item in values
     )
-
-
-def is_sharded(state: object) -> bool:
-    """Tell whether a state has any tensor of which this rank holds a part: a DTensor or a ShardedTensor."""
-    kinds = _sharded_kinds()
-    return bool(kinds) and _any(state, kinds, set())
-
-
-def _sharded_kinds() -> tuple[type, ...]:
-    """Return the classes of such tensors, as far as their modules are imported: without them there are none."""
-    where = (
-        ("torch.distributed.tensor", "DTensor"),
-        ("torch.distributed._shard.sharded_tensor", "ShardedTensor"),
-    )
-    return tuple(getattr(sys.modules[module], name) for module, name in where if hasattr(sys.modules.get(module), name))
-
-
-def _any(value: object, kinds: tuple[type, ...], above: set[int]) -> bool:
-    if isinstance(value, kinds):
-        return True
-    if not isinstance(value, (Mapping, list, tuple)) or id(value) in above:
-        return False
-    above.add(id(value))
-    items = value.values() if isinstance(value, Mapping) else value
-    return any(_any(item, kinds, above) for item in items)

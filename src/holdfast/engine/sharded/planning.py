@@ -104,8 +104,8 @@ class Plans:
         same = not problem and shape is not None and self._last is not None and shape == self._shape
         if any(ranks.highest([0 if same else 1])) or self._last is None:
             self._shape = None  # until all have agreed on a new one
-            self._last = self._anew(ranks, planner, problem, path)
-            self._shape = shape
+            fresh = self._anew(ranks, planner, problem, path)
+            self._last, self._shape = dataclasses.replace(fresh, planner=Planner()), shape  # no state is kept alive
         return dataclasses.replace(self._last, planner=planner)
 
     def _anew(self, ranks: Ranks, planner: Planner, problem: str, path: str) -> Planned:

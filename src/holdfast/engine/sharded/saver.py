@@ -112,8 +112,9 @@ class ShardedSaver:
                 flight, staged = self._take(path, parts, image, order)
         except SaveError as error:
             flight, staged = grounded(path, order.stats), error  # the other ranks learn of it behind the training
-        flight.earlier = _latest.get(self.ranks)
-        _latest[self.ranks] = flight
+        latest = _latest.get(self.ranks)
+        flight.earlier = latest() if latest is not None else None
+        _latest[self.ranks] = weakref.ref(flight)  # its thread holds it while there is anything to wait for
         self._flights.append((flight, image))
         job = _Job(self, flight, image, staged, replace(order, state=None), planned, with_keys(extra, planned.keys))
         thread = threading.Thread(target=job.run, name="holdfast-shard")
@@ -299,7 +300,7 @@ def write_sharded(ranks: Ranks, order: Order, extra: Mapping[str, bytes] | None 
 
 
 _living: weakref.WeakSet[ShardedSaver] = weakref.WeakSet()
-_latest: weakref.WeakKeyDictionary[Ranks, ShardedFlight] = weakref.WeakKeyDictionary()  # the newest save of some ranks
+_latest: weakref.WeakKeyDictionary[Ranks, weakref.ref[ShardedFlight]] = weakref.WeakKeyDictionary()  # of all savers
 
 
 def _forget_all() -> None:

@@ -1,0 +1,202 @@
+"""All ranks look for the newest checkpoint that is whole: rank 0 says which is next, each reads what it needs of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from holdfast.engine import load
+from holdfast.engine.globals import globals_of
+from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError
+from holdfast.front.loop_sharded import filled, place_for, spread
+from holdfast.front.loop_state import Parts, collect, living
+from holdfast.front.opening import Into, load_into, verify
+from holdfast.front.passing import PassingOver
+from holdfast.ranks import Ranks
+from holdfast.scanning import Found, resumable
+from holdfast.snapshot import is_sharded
+
+T = TypeVar("T")
+
+_Error = HoldfastError | OSError
+
+
+class _Next(NamedTuple):
+    """A checkpoint that is to be tried, and whether nothing older is left to fall back on."""
+
+    path: str
+    in_shards: bool
+    careful: bool
+
+
+def jointly(ranks: Ranks, do: Callable[[], T], at: str) -> T:
+    """Do something on every rank, and return this rank's result once all have done it.
+
+    Raises:
+        HoldfastError: the first one of any rank, the same on all; or a RankError that names it.
+        OSError: likewise.
+
+    """
+    mine: Any = None
+    problem: _Error | None = None
+    try:
+        mine = do()
+    except (HoldfastError, OSError) as error:
+        problem = error
+    except Exception as error:
+        problem = RankError(f"rank {ranks.rank} failed at {at}: {type(error).__name__}: {error}", rank=ranks.rank)
+        if ranks.alone:
+            raise
+    first = next((one for one in ranks.exchange(problem, at=at) if one is not None), None)
+    if first is not None:
+        raise first
+    result: T = mine
+    return result
+
+
+@dataclass
+class Reading:
+    """How the ranks read a checkpoint, over the tensors that they have.
+
+    Attributes:
+        parts: the objects that have a state.
+        ranks: who else is there.
+        allow: further classes and functions that the safe loader may use.
+        touched: whether any rank may have written over a living tensor since ``read`` was called last.
+
+    """
+
+    parts: Parts
+    ranks: Ranks
+    allow: Sequence[Any] = ()
+    touched: bool = False
+
+    def __post_init__(self) -> None:
+        """Look at what lives here."""
+        self._live = collect(self.parts, weights_only=False, loop={})
+        self._over: Mapping[str, torch.Tensor] = living(self.parts, self._live)
+        self._allowed = [*self.allow, *globals_of([self._live])]
+        self._cut = bool(self.ranks.highest([int(is_sharded(self._live))])[0])
+
+    def read(self, path: str, *, in_shards: bool, careful: bool) -> dict[str, Any]:
+        """Return the state of a checkpoint, for this rank. Every rank calls it.
+
+        Args:
+            path: where it lies.
+            in_shards: whether it is a directory.
+            careful: write over living tensors only what is known to be whole.
+
+        Raises:
+            LoadError: on every rank, if it failed on any.
+            OSError: likewise.
+
+        """
+        self.touched = False
+        if in_shards:
+            return self._read_shards(path, careful=careful)
+        if self._cut:
+            return self._read_whole(path)
+        into = Into(self._over, careful=careful)
+        try:
+            state: dict[str, Any] = jointly(
+                self.ranks, lambda: load_into(path, into, allow=self._allowed), f"reading {path}"
+            )
+        finally:
+            self.touched = into.touched
+        return state
+
+    def _read_shards(self, path: str, *, careful: bool) -> dict[str, Any]:
+        from holdfast.engine import read_metadata, read_sharded  # noqa: PLC0415 - slow to import, and for shards only
+
+        at = f"reading {path}"
+
+        def prepare() -> tuple[Any, dict[str, Any]]:
+            saved = read_metadata(path)
+            return saved, place_for(self.parts, self._live, saved, self.ranks, fresh=careful)
+
+        saved, place = jointly(self.ranks, prepare, at)
+        self.touched = not careful
+        read_sharded(path, place, ranks=self.ranks, allow=self._allowed)
+        return filled(place, saved)
+
+    def _read_whole(self, path: str) -> dict[str, Any]:
+        """Read one file on every rank, which takes of its tensors what it needs: they are mapped, not copied."""
+        self.ranks.agree(lambda: verify(path))
+
+        def take() -> dict[str, Any]:
+            state: dict[str, Any] = load(path, mmap=True, allow=self._allowed)
+            self.touched = True
+            return spread(self.parts, self._live, state)
+
+        return jointly(self.ranks, take, f"reading {path}")
+
+
+class Search:
+    """From the newest to the oldest, until one is whole. Every rank calls the same.
+
+    Args:
+        ranks: who else is there.
+        passing: what becomes of those that are passed over; on rank 0.
+
+    Attributes:
+        run: that of the newest whole one, on rank 0; "" if there is none.
+
+    """
+
+    def __init__(self, ranks: Ranks, passing: PassingOver) -> None:
+        """Know none yet."""
+        self._ranks, self._passing = ranks, passing
+        self._items: list[Found] = []
+        self._spoilt = self.run = ""
+
+    def look_at(self, found: Iterable[Found]) -> None:
+        """Rank 0 only: these are the candidates, in any order."""
+        found = list(found)
+        self._passing.note_unreadable(found)
+        self._items = list(resumable(found))
+
+    def first_whole(self, reading: Reading) -> tuple[str, dict[str, Any]] | None:
+        """Return the newest that every rank could read, with its state; None if there is none.
+
+        Raises:
+            DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
+            LoadError: if the newest whole one cannot be loaded for another reason; or if none is whole and a
+                damaged one has been written over living tensors.
+
+        """
+        for place in range(self._ranks.agree(lambda: len(self._items))):
+            path, in_shards, careful = self._ranks.agree(lambda: self._next(place))  # noqa: B023 - called at once
+            try:
+                state = reading.read(path, in_shards=in_shards, careful=careful)
+            except (DamagedCheckpointError, OSError) as error:
+                self._pass_over(place, error)
+                if any(self._ranks.exchange(reading.touched)):
+                    self._spoilt = path
+            else:
+                self._note_run(place)
+                return path, state
+        if self._spoilt:
+            msg = (
+                f"no checkpoint is whole, and the model holds what was read of {self._spoilt} before its damage was "
+                "found. Build model and optimizer anew: training can then start afresh. The warnings say where the "
+                "damaged files are"
+            )
+            raise LoadError(msg)
+        return None
+
+    def _next(self, place: int) -> _Next:
+        """Rank 0 only."""
+        item = self._items[place]
+        older = len(self._items) - 1 - place
+        return _Next(item.path, os.path.isdir(item.path), careful=self._passing.stops or not older)
+
+    def _note_run(self, place: int) -> None:
+        facts = self._items[place].facts if self._ranks.leads else None
+        self.run = facts.run if facts is not None else ""
+
+    def _pass_over(self, place: int, error: Exception) -> None:
+        self._ranks.agree(lambda: self._passing.note(self._items[place], error))
