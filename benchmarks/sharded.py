@@ -51,7 +51,7 @@ def main(options: Options) -> None:
         for size in sizes:
             for ranks in (2,) if options.quick else (2, 4):
                 groups[f"{size.label}, {ranks} ranks"] = table(size, ranks, options.rounds, folder)
-    report.write(options, "sharded", groups, rounds=options.rounds)
+                report.write(options, "sharded", groups, rounds=options.rounds)
 
 
 def table(size: Size, ranks: int, rounds: int, folder: str, device: str = "cpu") -> dict[str, object]:
