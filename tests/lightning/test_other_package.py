@@ -13,6 +13,7 @@ import holdfast.lightning
 from holdfast.errors import DamagedCheckpointError
 from tests.support.lightning_cases import names, step_of
 from tests.support.lightning_models import loader
+from tests.support.ranks import run_ranks
 
 pl = pytest.importorskip("pytorch_lightning")
 twin = pytest.importorskip("holdfast.pytorch_lightning")
@@ -113,3 +114,11 @@ def test_the_twins_are_alike(name):
     assert hasattr(twin.ModelCheckpoint(), name)
     assert hasattr(holdfast.lightning.ModelCheckpoint(), name)
     assert twin.ModelCheckpoint().state_key == holdfast.lightning.ModelCheckpoint().state_key
+
+
+@pytest.mark.long
+def test_shards_of_the_other_package(tmp_path):
+    """Under its strategy that shards, two ranks commit directories that are whole, and go on from them."""
+    first, second = run_ranks(2, "tests.lightning.jobs_twin:train_and_resume", str(tmp_path), timeout=90)
+    assert first == second == [(str(tmp_path / "last.ckpt"), 2), (str(tmp_path / "last.ckpt"), 4)]
+    assert holdfast.verify(tmp_path / "last.ckpt").facts.ranks == 2

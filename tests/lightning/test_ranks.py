@@ -34,6 +34,8 @@ def test_two_ranks_of_ddp_are_as_one_process(tmp_path):
         assert first["error"] is None
         assert first["knows"] == second["knows"] == alone["knows"]
         assert first["weights"] == second["weights"]
+        said = [sum("measured different things" in text for text in one["warnings"]) for one in (first, second)]
+        assert said == [0 if name == "same" else 1, 0]
         assert names(tmp_path / name / "d") == names(tmp_path / "one" / "d")
 
 

@@ -117,6 +117,7 @@ class ShardedSaver:
         _latest[self.ranks] = weakref.ref(flight)  # its thread holds it while there is anything to wait for
         self._flights.append((flight, image))
         job = _Job(self, flight, image, staged, replace(order, state=None), planned, with_keys(extra, planned.keys))
+        job.begun = begun
         thread = threading.Thread(target=job.run, name="holdfast-shard")
         if not started(thread):
             thread.run()
@@ -238,6 +239,7 @@ class _Job:
     planned: Planned
     extra: Mapping[str, bytes]
     spans: Spans | None = None
+    begun: float = 0.0
 
     def run(self) -> None:
         flight, order = self.flight, self.order
@@ -260,6 +262,7 @@ class _Job:
             flight.error = SaveError(msg, path=flight.path)
         else:
             self.saver.told(self.planned, self.spans)
+            order.stats.commit_seconds = time.perf_counter() - self.begun
             flight.committed, flight.stamp, flight.link_error = True, outcome.stamp, outcome.link_error
             facts = replace(order.facts, ranks=ranks.size)
             infos = () if self.planned.metadata is None else dcp_metadata.infos(self.planned.metadata)
