@@ -166,14 +166,13 @@ class LoopBeginning:
     def _begin_shards(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Every rank: take this rank's part of the state."""
         weights_only = self._run.settings.save_weights_only
-        own = None if weights_only else take(self._parts, self._ranks)
+        own = take(self._parts, self._ranks, weights_only=weights_only)
         if self._leads:
             self._check_room(plan)
 
         def lay_out() -> dict[str, Any]:
-            taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
-            state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
-            return laid_out(state, own, self._ranks)
+            state = collect(self._parts, weights_only=weights_only, loop=loop, rng=own.rng, stateful=own.stateful)
+            return laid_out(state, own, self._ranks, weights_only=weights_only)
 
         order = self._order(plan, self._ranks.together(lay_out, at="the state of a save"))
         try:
