@@ -77,7 +77,8 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_saver": None, "_pending": [], "_stamps": {}, "_owned": None}
+        elsewhere = dict.fromkeys({"_owned", "_pulse"} & self.__dict__.keys())
+        return {**self.__dict__, **elsewhere, "_saver": None, "_pending": [], "_stamps": {}}
 
     def _rank_zero_warn(self, message: str) -> None:
         warn(message)
