@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FUZZ ?= 60
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash crash-peers soak fuzz bench clean
+.PHONY: demo test check parity docs crash crash-peers soak fuzz bench ray clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ fuzz: $(READY)  ## the readers against made-up files, for FUZZ seconds
 
 docs: $(READY)  ## run the code in the documentation
 	$(BIN)/python -m pytest tests/test_docs.py
+
+ray: $(READY)  ## the page on Ray Train, with Ray in a folder of its own: 600 MB
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ray "ray[train]==2.60.0"
+	PYTHONPATH=$(CURDIR)/$(VENV)/ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -n 0 tests/test_docs.py -k "runs and ray-train"
 
 bench: $(READY)  ## what it costs, beside the peers and the machine's limits: BENCH=--quick to see that it runs
 	$(BIN)/python -m benchmarks $(BENCH)

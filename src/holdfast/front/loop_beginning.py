@@ -146,14 +146,9 @@ class LoopBeginning:
             self._cut = bool(self._ranks.highest([int(is_sharded(state))])[0])
             if self._cut:
                 check_alike(self._parts, self._ranks)
-                self._say_what_does_nothing()
+                if self._leads and self._mode.without_shards:
+                    warn(self._mode.without_shards)
         return self._cut
-
-    def _say_what_does_nothing(self) -> None:
-        without = [word for word in ("zero_copy", "recycle_blocks") if getattr(self._mode, word)]
-        if without and self._leads:
-            words = " and ".join(f"`{word}`" for word in without)
-            warn(f"{words}: of no effect, as the state is sharded: each rank copies its part, and writes a new file")
 
     def _begin_anywhere(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Save, or begin to; return what became of it if that is known. Every rank calls it."""

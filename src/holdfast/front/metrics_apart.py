@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from holdfast.ranks import Ranks
 from holdfast.telling import warn
@@ -12,12 +13,11 @@ _SHOWN = 4  # ranks that a warning names before it counts the others
 _NOISE = 1e-6  # relative: metrics that are reduced in another order differ by so much
 
 
+@dataclass
 class MetricsApart:
     """Compares what the ranks have measured, until a difference was warned of. One for each front door."""
 
-    def __init__(self) -> None:
-        """Nothing was warned of yet."""
-        self._warned = False
+    _warned: bool = False
 
     def look(self, ranks: Ranks, measured: Mapping[str, float], *, at: str = "") -> None:
         """Warn, on rank 0 and once, if the ranks have measured different things. Call it on every rank, at a save.

@@ -6,6 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from numbers import Real
 from typing import Any, Final, TypeVar
@@ -22,28 +23,26 @@ _RECENT = 5
 _FADING = 0.98  # of a slow step, at each later one: a long pause counts for a while
 
 
+@dataclass
 class Remaining:
     """How much time is left. What is asked of it counts on rank 0 alone.
 
-    Args:
-        grace: seconds between a signal and the end; None if nobody said.
-        at: the deadline by the clock's ``monotonic``; None without one.
-        clock: where the time comes from.
-
     Attributes:
-        at: the deadline, until the save ahead of it is made; None or not on every rank alike.
+        grace: seconds between a signal and the end; None if nobody said.
+        at: the deadline by the clock's ``monotonic``, until the save ahead of it is made; None without one. On every
+            rank alike.
+        clock: where the time comes from.
 
     """
 
-    def __init__(self, grace: float | None, at: float | None, clock: Clock) -> None:
-        """Know of no save yet."""
-        self.at = at
-        self._grace, self._clock = grace, clock
-        self._saves: deque[float] = deque(maxlen=_RECENT)
-        self._size = 0
-        self._asked: float | None = None
-        self._between = 0.0
-        self._told = False
+    grace: float | None
+    at: float | None
+    clock: Clock
+    _saves: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _size: int = 0
+    _asked: float | None = None
+    _between: float = 0.0
+    _told: bool = False
 
     def share(self, agree: Callable[[Callable[[], float | None]], float | None]) -> None:
         """Take rank 0's deadline: an environment may differ, and clocks do."""
@@ -57,11 +56,11 @@ class Remaining:
         """Take note of how long a save took, from its order to its commit; return what there is to warn of, or ""."""
         if seconds > 0:
             self._saves.append(seconds)
-        if self._told or self._grace is None or not haste.too_short(self._grace, self._saves):
+        if self._told or self.grace is None or not haste.too_short(self.grace, self._saves):
             return ""
         self._told = True
         return (
-            f"a save takes {max(self._saves):.3g} s, and `grace_period` says that {self._grace:g} s are left after a "
+            f"a save takes {max(self._saves):.3g} s, and `grace_period` says that {self.grace:g} s are left after a "
             "signal: what is saved then may not be committed in time. Have the scheduler send its signal earlier, give "
             "a `deadline`, or save often enough without"
         )
@@ -75,7 +74,7 @@ class Remaining:
         """
         if self.at is None:
             return False
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         since = now - self._asked if self._asked is not None else 0.0
         self._asked, self._between = now, max(since, self._between * _FADING)
         return haste.due(self.at - now, self._saves, self._size, max(between, self._between))
@@ -87,11 +86,11 @@ class Remaining:
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return math.inf if self.at is None else self.at - self._clock.monotonic()
+        return math.inf if self.at is None else self.at - self.clock.monotonic()
 
     def limit(self) -> float:
         """Return how many seconds of training may go by between two talks of several ranks."""
-        return math.inf if self._grace is None else haste.room(self._grace, self._saves, self._size)
+        return math.inf if self.grace is None else haste.room(self.grace, self._saves, self._size)
 
 
 def make_remaining(grace_period: object, deadline: object, clock: Clock) -> Remaining:
