@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from holdfast.engine import shard_sharing
 from holdfast.front.words import ranks_here
 from holdfast.lightning import ModelCheckpoint
 from holdfast.storage.local import LocalStore
@@ -62,6 +63,16 @@ class Sharded(Plain):
                 fully_shard(layer, mesh=mesh)
 
 
+class Wide(Sharded):
+    """Large enough that its tensors may be copied later, and taught by the data."""
+
+    def configure_model(self):
+        if not hasattr(self, "net"):
+            torch.manual_seed(1)
+            self.net = torch.nn.Sequential(torch.nn.Linear(4, 300), torch.nn.Tanh(), torch.nn.Linear(300, 300))
+            fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
 class Sources(pl.Callback):
     """Notes what each fit was resumed from, and at which step."""
 
@@ -87,7 +98,8 @@ def train(folder, kind, words, *, ckpt_path=None, batches=2, model=None, extra=(
     """Fit with some batches per rank and epoch, and return what this rank knows afterwards."""
     size = dist.get_world_size() if dist.is_initialized() else 1
     callback = ModelCheckpoint(os.path.join(folder, "d"), **{"monitor": "val_loss", **words})
-    module = (Plain if kind in ("one", "ddp") else Sharded)(**(model or {}))
+    given = dict(model or {})
+    module = given.pop("of", Plain if kind in ("one", "ddp") else Sharded)(**given)
     sources = Sources()
     runner = made(folder, kind, size, callback, sources, *extra, **options)
     error = None
@@ -221,3 +233,31 @@ def talk(folder, *cases):
         between = [now - earlier for now, earlier in zip(counting.seen, before, strict=True)]
         told.append((done["error"], between, sorted(set(counting.rounds))))
     return told
+
+
+class Later(pl.Callback):
+    """Counts what is left to be copied when a save has been taken."""
+
+    def __init__(self):
+        self.later = 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        shared = list(shard_sharing._shared.values())
+        self.later += sum(bool(flight.taken.later) for one in shared for flight, _ in one.saver._flights)
+
+
+def train_in_every_way(folder, *ways):
+    """Fit the wide model in shards, saved at every step in ways of its own; and once with no checkpoint."""
+    told = []
+    for name, words in ways:
+        later = Later()
+        given = {"monitor": None, "every_n_train_steps": 1, "save_top_k": -1, **words}
+        options = {"model": {"of": Wide}, "batches": 3, "max_epochs": 2}
+        done = train(os.path.join(folder, name), "sharded", given, extra=(later,), **options)
+        told.append({**done, "later": later.later})
+    return told
+
+
+def resume_from(folder, path):
+    """Fit in shards, from what a stranger has left."""
+    return train(folder, "sharded", {}, ckpt_path=path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import holdfast
@@ -105,3 +108,60 @@ def test_one_file_of_all_ranks(tmp_path):
     assert (first[0]["error"], second[0]["error"]) == (None, None)
     assert second[0]["weights"] == second[1]["weights"] == first[0]["weights"]
     assert os.path.isfile(tmp_path / "d" / "last.ckpt")
+
+
+def test_saves_that_overlap_are_bit_for_bit_the_same(tmp_path):
+    """With ``overlap`` tensors are copied later, and every checkpoint and the final weights are as without."""
+    ways = [("at-once", {}), ("overlap", {"overlap": True}), ("neither", {"every_n_train_steps": 1000})]
+    for at_once, overlap, neither in run_ranks(2, jobs_ranks.train_in_every_way, str(tmp_path), *ways, timeout=100):
+        assert (at_once["error"], overlap["error"], neither["error"]) == (None, None, None)
+        assert at_once["weights"] == overlap["weights"] == neither["weights"]
+        assert at_once["later"] == 0 < overlap["later"]
+    names = sorted(path.name for path in (tmp_path / "at-once" / "d").glob("*.ckpt"))
+    assert len(names) == 6
+    for name in names:
+        plain, later = (flat(tmp_path / way / "d" / name) for way in ("at-once", "overlap"))
+        assert plain == later
+
+
+def flat(value):
+    """Return what a directory holds, its tensors as bytes."""
+    if isinstance(value, Path):
+        state = holdfast.load(value)
+        return [flat(state[key]) for key in ("state_dict", "optimizer_0")]
+    if isinstance(value, dict):
+        return {key: flat(item) for key, item in value.items()}
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
+def test_words_that_do_nothing_are_warned_of(tmp_path):
+    """``zero_copy`` and ``recycle_blocks`` on shards: one warning, of rank 0, names them; the run goes on."""
+    ((first, second),) = together(
+        2, (tmp_path, "sharded", {"zero_copy": True, "recycle_blocks": True}, {"max_epochs": 1})
+    )
+    said = [[text for text in one["warnings"] if "of no effect" in text] for one in (first, second)]
+    assert ([len(each) for each in said], first["error"], second["error"]) == ([1, 0], None, None)
+    assert "`zero_copy` and `recycle_blocks`" in said[0][0]
+
+
+class Code:
+    """What leaves a file behind if it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("where", ["metadata", "value"])
+def test_no_code_of_a_directory_runs(tmp_path, where):
+    """A directory whose metadata or values hold code is refused on both ranks, and the code has not run."""
+    ran, evil = tmp_path / "ran", tmp_path / "evil.ckpt"
+    dcp.save({"state_dict": {}, "value": Code(str(ran))}, checkpoint_id=evil, no_dist=True)
+    torch.save({}, evil / "meta.pt")
+    if where == "metadata":
+        (evil / ".metadata").write_bytes(pickle.dumps(Code(str(ran))))
+    for told in run_ranks(2, jobs_ranks.resume_from, str(tmp_path), str(evil)):
+        assert told["error"].startswith("UnsafeCheckpointError")
+    assert not ran.exists()

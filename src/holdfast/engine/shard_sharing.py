@@ -55,6 +55,6 @@ def release_shards(user: object, saver: ShardedSaver) -> None:
 
 
 def quiesce_shards() -> None:
-    """Wait until nothing that saves shards reads any tensor."""
+    """Wait until all shards are committed or have failed. It is no collective: each rank waits for its own part."""
     for shared in list(_shared.values()):
         shared.saver.wait()

@@ -6,6 +6,7 @@ import threading
 import weakref
 
 from holdfast.engine.saver import Saver
+from holdfast.engine.shard_sharing import quiesce_shards
 
 _shared: dict[int, Saver] = {}  # by the thread that trains
 
@@ -36,10 +37,11 @@ def release(user: object, saver: Saver) -> None:
 
 
 def quiesce() -> None:
-    """Wait until nothing that saves from this thread reads any tensor."""
+    """Wait until all that saves from this thread, and all shards, are committed or have failed: none reads a tensor."""
     saver = _shared.get(threading.get_ident())
     if saver is not None:
         saver.wait()
+    quiesce_shards()
 
 
 def _forget(saver: Saver, user: int) -> None:

@@ -146,14 +146,9 @@ class LoopBeginning:
             self._cut = bool(self._ranks.highest([int(is_sharded(state))])[0])
             if self._cut:
                 check_alike(self._parts, self._ranks)
-                self._say_what_does_nothing()
+                if self._leads and self._mode.without_shards:
+                    warn(self._mode.without_shards)
         return self._cut
-
-    def _say_what_does_nothing(self) -> None:
-        without = [word for word in ("zero_copy", "recycle_blocks") if getattr(self._mode, word)]
-        if without and self._leads:
-            words = " and ".join(f"`{word}`" for word in without)
-            warn(f"{words}: of no effect, as the state is sharded: each rank copies its part, and writes a new file")
 
     def _begin_anywhere(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Save, or begin to; return what became of it if that is known. Every rank calls it."""
@@ -166,14 +161,13 @@ class LoopBeginning:
     def _begin_shards(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Every rank: take this rank's part of the state."""
         weights_only = self._run.settings.save_weights_only
-        own = None if weights_only else take(self._parts, self._ranks)
+        own = take(self._parts, self._ranks, weights_only=weights_only)
         if self._leads:
             self._check_room(plan)
 
         def lay_out() -> dict[str, Any]:
-            taken = {} if own is None else {"rng": own.rng, "stateful": own.stateful}
-            state = collect(self._parts, weights_only=weights_only, loop=loop, **taken)
-            return laid_out(state, own, self._ranks)
+            state = collect(self._parts, weights_only=weights_only, loop=loop, rng=own.rng, stateful=own.stateful)
+            return laid_out(state, own, self._ranks, weights_only=weights_only)
 
         order = self._order(plan, self._ranks.together(lay_out, at="the state of a save"))
         try:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from holdfast.engine import quiesce
-from holdfast.engine.shard_sharing import quiesce_shards
 from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
 from holdfast.front.loop_searching import Reading, Search
@@ -88,7 +87,6 @@ class LoopResuming(LoopSaving):
         on_damage_now = self.on_damage if on_damage is None else checked_on_damage(on_damage)
         self._settle(wait=True)
         quiesce()  # other checkpointers' saves, too, may be reading what is written over
-        quiesce_shards()
         reading = Reading(self._parts, self._ranks, self.allow)
         if path is None:
             choice, state = self._read_newest(reading, on_damage_now)

@@ -45,10 +45,12 @@ def check_alike(parts: Parts, ranks: Ranks) -> None:
         raise ConfigurationError(msg)
 
 
-def laid_out(state: Mapping[str, Any], own: Own | None, ranks: Ranks) -> dict[str, Any]:
-    """Return a collected state as it is saved in shards; ``own`` is None for weights alone."""
+def laid_out(state: Mapping[str, Any], own: Own, ranks: Ranks, *, weights_only: bool) -> dict[str, Any]:
+    """Return a collected state as it is saved in shards."""
     laid = {key: value for key, value in state.items() if key not in ("rng", "stateful", "lr_schedulers")}
-    if own is None:
+    if own.buffers and not ranks.leads:  # or DCP takes a mean from one rank, and its variance from another
+        laid[_MODEL] = {name: value for name, value in laid[_MODEL].items() if name not in own.buffers}
+    if weights_only:
         return laid
     laid["lr_schedulers"] = (state["lr_schedulers"],)
     common = {name: value for name, value in own.stateful.items() if name not in own.differing}

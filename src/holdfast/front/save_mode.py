@@ -40,6 +40,15 @@ class SaveMode:
         """Whether tensors are still read after a save has returned."""
         return self.overlap or self.zero_copy
 
+    @property
+    def without_shards(self) -> str:
+        """What there is to warn of, once the state turns out to be sharded; "" if nothing."""
+        without = [word for word in ("zero_copy", "recycle_blocks") if getattr(self, word)]
+        if not without:
+            return ""
+        words = " and ".join(f"`{word}`" for word in without)
+        return f"{words}: of no effect, as the state is sharded: each rank copies its part, and writes a new file"
+
 
 def make_save_mode(**words: Any) -> SaveMode:
     """Check the words.

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.engine import Order, ShardedSaver, write_sharded
+from holdfast.engine.shard_sharing import lease_shards, release_shards
+from holdfast.engine.sharded.reading import check_values
 from holdfast.front.opening import verify
 from holdfast.front.saving import Behind
 from holdfast.front.words import ranks_here
 from holdfast.records import MANIFEST_FILE, Facts, Manifest
+from holdfast.snapshot import stepped
 from holdfast.storage import open_store, split_path
 
-__all__ = ["ShardedSaver", "Shares", "begin_shards", "check_shards", "is_committed", "save_shards", "shards_saver"]
+__all__ = [
+    "ShardedSaver",
+    "Shares",
+    "begin_shards",
+    "check_shards",
+    "is_committed",
+    "release_shards",
+    "save_shards",
+    "shards_saver",
+]
 
 
 @dataclass(frozen=True)
@@ -31,9 +43,9 @@ class Shares:
     extra: Mapping[str, bytes]
 
 
-def shards_saver(images: int) -> ShardedSaver:
-    """Return what saves shards behind the training, on every rank."""
-    return ShardedSaver(ranks_here(), images)
+def shards_saver(user: object, images: int) -> ShardedSaver:
+    """Return what saves shards behind the training, on every rank; for all users the same. See ``release_shards``."""
+    return lease_shards(user, ranks_here(), images)
 
 
 def begin_shards(saver: ShardedSaver, shares: Shares, facts: Facts, behind: Behind) -> Any:
@@ -43,7 +55,18 @@ def begin_shards(saver: ShardedSaver, shares: Shares, facts: Facts, behind: Behi
         SaveError: on every rank, if any rank's part cannot be taken.
 
     """
-    order = Order(behind.store, behind.name, shares.state, facts, behind.also, stats=behind.stats)
+    steps = stepped(behind.model, behind.optimizers) if behind.mode.overlap else {}
+    order = Order(
+        behind.store,
+        behind.name,
+        shares.state,
+        facts,
+        behind.also,
+        stepped=steps,
+        subject=id(behind.model),
+        stats=behind.stats,
+        consent=behind.consent,
+    )
     return saver.submit(order, shares.extra)
 
 
@@ -63,11 +86,24 @@ def is_committed(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(os.fspath(path), MANIFEST_FILE))
 
 
-def check_shards(path: str | os.PathLike[str]) -> None:
-    """Read every byte of a checkpoint before any rank loads it.
+def check_shards(path: str | os.PathLike[str], allow: Sequence[Any] | None, *, deep: bool) -> None:
+    """Look at a checkpoint, a file or a directory, before any rank loads it by torch's own means.
+
+    Args:
+        path: where it is.
+        allow: the classes that values in a directory may need; None: any code may run.
+        deep: read every byte, of what has checksums.
 
     Raises:
         DamagedCheckpointError: on every rank, naming the file and the tensor.
+        UnsafeCheckpointError: on every rank, if it needs classes that are not allowed.
 
     """
-    ranks_here().agree(lambda: verify(path), at="verifying a checkpoint")
+
+    def check() -> None:  # on rank 0: what the ranks do here must not hang on what each of them sees
+        if deep and (os.path.isfile(path) or is_committed(path)):
+            verify(path)
+        if allow is not None and os.path.isdir(path):
+            check_values(path, allow)
+
+    ranks_here().agree(check, at="verifying a checkpoint")

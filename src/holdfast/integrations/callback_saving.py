@@ -88,6 +88,8 @@ class SavingMixin(SettlingMixin):
             self._foresee(trainer)
             io = self._own_io(trainer)
             sharded = shards_through_us(trainer.strategy)
+            if sharded and trainer.is_global_zero and self._mode.without_shards:
+                self._rank_zero_warn(self._mode.without_shards)
             if io is not None and trainer.is_global_zero and self._mode.async_save and not sharded:
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:

@@ -203,7 +203,9 @@ class SettlingMixin(StateMixin, FailureWords):
             # A newer `last` of its own is on its way or there: this one must not take its name.
             overtaken = any(LAST in later.plan.names for later in self._pending[1:])
             due = head.plan.without_last() if overtaken and not head.ours else head.plan
-            outcome = self._agree(trainer, partial(self._outcome, run, head, due, wait=wait))
+            if wait and head.flight is not None:  # on every rank that writes: rank 0's waits for theirs
+                head.flight.wait()
+            outcome = self._agree(trainer, partial(self._outcome, run, head, due))
             if outcome.primary == PENDING and outcome.error is None:
                 break
             self._pending.pop(0)
@@ -227,13 +229,11 @@ class SettlingMixin(StateMixin, FailureWords):
         self.stats.waited += 1
         self.stats.wait_seconds += time.perf_counter() - begun
 
-    def _outcome(self, run: Run, head: Pending, due: Plan, *, wait: bool) -> Outcome:
+    def _outcome(self, run: Run, head: Pending, due: Plan) -> Outcome:
         """Rank 0 only: what became of the oldest save that is on its way."""
         if not head.ours:
             return self._inspect(run, due, None, head.before)
         assert head.flight is not None  # noqa: S101 - rank 0 began it
-        if wait:
-            head.flight.wait()
         if not head.flight.done:
             return Outcome()
         flight = head.flight

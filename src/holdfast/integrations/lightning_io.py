@@ -29,7 +29,7 @@ from holdfast.front.saving import (
     sweep,
     warm,
 )
-from holdfast.front.sharded import ShardedSaver, shards_saver
+from holdfast.front.sharded import ShardedSaver, release_shards, shards_saver
 from holdfast.records import Facts
 
 log = logging.getLogger("holdfast")
@@ -140,7 +140,7 @@ class CheckpointIOCore:
     def open_shards(self, images: int) -> ShardedSaver:
         """Return what saves shards behind the training, on every rank."""
         if self._shards is None:
-            self._shards = shards_saver(images)
+            self._shards = shards_saver(self, images)
         self._shards.allow(images)
         return self._shards
 
@@ -150,7 +150,12 @@ class CheckpointIOCore:
 
     def permitted(self) -> AbstractContextManager[None]:
         """Let torch's safe loader build what a checkpoint of this run may hold, and what the user allows."""
-        return permitting([*self.allow, *globals_of(self._trusted)])
+        return permitting(self.allowed)
+
+    @property
+    def allowed(self) -> list[Any]:
+        """What the safe loader may build beside plain values."""
+        return [*self.allow, *globals_of(self._trusted)]
 
     def _open_saver(self, images: int) -> Saver:
         if self._saver is None:
@@ -184,7 +189,7 @@ class CheckpointIOCore:
             map_location="cpu" if map_location is None else map_location,
             weights_only=weights_only is not False,
             verify=self.verify,
-            allow=[*self.allow, *globals_of(self._trusted)],
+            allow=self.allowed,
         )
         return checkpoint
 
@@ -196,7 +201,7 @@ class CheckpointIOCore:
     def teardown(self) -> None:
         """Wait until what was begun is committed, and give the memory back."""
         if self._shards is not None:
-            self._shards.close()
+            release_shards(self, self._shards)
             self._shards = None
         if self._saver is not None:
             release(self, self._saver)

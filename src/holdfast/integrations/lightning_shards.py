@@ -16,7 +16,7 @@ import torch
 
 from holdfast.errors import SaveError
 from holdfast.front.saving import plain_facts
-from holdfast.front.sharded import Shares, begin_shards, check_shards, is_committed, save_shards
+from holdfast.front.sharded import Shares, begin_shards, check_shards, save_shards
 from holdfast.front.words import ranks_here
 from holdfast.integrations.lightning_io import CheckpointIOCore, Expectation
 from holdfast.integrations.trainer_facts import shards_as_fsdp, writes_itself
@@ -87,17 +87,20 @@ class Shards:
         checkpoint_path: str | os.PathLike[str],
         weights_only: bool | None = None,  # noqa: FBT001 - Lightning's signature
     ) -> dict[str, Any]:
-        """Load what is whole, by Lightning's own way; what holdfast has not committed is loaded as it is.
+        """Load what is whole and safe, by Lightning's own way. ``weights_only=None`` means True: no code is run.
+
+        What holdfast has not committed has no checksums, and is loaded as it is.
 
         Raises:
             DamagedCheckpointError: on every rank, naming the file and the tensor, before anything is loaded.
+            UnsafeCheckpointError: on every rank, naming the classes to allow.
 
         """
         path = ranks_here().agree(lambda: os.fspath(checkpoint_path), at="load_checkpoint")
-        if self._files.verify and (os.path.isfile(path) or is_committed(path)):
-            check_shards(path)
+        safe = weights_only is not False
+        check_shards(path, self._files.allowed if safe else None, deep=self._files.verify)
         with self._files.permitted():
-            return self._load(path, weights_only=weights_only)
+            return self._load(path, weights_only=safe)
 
 
 def install_shards(strategy: Any, files: CheckpointIOCore) -> None:

@@ -6,13 +6,15 @@ import contextlib
 import ctypes
 import io
 import math
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlanner, ReadItem
 
 from holdfast.engine.globals import needed_globals, permitting
@@ -189,6 +191,30 @@ class Reading:
             raise UnsafeCheckpointError(msg, needs) from error
         except Exception as error:  # what a pickle can make of the bytes of a stranger knows no bounds
             raise DamagedCheckpointError(path, name, f"{type(error).__name__}: {error}"[:300]) from error
+
+
+class _Unmoved(DefaultLoadPlanner):
+    """Takes values, and does nothing with them."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        """Leave it."""
+
+
+def check_values(path: str | os.PathLike[str], allow: Sequence[Any] = ()) -> None:
+    """Before plain DCP, which unpickles whatever is there, loads a directory: see that nothing in it is code.
+
+    Raises:
+        CheckpointNotFoundError: if there is no sharded checkpoint.
+        DamagedCheckpointError: if its metadata or a value are not as they were written.
+        UnsafeCheckpointError: if they need classes that are not allowed.
+
+    """
+    resting = Resting(path)
+    known = resting.metadata.state_dict_metadata.items()
+    values = [MetadataIndex(name) for name, kind in known if isinstance(kind, BytesStorageMetadata)]
+    none = torch.Size([0])
+    items = [ReadItem(LoadItemType.BYTE_IO, index, none, index, none, none) for index in values]
+    Reading(resting, allow).read(items, _Unmoved())
 
 
 def _home(items: list[ReadItem], sizes: torch.Size, dtype: torch.dtype, planner: LoadPlanner) -> torch.Tensor | None:
