@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from functools import partial
+from typing import Any
 
 from holdfast.engine.commit import finisher, save_errors
 from holdfast.engine.flight import Flight
@@ -23,6 +24,14 @@ def started(thread: threading.Thread) -> bool:
     return True
 
 
+def copy_beside(flight: Flight, image: Any) -> None:
+    """Have a thread copy what was left for later, beside the one that writes."""
+    if flight.taken.later:
+        copier = threading.Thread(target=flight.copy_rest, args=(image,), name="holdfast-copy")
+        if not started(copier):
+            copier.run()
+
+
 def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
     """Copy what is left, write, commit, link: the thread of one save. Saves are committed in their order."""
     if not flight.claim():
@@ -30,10 +39,7 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
     store, earlier = order.store, flight.earlier
     try:
         with save_errors(flight.path):
-            if flight.taken.later:
-                copier = threading.Thread(target=flight.copy_rest, args=(image,), name="holdfast-copy")
-                if not started(copier):
-                    copier.run()
+            copy_beside(flight, image)
             if earlier is not None:
                 earlier.join()
             finish = finisher(order.facts, flight.snapshot, flight.keep)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,11 +13,10 @@ import torch
 
 from holdfast.engine.carrying import carry_out, started
 from holdfast.engine.commit import save_errors
-from holdfast.engine.fences import watch_optimizers
 from holdfast.engine.flight import Flight, Watched
+from holdfast.engine.holding import Holding
 from holdfast.engine.order import Order, SaveStats
-from holdfast.engine.rehearsals import Rehearsals
-from holdfast.errors import ChangedStateError, SaveError
+from holdfast.errors import SaveError
 from holdfast.snapshot import Snapshot, capture
 from holdfast.snapshot.copying import Copy
 from holdfast.snapshot.image import HostImage
@@ -28,7 +25,7 @@ from holdfast.telling import warn
 from holdfast.threads import Work
 
 
-class Saver:
+class Saver(Holding[Flight, HostImage]):
     """Takes states and commits them from a thread. All methods are for the training thread.
 
     Args:
@@ -38,37 +35,11 @@ class Saver:
 
     def __init__(self, images: int = 1) -> None:
         """Allocate nothing and start nothing yet."""
-        self._images = [HostImage() for _ in range(images)]
-        self._flights: list[tuple[Flight, HostImage]] = []
+        super().__init__(HostImage, images)
         self._templates = Templates()
-        self._rehearsals = Rehearsals()
-        self._warming: threading.Thread | None = None
-        self._hook: watch_optimizers | None = None
         self._tidying: deque[tuple[Work, str]] = deque()
         self._taking = False
         self.users: dict[int, Any] = {}  # of sharing.py
-        _living.add(self)
-
-    @property
-    def busy(self) -> bool:
-        """Tell whether a save would have to wait for an earlier one."""
-        self.poll()
-        return not self._free()
-
-    @property
-    def memory(self) -> int:
-        """The bytes of host memory that saving holds."""
-        return sum(image.size for image in self._images)
-
-    def allow(self, images: int) -> None:
-        """Let at least this many states be on their way at a time."""
-        self._images += [HostImage() for _ in range(images - len(self._images))]
-
-    def warm(self, size: int) -> None:
-        """Have the memory for a state of this size ready, from a thread, before it is first needed."""
-        if self._warming is None and not self._flights:
-            thread = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
-            self._warming = thread if started(thread) else None
 
     def house(self, tensors: Iterable[torch.Tensor], stats: SaveStats) -> None:
         """Have parameters and an optimizer's state live in the image, once it is known where: no copy is made of them.
@@ -141,80 +112,25 @@ class Saver:
             except OSError as error:
                 warn(f"{problem}: {error}")
 
-    def fence(self) -> None:
-        """Wait until no save reads the tensors any more: the optimizer may change them."""
-        for flight, _ in list(self._flights):
-            if flight.open and flight.is_mine:
-                begun = time.perf_counter()
-                flight.fence()
-                flight.stats.wait_seconds += time.perf_counter() - begun
-        self.poll()
-
     def poll(self) -> None:
         """Give back the memory of saves that are over. Cheap."""
         if self._tidying:
             self._see_to_tidying()
-        for item in list(self._flights):
-            flight, image = item
-            flight.poll()
-            if flight.done and not flight.open:
-                self._flights.remove(item)
-                self._rehearsals.learn(flight)
-                image.keep_out(flight.strays)
-                flight.stats.given_up += isinstance(flight.error, ChangedStateError)
-
-    def _end_rehearsals(self) -> None:
-        """Give up those that no optimizer step has ended: nothing is learned from them."""
-        for flight, _ in self._flights:
-            if flight.done:
-                flight.wait()
-        self.poll()
+        super().poll()
 
     def wait(self) -> None:
-        """Wait until everything is committed or has failed."""
-        for flight, _ in list(self._flights):
-            flight.wait()
-        self.poll()
+        """Wait until everything is committed or has failed, and all is tidy."""
+        super().wait()
         self._see_to_tidying(wait=True)
-
-    def close(self) -> None:
-        """Wait, and give the memory back. It can be used again."""
-        self.wait()
-        self._join_warming()
-        for image in self._images:
-            image.free()
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
 
     def forget(self) -> None:
         """In a forked child: the threads are not here, and what they write is not ours."""
-        for flight, _ in self._flights:
-            flight.abandon()
-        self._flights.clear()
+        super().forget()
         self._tidying.clear()
-        self._warming = None
-        self._images = [HostImage() for _ in self._images]
 
-    def _free(self) -> list[HostImage]:
-        taken = [image for flight, image in self._flights if not flight.done or flight.rehearsal is None]
-        return [image for image in self._images if image not in taken]
-
-    def _wait_for_image(self, stats: SaveStats) -> HostImage:
-        self._join_warming()
-        self._end_rehearsals()
-        if not self._free():
-            begun = time.perf_counter()
-            self._flights[0][0].wait()
-            self.poll()
-            stats.waited += 1
-            stats.wait_seconds += time.perf_counter() - begun
-        return self._free()[0]
-
-    def _join_warming(self) -> None:
-        if self._warming is not None:
-            self._warming.join()
-            self._warming = None
+    def _over(self, flight: Flight, image: HostImage) -> None:
+        super()._over(flight, image)
+        image.keep_out(flight.strays)
 
     def _take(self, path: str, snapshot: Snapshot, image: HostImage, order: Order) -> Flight:
         later = self._rehearsals.later(snapshot, order.stepped)
@@ -227,7 +143,7 @@ class Saver:
         rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
         taken = image.take(snapshot, () if rehearsing else later, homes=later)
         if watched:
-            self._hook = self._hook or watch_optimizers(self.fence)
+            self._watch()
         if not rehearsing:
             return Flight(path, snapshot, taken, watched, stats=order.stats)
         copies = [copy for copy in image.copies(snapshot) if copy.place in later and copy.place not in taken.resident]
@@ -239,15 +155,3 @@ def _differing(image: HostImage, copies: list[Copy], snapshot: Snapshot, before:
     """Return the places of the storages that have changed: of those that live in the image, by their digests."""
     now = image.digests(snapshot, before)
     return [*image.differing(copies), *(place for place, digest in before.items() if now[place] != digest)]
-
-
-_living: weakref.WeakSet[Saver] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for saver in list(_living):
-        saver.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from holdfast.engine.carrying import started
+from holdfast.engine.carrying import copy_beside, started
 from holdfast.engine.commit import save_errors
-from holdfast.engine.fences import watch_optimizers
-from holdfast.engine.order import Order, SaveStats
-from holdfast.engine.rehearsals import Rehearsals
+from holdfast.engine.holding import Holding
+from holdfast.engine.order import Order
 from holdfast.engine.sharded import metadata as dcp_metadata
 from holdfast.engine.sharded.committing import (
     Accounts,
@@ -30,15 +29,16 @@ from holdfast.engine.sharded.flying import ShardedFlight, grounded, rank_part, w
 from holdfast.engine.sharded.image import Part, ShardImage, Staged, ordered
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.planning import Planned, Plans
-from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
+from holdfast.errors import ConfigurationError, SaveError
 from holdfast.ranks import Ranks
 from holdfast.records import Manifest
 
 
-class ShardedSaver:
+class ShardedSaver(Holding[ShardedFlight, ShardImage]):
     """Takes states of which each rank has a part, and commits them from a thread.
 
-    All methods are for the training thread; ``submit`` is called on every rank, in the same order.
+    All methods are for the training thread; ``submit`` is called on every rank, in the same order. What the others
+    say is of this rank.
 
     Args:
         ranks: those that train.
@@ -48,38 +48,12 @@ class ShardedSaver:
 
     def __init__(self, ranks: Ranks, images: int = 1) -> None:
         """Allocate nothing and start nothing yet."""
+        super().__init__(ShardImage, images)
         self.ranks = ranks
-        self._images = [ShardImage() for _ in range(images)]
-        self._flights: list[tuple[ShardedFlight, ShardImage]] = []
         self._plans = Plans()
         self._values = Values()
         self._accounts = Accounts()
-        self._rehearsals = Rehearsals()
-        self._hook: watch_optimizers | None = None
-        self._warming: threading.Thread | None = None
         self._told: tuple[int, Spans | None] = (0, None)  # of the last plan: what rank 0 knows of our file
-        _living.add(self)
-
-    @property
-    def busy(self) -> bool:
-        """Tell whether a save would have to wait for an earlier one, on this rank."""
-        self.poll()
-        return not self._free()
-
-    @property
-    def memory(self) -> int:
-        """The bytes of host memory that saving holds on this rank."""
-        return sum(image.size for image in self._images)
-
-    def allow(self, images: int) -> None:
-        """Let at least this many states be on their way at a time."""
-        self._images += [ShardImage() for _ in range(images - len(self._images))]
-
-    def warm(self, size: int) -> None:
-        """Have the memory for a part of this size ready, from a thread, before it is first needed."""
-        if self._warming is None and not self._flights:
-            thread = threading.Thread(target=self._images[0].reserve, args=(size,), name="holdfast-memory")
-            self._warming = thread if started(thread) else None
 
     def submit(self, order: Order, extra: Mapping[str, bytes] | None = None) -> ShardedFlight:
         """Take this rank's part of the state; on return training may go on, and the rest happens behind it.
@@ -133,75 +107,10 @@ class ShardedSaver:
         rehearsing = bool(later) and self._rehearsals.due(snapshot, order.subject)
         staged = image.stage(parts, () if rehearsing else later, later)
         if watched:
-            self._hook = self._hook or watch_optimizers(self.fence)
+            self._watch()
         rehearsal = partial(image.differing, staged.watched) if rehearsing else None
         flight = ShardedFlight(path, snapshot, staged.taken, watched, order.subject, rehearsal, order.stats)
         return flight, staged
-
-    def fence(self) -> None:
-        """Wait until no save of this rank reads the tensors any more: the optimizer may change them."""
-        for flight, _ in list(self._flights):
-            if flight.open and flight.is_mine:
-                begun = time.perf_counter()
-                flight.fence()
-                flight.stats.wait_seconds += time.perf_counter() - begun
-        self.poll()
-
-    def poll(self) -> None:
-        """Give back the memory of saves that are over. Cheap."""
-        for item in list(self._flights):
-            flight = item[0]
-            flight.poll()
-            if flight.done and not flight.open:
-                self._flights = [other for other in self._flights if other is not item]
-                self._rehearsals.learn(flight)
-                flight.stats.given_up += isinstance(flight.error, ChangedStateError)
-
-    def wait(self) -> None:
-        """Wait until everything is committed or has failed."""
-        for flight, _ in list(self._flights):
-            flight.wait()
-        self.poll()
-
-    def close(self) -> None:
-        """Wait, and give the memory back. It can be used again."""
-        self.wait()
-        self._join_warming()
-        for image in self._images:
-            image.free()
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-
-    def forget(self) -> None:
-        """In a forked child: the threads are not here, and what they write is not ours."""
-        for flight, _ in self._flights:
-            flight.abandon()
-        self._flights = []
-        self._warming = None
-        self._images = [ShardImage() for _ in self._images]
-
-    def _join_warming(self) -> None:
-        if self._warming is not None:
-            self._warming.join()
-            self._warming = None
-
-    def _wait_for_image(self, stats: SaveStats) -> ShardImage:
-        self._join_warming()
-        for flight, _ in self._flights:
-            if flight.done:  # a rehearsal that no optimizer step has ended: nothing is learned from it
-                flight.wait()
-        if self.busy:
-            begun = time.perf_counter()
-            self._flights[0][0].wait()
-            self.poll()
-            stats.waited += 1
-            stats.wait_seconds += time.perf_counter() - begun
-        return self._free()[0]
-
-    def _free(self) -> list[ShardImage]:
-        taken = [image for flight, image in self._flights if not flight.done or flight.rehearsal is None]
-        return [image for image in self._images if image not in taken]
 
     # What follows is for the thread of a save; they run one after the other.
 
@@ -243,10 +152,7 @@ class _Job:
 
     def run(self) -> None:
         flight, order = self.flight, self.order
-        if flight.taken.later:
-            copier = threading.Thread(target=flight.copy_rest, args=(self.image,), name="holdfast-copy")
-            if not started(copier):
-                copier.run()
+        copy_beside(flight, self.image)
         if flight.earlier is not None:
             flight.earlier.join()
         try:
@@ -302,15 +208,8 @@ def write_sharded(ranks: Ranks, order: Order, extra: Mapping[str, bytes] | None 
     return flight.manifest
 
 
-_living: weakref.WeakSet[ShardedSaver] = weakref.WeakSet()
 _latest: weakref.WeakKeyDictionary[Ranks, weakref.ref[ShardedFlight]] = weakref.WeakKeyDictionary()  # of all savers
 
 
-def _forget_all() -> None:
-    _latest.clear()
-    for saver in list(_living):
-        saver.forget()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(after_in_child=_latest.clear)
