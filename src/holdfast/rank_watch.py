@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -21,6 +22,8 @@ from typing import Final
 
 from holdfast.errors import ConfigurationError
 from holdfast.rank_meeting import Place, Shared, is_gone
+
+log = logging.getLogger("holdfast")
 
 SILENCE: Final = "HOLDFAST_RANK_SILENCE"  # the environment's word for how long a rank elsewhere may be silent
 _SILENCE = 300.0  # seconds: a process that is starved of the interpreter's lock, or stopped for a while, is not dead
@@ -175,8 +178,18 @@ class Watch:
                 if self._store.check(f"waits/{beyond}"):
                     break
                 time.sleep(_LOOK / 4)
-            return self._store.swap(f"{key}/all", "no") == "yes"
+            if self._store.swap(f"{key}/all", "no") == "yes":
+                return True
+            self._say_why()
         return False
+
+    def _say_why(self) -> None:
+        """Log what another rank has failed of: the error that this one has may be no more than what came of it."""
+        self._wake.set()
+        time.sleep(_LOOK)
+        first = next((notice for notice in self._notices if notice.cause and notice.rank != self.rank), None)
+        if first is not None:
+            log.error("rank %d failed before this one did: %s", first.rank, first.cause)
 
     def close(self) -> None:
         """Watch no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import signal
 import warnings
@@ -16,6 +17,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from holdfast import FakeClock
 from holdfast.engine import shard_sharing
 from holdfast.front.words import ranks_here
 from holdfast.lightning import ModelCheckpoint
@@ -261,3 +263,49 @@ def train_in_every_way(folder, *ways):
 def resume_from(folder, path):
     """Fit in shards, from what a stranger has left."""
     return train(folder, "sharded", {}, ckpt_path=path)
+
+
+def apart(folder):
+    """Fit twice; for the second fit each rank looks for its own directory, and rank 1's is empty."""
+    train(f"{folder}/0", "ddp", {"save_last": True}, max_epochs=1)
+    return train(f"{folder}/{dist.get_rank()}", "ddp", {"save_last": True}, ckpt_path="last")
+
+
+class Ticking(pl.Callback):
+    """Lets the time of rank 0 pass by seconds with each batch; the others' stands still."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.is_global_zero:
+            self.clock.advance(self.seconds)
+
+
+def before_the_end(folder, kind):
+    """Fit for 40 steps of a second, with a deadline after 30 by rank 0's clock."""
+    clock = FakeClock()
+    words = {"monitor": None, "save_top_k": 0, "deadline": 30, "grace_period": 20, "clock": clock}
+    return train(folder, kind, words, batches=40, max_epochs=1, extra=(Ticking(clock, 1.0),))
+
+
+class Stuck(pl.Callback):
+    """Fails on rank 1, while rank 0 waits in a collective of the training's."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 3:
+            if trainer.global_rank == 1:
+                fail()
+            dist.barrier()
+
+
+def stuck(folder):
+    """Fit until rank 1 fails, and say what rank 0's log then says."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("holdfast").addHandler(handler)
+    told = train(folder, "ddp", {}, extra=(Stuck(),))
+    if dist.get_rank() == 1:
+        os._exit(1)  # its connections break
+    return told["error"], lines

@@ -107,3 +107,38 @@ def test_batches_that_save_nothing_are_silent(tmp_path):
         assert sum(silent[1:99]) == 0
         assert max(by_clock[1:99]) == max(by_signal[1:99]) == 1
         assert sum(by_clock[1:99]) < 60
+
+
+def test_ranks_that_would_go_on_from_different_states_do_not(tmp_path):
+    """Each rank sees a directory of its own, and one is empty: an error on both, before the first step, names both."""
+    for told in run_ranks(2, jobs_ranks.apart, str(tmp_path), timeout=60):
+        assert told["error"].startswith("LoadError")
+        assert "rank 0: step 2" in told["error"]
+        assert "rank 1: step 0 (nothing)" in told["error"]
+
+
+def test_a_metric_of_another_rank_alone_is_told_of(tmp_path):
+    """Rank 0 decides and lacks the metric: the error of both ranks says who has it."""
+    ((first, second),) = together(2, (tmp_path, "ddp", {}, {"model": {"only": 1}}))
+    assert first["error"] == second["error"]
+    assert "Only on rank 1 it was logged" in first["error"]
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("sharded", marks=pytest.mark.long)])
+def test_a_deadline_under_lightning(tmp_path, kind):
+    """Both ranks save once and alike, before the end by rank 0's clock, and train on."""
+    for told in run_ranks(2, jobs_ranks.before_the_end, str(tmp_path), kind, timeout=60):
+        assert (told["error"], told["step"]) == (None, 40)
+    (name,) = names(tmp_path / "d")
+    assert name.startswith("preempted-")
+    assert 10 <= holdfast.verify(tmp_path / "d" / name).facts.step < 30
+
+
+@pytest.mark.long
+def test_who_waits_in_a_collective_logs_why(tmp_path):
+    """Rank 1 fails while rank 0 waits for it in the training's own collective: rank 0's log names the cause."""
+    with start_ranks(2, jobs_ranks.stuck, str(tmp_path)) as run:
+        first, _ = run.wait(timeout=60)
+    error, lines = first.value
+    assert "out of memory" not in error
+    assert any("rank 1 failed before this one did: RuntimeError: out of memory" in line for line in lines)

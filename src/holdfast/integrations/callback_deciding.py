@@ -149,7 +149,21 @@ class DecidingMixin(SavingMixin):
         try:
             return self._agree(trainer, lambda: (self._plan(trainer, run, event), self._is_busy()))
         except (MissingMetricError, ConfigurationError) as error:
-            raise self._misconfiguration(str(error)) from None
+            lonely = self._who_has_it(trainer) if isinstance(error, MissingMetricError) else ""
+            raise self._misconfiguration(str(error) + lonely) from None
+
+    def _who_has_it(self, trainer: Any) -> str:
+        """On every rank, where rank 0 lacks the metric: name the others that have logged it."""
+        if trainer.world_size == 1:
+            return ""
+        known = ranks_here().exchange(self.monitor in trainer.callback_metrics, at=self._at)
+        having = [str(rank) for rank, has in enumerate(known) if has]
+        if not having:
+            return ""
+        return (
+            f" Only on rank {', '.join(having[:8])} it was logged, and rank 0 decides: log it on every rank, with "
+            "`sync_dist=True`"
+        )
 
     def _plan(self, trainer: Any, run: Run, event: Event) -> Plan:
         """Rank 0 only."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.clock import Clock
+from holdfast.errors import LoadError
 from holdfast.front.forgetting import sweep_up
 from holdfast.front.note_words import NoteWords
 from holdfast.front.opening import is_filled, make_folder, set_torn_aside
@@ -14,7 +15,7 @@ from holdfast.front.owning import Owned, own
 from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.preemption import hurried, leave
 from holdfast.front.reopening import Remembered, reopen
-from holdfast.front.words import open_store
+from holdfast.front.words import open_store, ranks_here
 from holdfast.integrations.callback_pulse import PulseMixin
 from holdfast.records import Lineage
 
@@ -56,12 +57,32 @@ class RunMixin(PulseMixin, NoteWords):
             self._rank_zero_warn(f"Checkpoint directory {self.dirpath} exists and is not empty.")
 
     def _note_resume(self, trainer: Any) -> None:
-        """Remember what the run resumed from, for its manifests and for its protection."""
+        """Remember what the run resumed from, for its manifests and for its protection.
+
+        Raises:
+            LoadError: on every rank, if the ranks have found different things to go on from.
+
+        """
         path = str(getattr(trainer, "ckpt_path", None) or "")
+        if trainer.world_size > 1:
+            self._check_alike(path, trainer.global_step)
         if path:
             store = open_store(self.dirpath or os.getcwd())
             self._protected = names_of(store, path)
             self._resumed = Lineage(path=store.name_of(path) or path, step=trainer.global_step)
+
+    def _check_alike(self, path: str, step: int) -> None:
+        """On every rank: each has looked for itself, as the Trainer asks before they can talk."""
+        found = ranks_here().exchange((path, step), at="the start of the training")
+        if len({step for _, step in found}) > 1:
+            told = "; ".join(
+                f"rank {rank}: step {step} ({path or 'nothing'})" for rank, (path, step) in enumerate(found)
+            )
+            msg = (
+                f"the ranks go on from different states: {told[:1000]}. Give `dirpath` on a filesystem that all of "
+                "them see, or as `ckpt_path` a checkpoint that all have"
+            )
+            raise LoadError(msg)
 
     def _open(self, run: Run, memory: Remembered, step: int) -> Any:
         """Rank 0 only: clear away what a crash left, and read the directory."""
