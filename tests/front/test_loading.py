@@ -17,7 +17,10 @@ import torch
 
 import holdfast
 from holdfast import LoadError, UnsafeCheckpointError
-from holdfast.front import opening
+from holdfast.front import loop_searching, opening
+from holdfast.front.loop_state import Parts
+from holdfast.front.passing import PassingOver
+from holdfast.ranks import Ranks
 from tests.support.files import content, put, save, small_state
 
 
@@ -162,6 +165,17 @@ def test_the_environment_may_forbid_to_trust_files(tmp_path, monkeypatch):
     assert not canary.exists()
 
 
+def newest(folder, **words):
+    """What a resume finds in a folder: the newest whole one and its state, or None."""
+    passing = PassingOver()
+    search = loop_searching.Search(Ranks(), passing)
+    search.look_at(opening.checkpoints(folder))
+    try:
+        return search.first_whole(loop_searching.Reading(Parts(), Ranks(), **words))
+    finally:
+        passing.settle(search.run)
+
+
 def three(folder):
     """Three checkpoints of one run; their paths, oldest first."""
     return [
@@ -174,13 +188,13 @@ def test_the_newest_is_loaded_and_read_once(tmp_path, monkeypatch):
     """One pass over the newest file finds it, checks it and loads it; the others are not opened."""
     paths = three(tmp_path)
     opened = []
-    real = opening.load_into
+    real = loop_searching.load_into
     monkeypatch.setattr(
-        opening, "load_into", lambda path, into, **words: opened.append(path) or real(path, into, **words)
+        loop_searching, "load_into", lambda path, into, **words: opened.append(path) or real(path, into, **words)
     )
-    monkeypatch.setattr(opening, "verify", None)
-    found, state = opening.load_newest(opening.checkpoints(tmp_path))
-    assert (found.path, state["x"][0].item(), opened) == (paths[2], 3.0, [paths[2]])
+    monkeypatch.setattr(loop_searching, "verify", None)
+    path, state = newest(tmp_path)
+    assert (path, state["x"][0].item(), opened) == (paths[2], 3.0, [paths[2]])
 
 
 def test_damaged_ones_are_passed_over_by_name(tmp_path):
@@ -191,8 +205,8 @@ def test_damaged_ones_are_passed_over_by_name(tmp_path):
     put(paths[2], data[:at] + b"\1" + data[at + 1 :])
     put(paths[1], content(paths[1])[:-300])
     with pytest.warns(UserWarning, match="passed over") as warned:
-        found, state = opening.load_newest(opening.checkpoints(tmp_path))
-    assert (found.path, state["x"][0].item()) == (paths[0], 1.0)
+        path, state = newest(tmp_path)
+    assert (path, state["x"][0].item()) == (paths[0], 1.0)
     said = " ".join(str(item.message) for item in warned)
     assert paths[1] in said
     assert paths[2] in said
@@ -201,10 +215,10 @@ def test_damaged_ones_are_passed_over_by_name(tmp_path):
 @pytest.mark.filterwarnings("ignore:passed over")
 def test_there_may_be_no_newest(tmp_path):
     """Nothing, weights alone, and nothing whole are all the same: there is none."""
-    assert opening.load_newest(opening.checkpoints(tmp_path)) is None
+    assert newest(tmp_path) is None
     save(tmp_path / "w.ckpt", weights_only=True)
     put(tmp_path / "x.ckpt", content(save(tmp_path / "x.ckpt"))[:-1])
-    assert opening.load_newest(opening.checkpoints(tmp_path)) is None
+    assert newest(tmp_path) is None
 
 
 def test_a_newest_that_is_not_allowed_is_no_reason_to_go_back(tmp_path):
@@ -212,8 +226,8 @@ def test_a_newest_that_is_not_allowed_is_no_reason_to_go_back(tmp_path):
     save(tmp_path / "1.ckpt", step=1, sequence=1)
     save(tmp_path / "2.ckpt", {"mine": Mine(7)}, step=2, sequence=2)
     with pytest.raises(UnsafeCheckpointError, match=r"2\.ckpt"):
-        opening.load_newest(opening.checkpoints(tmp_path))
-    _, state = opening.load_newest(opening.checkpoints(tmp_path), allow=[Mine])
+        newest(tmp_path)
+    _, state = newest(tmp_path, allow=[Mine])
     assert state["mine"].value == 7
 
 

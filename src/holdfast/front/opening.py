@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import torch
+from collections.abc import Iterable, Iterator, Mapping
 
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
-from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
+from holdfast.errors import LoadError, MissingExtraError
 from holdfast.front.passing import PassingOver
 from holdfast.front.planning import Run
 from holdfast.policy.naming import depth, name_pattern
@@ -29,7 +26,6 @@ __all__ = [
     "keygen",
     "load",
     "load_into",
-    "load_newest",
     "make_folder",
     "newest",
     "set_torn_aside",
@@ -57,67 +53,6 @@ def newest(dirpath: str | os.PathLike[str]) -> str | None:
     if first is None and any(item.facts is None for item in found):
         warn(f"the checkpoints in {dirpath} have no manifest: holdfast cannot tell the newest")
     return None if first is None else first.path
-
-
-def load_newest(
-    found: Iterable[Found],
-    living: Mapping[str, torch.Tensor] | None = None,
-    *,
-    allow: Sequence[Any] = (),
-    passing: PassingOver | None = None,
-) -> tuple[Found, Any] | None:
-    """Load the newest that is whole and has a full state; None if there is none.
-
-    Damaged ones, and such as cannot be read, are passed over with a warning that names them.
-
-    Args:
-        found: the candidates, in any order.
-        living: tensors, by their names in the state, that may be written over: the state's are then the
-            same memory. Only while there is an older candidate to fall back on are they written over with
-            what is not known to be whole.
-        allow: further classes and functions that the safe loader may use.
-        passing: what becomes of those that are passed over; by default they stay where they are.
-
-    Raises:
-        DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
-        UnsafeCheckpointError: if the newest whole one needs classes that are not allowed: an older
-            one in its place would be a step back that nobody asked for.
-        LoadError: if the newest whole one cannot be loaded for another reason; or if none is whole and a
-            damaged one has been written over living tensors.
-
-    """
-    passing = passing or PassingOver()
-    run = ""
-    try:
-        found = list(found)
-        passing.note_unreadable(found)
-        loaded = _load_first(list(resumable(found)), living or {}, allow, passing)
-        if loaded is not None and loaded[0].facts is not None:
-            run = loaded[0].facts.run
-        return loaded
-    finally:
-        passing.settle(run)
-
-
-def _load_first(
-    items: Sequence[Found], living: Mapping[str, torch.Tensor], allow: Sequence[Any], passing: PassingOver
-) -> tuple[Found, Any] | None:
-    spoilt = ""
-    for item, older in zip(items, range(len(items) - 1, -1, -1), strict=True):
-        into = Into(living, careful=passing.stops or not older)
-        try:
-            return item, load_into(item.path, into, allow=allow)
-        except (DamagedCheckpointError, OSError) as error:
-            passing.note(item, error)
-            spoilt = item.path if into.touched else spoilt
-    if spoilt:
-        msg = (
-            f"no checkpoint is whole, and the model holds what was read of {spoilt} before its damage was found. "
-            "Build model and optimizer anew: training can then start afresh. The warnings say where the damaged "
-            "files are"
-        )
-        raise LoadError(msg)
-    return None
 
 
 def whole(candidates: Iterable[Found], passing: PassingOver) -> Iterator[Found]:
