@@ -164,3 +164,13 @@ def weights(path, parts):
     model = Net(norm=parts["norm"])
     model.load_state_dict(holdfast.load(path)["state_dict"])
     return {f"model.{name}": full(value) for name, value in model.state_dict().items()}
+
+
+def validated(folder):
+    """Save in the midst of a validation; return what was there, and what a resume finds."""
+    trainee, other = Trainee("fsdp").run(), Trainee("fsdp", seed=50)
+    with torch.inference_mode():
+        trainee.model(torch.ones(2, 6))
+        trainee.checkpointer(folder).save_checkpoint()
+    other.checkpointer(folder).resume()
+    return trainee.state(), other.state()

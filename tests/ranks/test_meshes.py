@@ -69,3 +69,9 @@ def test_a_save_that_is_due_while_one_is_written_is_left_out_on_all_ranks(tmp_pa
     first, second = run_ranks(2, f"{JOBS}:busy", tmp_path)
     assert first == second == (2, 1)
     assert names(tmp_path) == ["step=1.ckpt"]
+
+
+def test_a_save_in_inference_mode(tmp_path):
+    """Where torch gives no state of sharded tensors, in a validation's inference mode, a save takes it all the same."""
+    for saved, found in run_ranks(2, f"{JOBS}:validated", tmp_path):
+        assert found == saved
