@@ -28,8 +28,8 @@ from holdfast.engine.sharded.committing import settle, shard_name, write_stream
 from holdfast.engine.sharded.metadata import encode
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.reading import Reading
-from holdfast.engine.sharded.resting import Resting
-from holdfast.errors import ConfigurationError
+from holdfast.engine.sharded.resting import Resting, at_rest
+from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError
 from holdfast.records import Facts, Record
 from holdfast.storage import Store, is_local, open_store, split_path
 from holdfast.storage.contract import Draft
@@ -215,18 +215,31 @@ class StorageReader(storage.StorageReader):
             LoadError: if there are none, or they are damaged, or not to be trusted.
 
         """
-        self._resting = self._resting or Resting(self._path, verify=self._verify)
-        return self._resting.metadata
+        if self._resting is not None:
+            return self._resting.metadata
+
+        def look(resting: Resting) -> Metadata:
+            self._resting = resting
+            return resting.metadata
+
+        return at_rest(self._path, look, verify=self._verify)
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool) -> None:  # noqa: FBT001 - DCP's own
         """Nothing is needed: the metadata are known."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Leave the plan as it is."""
-        return plan
+        """Tell the coordinator which checkpoint this rank has found."""
+        return dataclasses.replace(plan, storage_data=self._found().identity)
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Leave the plans as they are."""
+        """See that all ranks have found the same.
+
+        Raises:
+            LoadError: if they have not.
+
+        """
+        if len({plan.storage_data for plan in plans}) > 1:
+            raise self._replaced()
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
@@ -235,11 +248,16 @@ class StorageReader(storage.StorageReader):
         Raises:
             DamagedCheckpointError: naming the file and the tensor.
             UnsafeCheckpointError: if a value needs classes that were not allowed.
+            LoadError: if another checkpoint took its name meanwhile.
 
         """
-        self.read_metadata()
-        assert self._resting is not None  # noqa: S101 - the line above made it
-        Reading(self._resting, self._allow, allow_unsafe=self._unsafe).read(plan.items, planner)
+        resting = self._found()
+        try:
+            Reading(resting, self._allow, allow_unsafe=self._unsafe).read(plan.items, planner)
+        except DamagedCheckpointError as error:
+            if resting.is_still_there():
+                raise
+            raise self._replaced() from error
         future: Future[None] = Future()
         future.set_result(None)
         return future
@@ -248,6 +266,14 @@ class StorageReader(storage.StorageReader):
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """Tell whether this is a path on this machine's filesystem."""
         return is_local(os.fspath(checkpoint_id))
+
+    def _found(self) -> Resting:
+        self.read_metadata()
+        assert self._resting is not None  # noqa: S101 - the line above made it
+        return self._resting
+
+    def _replaced(self) -> LoadError:
+        return LoadError(f"{self._path} was replaced by another checkpoint while it was read: load it again")
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Store, str]:

@@ -86,6 +86,64 @@ def leaves(state: Mapping[Any, Any], keys: Keys | None = None) -> Iterator[Leaf]
     yield from _below((), state, None, None, keys or Keys())
 
 
+def unflatten(
+    paths: Mapping[str, Path], values: Mapping[str, Any], keys: Keys
+) -> tuple[dict[Any, Any], dict[str, Leaf]]:
+    """Return the nested state that flat names come from, with their values, and where each is kept.
+
+    Raises:
+        ValueError: if there is no such state.
+
+    """
+    state: dict[Any, Any] = {}
+    found: dict[str, Leaf] = {}
+    room = sum(map(len, paths.values())) + sum(map(len, keys.empty))  # places in lists: each leads to something
+    for name, path in paths.items():
+        if name != ".".join(map(str, path)):
+            msg = f"{name!r:.120} is said to be at {path!r:.120}"
+            raise ValueError(msg)
+        holder, key, room = _way(state, path, keys, room)
+        if key in holder if type(holder) is dict else holder[key] is not None:
+            msg = f"{name!r:.120} is a value and has others in it"
+            raise ValueError(msg)
+        holder[key] = values[name]
+        found[name] = Leaf(name, path, values[name], holder, key)
+    for path in filter(None, keys.empty):
+        holder, key, room = _way(state, path, keys, room)
+        if isinstance(holder, list):
+            holder[key] = {} if holder[key] is None else holder[key]
+        else:
+            holder.setdefault(key, {})  # it may be empty on one rank alone
+    return state, found
+
+
+def _way(state: dict[Any, Any], path: Path, keys: Keys, room: int) -> tuple[Any, Any, int]:
+    """Return the container on a path, made where there is none, the last key, and what is left of the room."""
+    holder: Any = state
+    for depth, part in enumerate(path):
+        key: Any = int(part) if path[:depth] in keys.numbered else part
+        if type(holder) is list:
+            more = key + 1 - len(holder) if type(key) is int and key >= 0 else room + 1
+            if more > room:
+                msg = f"{path!r:.120} leads to no place in a list"
+                raise ValueError(msg)
+            holder.extend([None] * more)
+            room -= max(more, 0)
+        elif type(holder) is not dict:
+            msg = f"{path!r:.120} leads through a value"
+            raise ValueError(msg)
+        if depth + 1 == len(path):
+            return holder, key, room
+        following: Any = [] if type(path[depth + 1]) is int else {}
+        if type(holder) is list:
+            holder[key] = following if holder[key] is None else holder[key]
+            holder = holder[key]
+        else:
+            holder = holder.setdefault(key, following)
+    msg = "there is no path without a part"
+    raise ValueError(msg)
+
+
 def _below(path: Path, value: Any, holder: Any, key: Any, keys: Keys) -> Iterator[Leaf]:
     if isinstance(value, Mapping):
         if not value:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,23 +15,24 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, cre
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
 
-from holdfast.engine.sharded.flattening import Keys, Leaf, Path, leaves
+from holdfast.engine.sharded.flattening import Leaf, leaves, unflatten
 from holdfast.engine.sharded.reading import Reading
-from holdfast.engine.sharded.resting import Resting
+from holdfast.engine.sharded.resting import Resting, at_rest
 from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, printable
 from holdfast.ranks import Ranks
 
 T = TypeVar("T")
 _FEW = 5  # names in a message
+_TO_COME = object()  # stands where a value or a tensor is going to be
 
 
 class Filling(DefaultLoadPlanner):
     """Fills a nested state in place, under its own keys of whatever type."""
 
-    def __init__(self, reading: Reading, state: dict[Any, Any], metadata: Metadata) -> None:
+    def __init__(self, reading: Reading, found: dict[str, Leaf], metadata: Metadata) -> None:
         super().__init__()
         self._reading = reading
-        self._leaves: dict[str, Leaf] = {leaf.name: leaf for leaf in leaves(state)}
+        self._leaves = found
         self.metadata = metadata
         self.missing: tuple[str, ...] = ()
 
@@ -49,6 +51,7 @@ class Filling(DefaultLoadPlanner):
         flat = {name: self._target(leaf, known[name]) for name, leaf in self._leaves.items() if name in known}
         for name, value in flat.items():
             saved = known[name]
+            check_covered(path, name, saved)
             if isinstance(saved, TensorStorageMetadata) and _is_tensor(value) and saved.size != value.size():
                 msg = f"{path}: {name} is of {list(saved.size)}, and what it is loaded into of {list(value.size())}"
                 raise LoadError(printable(msg))
@@ -104,15 +107,20 @@ def read_sharded(  # noqa: PLR0913 - what is loaded, into what, by whom, and how
         LoadError: if the state and the checkpoint do not fit.
 
     """
+    ranks = ranks or Ranks()
 
-    def fill() -> tuple[str, ...]:
-        resting = Resting(path, verify=verify)
+    def fill(resting: Resting) -> tuple[int, tuple[str, ...]]:
         reading = Reading(resting, allow, allow_unsafe=False)
-        filling = Filling(reading, into, resting.metadata)
+        filling = Filling(reading, {leaf.name: leaf for leaf in leaves(into)}, resting.metadata)
         reading.read(filling.plan(resting.path, partial=partial).items, filling)
-        return filling.missing
+        return 0 if ranks.alone else resting.identity, filling.missing
 
-    return alike(ranks or Ranks(), fill, os.fspath(path))
+    where = os.fspath(path)
+    identity, missing = alike(ranks, lambda: at_rest(path, fill, verify=verify), where)
+    if len(set(ranks.exchange(identity, at=f"the load of {where}"))) > 1:
+        msg = f"{printable(where)} was replaced by another checkpoint while the ranks read it: load it again"
+        raise LoadError(msg)
+    return missing
 
 
 def load_sharded(path: str | os.PathLike[str], *, allow: Sequence[Any] = (), verify: bool = True) -> dict[Any, Any]:
@@ -122,31 +130,43 @@ def load_sharded(path: str | os.PathLike[str], *, allow: Sequence[Any] = (), ver
         LoadError: as ``read_sharded``.
 
     """
-    resting = Resting(path, verify=verify)
-    paths = resting.metadata.planner_data or {}
-    state: dict[Any, Any] = {}
-    for name in resting.metadata.state_dict_metadata:
-        place(state, tuple(paths.get(name, (name,))), resting.keys)
-    for path_of_none in resting.keys.empty:
-        place(state, path_of_none, resting.keys, {})
-    read_sharded(path, state, allow=allow, verify=verify)
-    return state
+
+    def load(resting: Resting) -> dict[Any, Any]:
+        reading = Reading(resting, allow, allow_unsafe=False)
+        state, found = nested(resting, dict.fromkeys(resting.metadata.state_dict_metadata, _TO_COME))
+        filling = Filling(reading, found, resting.metadata)
+        reading.read(filling.plan(resting.path, partial=False).items, filling)
+        return state
+
+    return alike(Ranks(), lambda: at_rest(path, load, verify=verify), os.fspath(path))
 
 
-def place(state: dict[Any, Any], path: Path, keys: Keys, value: Any = None) -> None:
-    """Make room for a value on its path: mappings for texts, lists for numbers."""
-    holder: Any = state
-    for depth, part in enumerate(path):
-        last = depth + 1 == len(path)
-        empty: Any = value if last else [] if type(path[depth + 1]) is int else {}
-        if type(part) is int and isinstance(holder, list):
-            holder.extend([None] * (part + 1 - len(holder)))
-            if holder[part] is None:
-                holder[part] = empty
-            holder = holder[part]
-        else:
-            key = int(part) if path[:depth] in keys.numbered else part
-            holder = holder.setdefault(key, empty)
+def nested(resting: Resting, values: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[str, Leaf]]:
+    """Return the nested state of a checkpoint with these values, and where each is kept.
+
+    Raises:
+        DamagedCheckpointError: if no state has the names that the checkpoint has.
+
+    """
+    known = resting.metadata.planner_data or {}
+    try:
+        return unflatten({name: tuple(known.get(name, (name,))) for name in values}, values, resting.keys)
+    except ValueError as error:
+        raise DamagedCheckpointError(resting.path, "the metadata", f"{error}"[:300]) from error
+
+
+def check_covered(path: str, name: str, saved: object) -> None:
+    """See that the parts of a tensor make all of it: what has none would be whatever the memory held.
+
+    Raises:
+        DamagedCheckpointError: if they do not.
+
+    """
+    if isinstance(saved, TensorStorageMetadata):
+        there, whole = sum(math.prod(chunk.sizes) for chunk in saved.chunks), math.prod(saved.size)
+        if there != whole:
+            problem = f"its parts have {there} elements, and it has {whole}: ranks that had a part did not save it"
+            raise DamagedCheckpointError(path, name, problem)
 
 
 def alike(ranks: Ranks, do: Callable[[], T], path: str) -> T:

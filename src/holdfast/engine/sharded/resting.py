@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -22,9 +23,16 @@ from holdfast.records import Manifest, Record
 from holdfast.source import FileSource
 from holdfast.storage import open_regular, plain_path
 
+T = TypeVar("T")
+
+_TRIES = 5  # of what has got another checkpoint under its name while it was read
+
 
 class Resting:
-    """A directory with a sharded checkpoint, ours or plain DCP's. Its files are read when they are asked for."""
+    """A directory with a sharded checkpoint, ours or plain DCP's. Its files are read when they are asked for.
+
+    It is held open: they are those of one and the same checkpoint, wherever its name goes.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
         """Look whether it is there.
@@ -35,14 +43,37 @@ class Resting:
         """
         self.path = plain_path(os.fspath(path))
         self.verify = verify
-        if not os.path.isdir(self.path):
-            msg = f"there is no checkpoint at {self.path}"
-            if os.path.lexists(self.path):
-                msg = f"{self.path} is a file, not the directory of a sharded checkpoint"
-            raise CheckpointNotFoundError(msg)
-        if not any(os.path.lexists(self.file(name)) for name in (directory.METADATA_FILE, directory.MANIFEST_FILE)):
-            msg = f"{self.path} is no sharded checkpoint: it has no {directory.METADATA_FILE}"
-            raise CheckpointNotFoundError(msg)
+        while True:
+            self._descriptor = _folder(self.path)
+            self._close = weakref.finalize(self, os.close, self._descriptor)
+            if any(self._has(name) for name in (directory.METADATA_FILE, directory.MANIFEST_FILE)):
+                return
+            if self.is_still_there():
+                msg = f"{self.path} is no sharded checkpoint: it has no {directory.METADATA_FILE}"
+                raise CheckpointNotFoundError(msg)
+            self._close()
+
+    def is_still_there(self) -> bool:
+        """Tell whether its name still leads to it: if not, what is missing may be no damage, but replaced."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    @property
+    def identity(self) -> int:
+        """A number that is another where another checkpoint has the same name."""
+        seal = directory.METADATA_FILE if self.manifest is None else directory.MANIFEST_FILE
+        return crc32(self._bytes(seal, dcp_metadata.LONGEST))
+
+    def _has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return True
 
     def file(self, name: str) -> str:
         """Return the path of one of its files."""
@@ -56,7 +87,7 @@ class Resting:
             DamagedCheckpointError, NewerFormatError: if it cannot be read.
 
         """
-        if not os.path.lexists(self.file(directory.MANIFEST_FILE)):
+        if not self._has(directory.MANIFEST_FILE):
             return None
         try:
             return directory.decode(self._bytes(directory.MANIFEST_FILE, LONGEST))
@@ -121,7 +152,7 @@ class Resting:
 
         """
         try:
-            file = open_regular(self.file(name))
+            file = open_regular(name, self._descriptor)
         except FileNotFoundError as error:
             raise DamagedCheckpointError(self.path, f"file {name}", "it is missing") from error
         except OSError as error:
@@ -166,7 +197,37 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         UnsafeCheckpointError: if they need any class that metadata do not consist of.
 
     """
-    return Resting(path).metadata
+    return at_rest(path, lambda resting: resting.metadata)
+
+
+def at_rest(path: str | os.PathLike[str], use: Callable[[Resting], T], *, verify: bool = True) -> T:
+    """Use the checkpoint at a path; once more if another one has taken its name meanwhile, and its files are gone.
+
+    Raises:
+        CheckpointNotFoundError: if there is none.
+        Exception: as ``use`` raises it, of a checkpoint that still has its name.
+
+    """
+    for left in range(_TRIES, 0, -1):
+        resting = Resting(path, verify=verify)
+        try:
+            return use(resting)
+        except LoadError:
+            if left == 1 or resting.is_still_there():
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _folder(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"there is no checkpoint at {path}"
+        if os.path.lexists(path):
+            msg = f"{path} is a file, not the directory of a sharded checkpoint"
+        raise CheckpointNotFoundError(msg) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _read(file: BinaryIO, path: str) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, create_default_local_load_plan
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
-from holdfast.engine.sharded.loading import Filling, place
+from holdfast.engine.sharded.loading import Filling, check_covered, nested
 from holdfast.engine.sharded.reading import Reading
 from holdfast.engine.sharded.resting import Resting
 from holdfast.engine.streaming import Promises
@@ -19,6 +19,8 @@ from holdfast.errors import DamagedCheckpointError
 from holdfast.format.shards import Region
 from holdfast.records import Manifest
 from holdfast.source import FileSource
+
+_TO_COME = object()  # stands where a value is going to be
 
 
 class Whole:
@@ -60,19 +62,16 @@ class Whole:
             UnsafeCheckpointError: if a value needs classes that are not allowed.
 
         """
-        state: dict[Any, Any] = {}
-        paths = self._metadata.planner_data or {}
         values: dict[str, Any] = {}
+        every: dict[str, Any] = {}
         for name, saved in self._metadata.state_dict_metadata.items():
-            value: Any = None
             if isinstance(saved, TensorStorageMetadata):
-                value = self._promise(name, saved)
+                every[name] = self._promise(name, saved)
             else:
+                every[name] = _TO_COME
                 values[name] = None
-            place(state, tuple(paths.get(name, (name,))), self._resting.keys, value)
-        for path in self._resting.keys.empty:
-            place(state, path, self._resting.keys, {})
-        filling = Filling(self._reading, state, self._metadata)
+        state, found = nested(self._resting, every)
+        filling = Filling(self._reading, found, self._metadata)
         filling.state_dict = values
         self._reading.read(create_default_local_load_plan(values, self._metadata, strict=False).items, filling)
         return state
@@ -93,6 +92,7 @@ class Whole:
         """
         saved = self._metadata.state_dict_metadata[name]
         assert isinstance(saved, TensorStorageMetadata)  # noqa: S101 - promised for no other
+        check_covered(self._resting.path, name, saved)
         flat = {name: torch.empty(saved.size, dtype=saved.properties.dtype, device="cpu")}
         planner = DefaultLoadPlanner()
         planner.state_dict, planner.metadata = flat, self._metadata
