@@ -11,10 +11,13 @@ import warnings
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
 
 from holdfast import Checkpointer, EverySeconds, EverySteps, FakeClock, Latest
+from holdfast.errors import RankError
 from holdfast.front.pulse import News, Pulse
 from holdfast.ranks import Ranks, ranks_here
+from holdfast.storage.local import LocalStore
 from tests.support.ranks import await_word, tell
 
 
@@ -174,3 +177,35 @@ def interrupted(folder):
                 ckpt.step()
     except KeyboardInterrupt:
         return ckpt.global_step, sorted(name for name in os.listdir(folder) if name.startswith("preempted"))
+
+
+def interrupted_twice(folder, sharded):
+    """A loop on a disk so slow that Ctrl-C's save is still on its way when the next one comes; how it then ends."""
+    warnings.simplefilter("ignore")
+    put = LocalStore.put
+
+    def slow(store, name, chunks, **words):
+        if slow.on:
+            tell("saving")
+            time.sleep(5)
+        return put(store, name, chunks, **words)
+
+    slow.on = False
+    LocalStore.put = slow
+    model = torch.nn.Linear(4, 4)
+    if sharded:
+        fully_shard(model)
+    error = None
+    try:
+        with Checkpointer(folder, model=model, every_n_train_steps=10**6, save_last=True) as ckpt:
+            ckpt.step()
+            ckpt.save_checkpoint()
+            slow.on = True
+            tell("training")
+            while True:
+                time.sleep(0.001)
+                ckpt.step()
+    except (KeyboardInterrupt, RankError) as problem:
+        error = type(problem).__name__
+    tell("over")
+    return error

@@ -4,6 +4,7 @@ import copy
 import os
 import resource
 import signal
+import time
 import warnings
 
 import torch
@@ -11,12 +12,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 
-from holdfast.engine import Order, SaveStats, ShardedSaver, read_sharded, write_sharded
+from holdfast.engine import Order, SaveStats, ShardedSaver, quiesce, read_sharded, write_sharded
+from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.errors import HoldfastError
 from holdfast.ranks import ranks_here
 from holdfast.records import Facts
 from holdfast.snapshot import stepped
 from holdfast.storage import open_store
+from holdfast.storage.local import LocalStore
 
 KINDS = {"b": torch.bfloat16, "f8": torch.float8_e4m3fn, "c": torch.complex64, "i": torch.int64, "o": torch.bool}
 
@@ -266,3 +269,26 @@ def overlap(folder):
             assert same(wanted, into), number
     saver.close()
     return seen, stats.given_up
+
+
+def quiesced(folder):
+    """Begin a save on a disk that takes its time; what it is before and after all that save have been waited for."""
+    put = LocalStore.put
+
+    def slow(store, name, chunks, **words):
+        time.sleep(0.3)
+        return put(store, name, chunks, **words)
+
+    LocalStore.put = slow
+    owner = Owner()
+    saver = lease_shards(owner, ranks_here())
+    flight = saver.submit(Order(open_store(folder), "a.ckpt", state_of(), Facts()))
+    before = flight.done
+    quiesce()
+    told = before, flight.committed
+    release_shards(owner, saver)
+    return told
+
+
+class Owner:
+    """Whoever saves."""

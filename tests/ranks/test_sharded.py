@@ -154,3 +154,8 @@ def test_copies_beside_the_training_are_never_torn(tmp_path):
         assert seen[4][1] == "NoneType"
         assert given_up == 1
     assert sorted(os.listdir(tmp_path)) == ["0.ckpt", "1.ckpt", "2.ckpt", "4.ckpt"]
+
+
+def test_shards_of_others_are_waited_for_before_a_signal_acts(tmp_path):
+    """``quiesce``, which a signal's save ends with, comes back once the shards of every owner are committed."""
+    assert run_ranks(2, jobs.quiesced, str(tmp_path)) == [(False, True)] * 2

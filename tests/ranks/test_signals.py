@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+import holdfast
 from tests.front.loops import step_of
 from tests.ranks import jobs_pulse
 from tests.support.ranks import start_ranks
@@ -97,3 +98,24 @@ def test_ctrl_c_on_one_rank_interrupts_all(tmp_path):
         run.kill(1, signal.SIGINT)
         first, second = run.results(timeout=40)
     assert first == second == (first[0], [f"preempted-epoch=0-step={first[0]}.ckpt"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("again", [0, 1])
+def test_a_second_ctrl_c_on_one_rank_amid_the_save(tmp_path, sharded, again):
+    """It interrupts that rank at once; the other one has an error or its own interrupt, and what was there is whole."""
+    with start_ranks(2, jobs_pulse.interrupted_twice, tmp_path, sharded) as run:
+        assert all(run.heard(rank, "training") for rank in range(2)), run.wait(timeout=40)
+        run.kill(0, signal.SIGINT)
+        run.kill(1, signal.SIGINT)
+        assert run.heard(0, "saving")
+        begun = time.monotonic()
+        run.kill(again, signal.SIGINT)
+        assert run.heard(again, "over")
+        assert time.monotonic() - begun < 4.5  # it has not waited for the slow disk
+        outcomes = run.wait(timeout=40)
+    assert not any(outcome.late for outcome in outcomes)
+    assert outcomes[again].value == "KeyboardInterrupt"
+    assert outcomes[1 - again].value in {"KeyboardInterrupt", "RankError"}
+    assert holdfast.verify(tmp_path / "last.ckpt").facts.step >= 1
