@@ -100,9 +100,10 @@ def _warn_of_ignored(model: Any) -> None:
     ignored = [name for name, item in model.module.named_parameters() if name in model.parameters_to_ignore]
     trained = [name for name in ignored if model.module.get_parameter(name).requires_grad]
     if trained:
+        more = " and more" if len(trained) > _SHOWN else ""
         warn(
-            f"DistributedDataParallel ignores {', '.join(trained[:_SHOWN])}{' and more' * (len(trained) > _SHOWN)}: only "
-            "rank 0's are saved. If those of the other ranks differ, give them and their optimizer by `stateful`"
+            f"DistributedDataParallel ignores {', '.join(trained[:_SHOWN])}{more}: only rank 0's are saved. If "
+            "those of the other ranks differ, give them and their optimizer by `stateful`"
         )
 
 
