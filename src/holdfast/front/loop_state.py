@@ -97,8 +97,8 @@ def _warn_of_ignored(model: Any) -> None:
     """Warn of parameters that DDP was told to ignore and that are trained: each rank may have its own."""
     if bare(model) is model:
         return
-    ignored = [name for name, item in model.module.named_parameters() if name in model.parameters_to_ignore]
-    trained = [name for name in ignored if model.module.get_parameter(name).requires_grad]
+    ignored = model.parameters_to_ignore
+    trained = [name for name, item in model.module.named_parameters() if name in ignored and item.requires_grad]
     if trained:
         more = " and more" if len(trained) > _SHOWN else ""
         warn(
