@@ -11,6 +11,7 @@ What is written is a directory that plain ``dcp.load`` reads, and that ``holdfas
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import weakref
@@ -32,7 +33,7 @@ from holdfast.engine.sharded.resting import Resting, at_rest
 from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError
 from holdfast.records import Facts, Record
 from holdfast.storage import Store, is_local, open_store, split_path
-from holdfast.storage.contract import Draft
+from holdfast.storage.contract import HIDDEN, Draft
 
 __all__ = ["StorageReader", "StorageWriter"]
 
@@ -67,6 +68,9 @@ class StorageWriter(storage.StorageWriter):
         epoch: likewise, from 0.
         metrics: likewise, by name.
 
+    Raises:
+        ConfigurationError: if the path is none that a sharded checkpoint can have, or a number is none.
+
     """
 
     def __init__(
@@ -79,7 +83,8 @@ class StorageWriter(storage.StorageWriter):
     ) -> None:
         """Write nothing yet."""
         self._store, self._name = _where(path)
-        self._facts = Facts(step=step, epoch=epoch, metrics=dict(metrics or {}), reason="dcp.save")
+        numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
+        self._facts = Facts(step=_count("step", step), epoch=_count("epoch", epoch), metrics=numbers, reason="dcp.save")
         self._draft: Draft | None = None
         self._values = Values()
 
@@ -282,4 +287,22 @@ def _where(path: str | os.PathLike[str]) -> tuple[Store, str]:
     if not store.is_local:
         msg = f"a sharded checkpoint cannot be saved to {os.fspath(path)} yet: give a directory that all ranks see"
         raise ConfigurationError(msg)
+    if any(part.startswith(HIDDEN) for part in store.path(name).split(os.sep)):
+        msg = f"{os.fspath(path)} is hidden: names with {HIDDEN} are of unfinished saves, which a sweep removes"
+        raise ConfigurationError(msg)
     return store, name
+
+
+def _count(what: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        msg = f"`{what}` is a whole number from 0, but got {value!r:.80}"
+        raise ConfigurationError(msg)
+    return value
+
+
+def _number(name: object, value: Any) -> float:
+    if isinstance(name, str) and not isinstance(value, (str, bytes)):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            return float(value)
+    msg = f"`metrics` are numbers by name, but got {value!r:.80} for {name!r:.80}"
+    raise ConfigurationError(msg)

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeVar
 from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, NewerFormatError, printable
 from holdfast.format import directory as form
 from holdfast.format import reading, shards
+from holdfast.format.manifest import LONGEST
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.records import Manifest, Record
 from holdfast.source import BlobSource, FileSource, TellingSource
@@ -67,7 +68,9 @@ def read_manifest(store: Store, name: str) -> Manifest | None:
         return None
     seal = f"{name}/{form.MANIFEST_FILE}"
     with manifest_errors(store.path(name)):
-        return form.decode(store.read(seal, 0, store.size(seal)))
+        size = store.size(seal)
+        _check_length(size)
+        return form.decode(store.read(seal, 0, size))
 
 
 @contextmanager
@@ -79,6 +82,13 @@ def manifest_errors(path: str) -> Iterator[None]:
         raise NewerFormatError(path, str(error)) from error
     except form.ManifestError as error:
         raise DamagedCheckpointError(path, form.MANIFEST_FILE, str(error)) from error
+
+
+def _check_length(size: int) -> None:
+    """See that a manifest can be read at once: a file full of holes may claim any size."""
+    if size > LONGEST:
+        msg = f"it has {size} bytes, of which at most {LONGEST} are read"
+        raise form.ManifestError(msg)
 
 
 def is_sharded_at(path: str | os.PathLike[str]) -> bool:
@@ -140,10 +150,9 @@ class Directory:
         """
         if form.MANIFEST_FILE not in os.listdir(self.descriptor):
             return None
-        with self.open(form.MANIFEST_FILE) as file:
-            data = file.read()
-        with manifest_errors(self.path):
-            return form.decode(data)
+        with self.open(form.MANIFEST_FILE) as file, manifest_errors(self.path):
+            _check_length(os.fstat(file.fileno()).st_size)
+            return form.decode(file.read(LONGEST))
 
     def is_still_there(self) -> bool:
         """Tell whether its name still leads to it."""

@@ -80,6 +80,33 @@ def test_what_cannot_be_committed_as_one_is_refused(tmp_path):
         StorageWriter("memory://x/a.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"path": ".holdfast-0.tmp"}, "hidden"),
+        ({"path": ".holdfast-0.tmp/a.ckpt"}, "hidden"),
+        ({"step": "7"}, "`step`.*'7'"),
+        ({"epoch": -1}, "`epoch`.*-1"),
+        ({"metrics": {"loss": "low"}}, "`metrics`.*'low'"),
+        ({"metrics": {"loss": torch.ones(3)}}, "`metrics`.*loss"),
+    ],
+    ids=str,
+)
+def test_what_would_not_be_found_again_is_refused(tmp_path, arguments, word):
+    """A name that a sweep removes, and numbers that no manifest has, are refused before anything is written."""
+    path = tmp_path / arguments.get("path", "a.ckpt")
+    with pytest.raises(ConfigurationError, match=word):
+        StorageWriter(path, **{name: value for name, value in arguments.items() if name != "path"})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_sparse_tensor_is_refused_by_its_name(tmp_path):
+    """DCP cannot load one: it is not committed, and the error says which it is."""
+    with pytest.raises(CheckpointException, match="eye is a sparse tensor"):
+        dcp.save({"eye": torch.eye(3).to_sparse()}, storage_writer=StorageWriter(tmp_path / "a.ckpt"))
+    assert os.listdir(tmp_path) == []
+
+
 def test_every_byte_that_is_loaded_is_checked(tmp_path):
     """A flipped byte of a tensor, which plain DCP loads without a word, is refused, and named."""
     path = tmp_path / "a.ckpt"

@@ -106,6 +106,19 @@ def test_a_damaged_manifest_is_a_problem(made, how):
         holdfast.verify(made)
 
 
+def test_a_manifest_full_of_holes_takes_no_memory(made, capsys):
+    """A manifest that claims a terabyte is damage for all who read it, and no obstacle for its neighbours."""
+    shutil.copytree(made, os.path.join(folder(made), "b.ckpt"))
+    os.truncate(os.path.join(made, directory.MANIFEST_FILE), 1 << 40)
+    for use in (holdfast.verify, holdfast.load, lambda path: main(["show", path]) and holdfast.verify(path)):
+        with pytest.raises(DamagedCheckpointError, match=f"it has {1 << 40} bytes, of which at most"):
+            use(made)
+    assert main(["verify", folder(made)]) == 1
+    said = capsys.readouterr().out
+    assert "b.ckpt" in said
+    assert "1 whole, 1 damaged" in said
+
+
 def test_a_manifest_of_the_future_is_no_damage(made):
     """A directory of a later format is refused as such, by the listing and by verify."""
     path = pathlib.Path(made, directory.MANIFEST_FILE)

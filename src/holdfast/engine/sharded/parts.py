@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.planner import SavePlanner, WriteItem, WriteIt
 from torch.distributed.tensor import DTensor
 
 from holdfast.engine.sharded.image import Part
+from holdfast.errors import printable
 
 _OWN = (torch.Tensor, torch.nn.Parameter)  # subclasses may have no storage, or several
 _PLAIN = (int, float, bool, str, bytes, type(None))
@@ -51,7 +52,10 @@ class Values:
             return Part(name, None, saved)
         at = tuple(item.index.offset or ())
         value = state.get(name)
-        tensor = value._local_tensor if type(value) is DTensor else planner.resolve_data(item)  # noqa: SLF001 - to_local() takes ten times as long
+        tensor: Any = value._local_tensor if type(value) is DTensor else planner.resolve_data(item)  # noqa: SLF001 - to_local() takes ten times as long
+        if tensor.layout is not torch.strided:
+            msg = f"{name} is a sparse tensor ({tensor.layout}), which DCP cannot save or load: save it as a dense one"
+            raise TypeError(printable(msg))
         return Part(name, at, _dense_or_bytes(tensor))
 
 
@@ -59,7 +63,7 @@ def _dense_or_bytes(tensor: Any) -> torch.Tensor | bytes:
     if callable(getattr(tensor, "wait", None)) and hasattr(tensor, "elem"):  # the result of a collective under way
         tensor = tensor.wait()
     tensor = tensor.detach()
-    plain = type(tensor) in _OWN and tensor.layout is torch.strided and not tensor.is_quantized
+    plain = type(tensor) in _OWN and not tensor.is_quantized
     if plain and not tensor.is_nested and tensor.device.type != "meta":
         return tensor  # type: ignore[no-any-return]
     file = io.BytesIO()
