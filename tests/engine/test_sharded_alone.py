@@ -4,9 +4,11 @@ import gc
 import os
 import weakref
 
+import pytest
 import torch
 
-from holdfast.engine import Order, SaveStats, ShardedSaver, load_sharded
+from holdfast.engine import Order, SaveStats, ShardedSaver, load_sharded, read_sharded, write_sharded
+from holdfast.errors import DamagedCheckpointError
 from holdfast.ranks import Ranks
 from holdfast.records import Facts
 from holdfast.storage import open_store
@@ -49,3 +51,18 @@ def test_a_name_that_is_taken_by_a_file_is_replaced_and_extra_files_are_written(
     saver.close()
     assert (tmp_path / "a.ckpt" / "meta.pt").read_bytes() == b"more"
     assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["holdfast.keys", "meta.pt", "__0_0.distcp"])
+@pytest.mark.parametrize("harm", [os.remove, lambda path: os.truncate(path, os.path.getsize(path) - 1)])
+def test_a_file_that_is_missing_or_cut_is_damage_also_where_nothing_of_it_is_wanted(tmp_path, name, harm):
+    """A load in place refuses a directory that lacks a file, or the end of one, though it would not have read it."""
+    state = {"w": torch.ones(3), "numbered": {0: torch.ones(2)}}
+    store = open_store(str(tmp_path))
+    write_sharded(Ranks(), Order(store, "a.ckpt", state, Facts()), {"meta.pt": b"more"})
+    wanted = {"w": torch.zeros(3)}
+    read_sharded(tmp_path / "a.ckpt", wanted)
+    assert wanted["w"].tolist() == [1.0] * 3
+    harm(tmp_path / "a.ckpt" / name)
+    with pytest.raises(DamagedCheckpointError, match=name):
+        read_sharded(tmp_path / "a.ckpt", {"w": torch.zeros(3)})

@@ -110,6 +110,8 @@ def read_sharded(  # noqa: PLR0913 - what is loaded, into what, by whom, and how
     ranks = ranks or Ranks()
 
     def fill(resting: Resting) -> tuple[int, tuple[str, ...]]:
+        if ranks.leads:
+            resting.check_files()
         reading = Reading(resting, allow, allow_unsafe=False)
         filling = Filling(reading, {leaf.name: leaf for leaf in leaves(into)}, resting.metadata)
         reading.read(filling.plan(resting.path, partial=partial).items, filling)
@@ -132,6 +134,7 @@ def load_sharded(path: str | os.PathLike[str], *, allow: Sequence[Any] = (), ver
     """
 
     def load(resting: Resting) -> dict[Any, Any]:
+        resting.check_files()
         reading = Reading(resting, allow, allow_unsafe=False)
         state, found = nested(resting, dict.fromkeys(resting.metadata.state_dict_metadata, _TO_COME))
         filling = Filling(reading, found, resting.metadata)

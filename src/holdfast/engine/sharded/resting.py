@@ -143,6 +143,19 @@ class Resting:
             raise DamagedCheckpointError(path, "the table", "it is not the one that the manifest tells of")
         return {region.offset: region for region in table.regions if region.name}
 
+    def check_files(self) -> None:
+        """See that every file that the manifest names is there, with its size, whether it will be read or not.
+
+        Raises:
+            DamagedCheckpointError: naming the first that is not.
+
+        """
+        for record in () if self.manifest is None or not self.verify else self.manifest.records:
+            with self.opened(record.name) as source:
+                if source.size != record.size:
+                    problem = f"it has {source.size} bytes instead of {record.size}"
+                    raise DamagedCheckpointError(source.path, "the file", problem)
+
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[FileSource]:
         """Open one of its files.
