@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -164,3 +165,23 @@ def weights(path, parts):
     model = Net(norm=parts["norm"])
     model.load_state_dict(holdfast.load(path)["state_dict"])
     return {f"model.{name}": full(value) for name, value in model.state_dict().items()}
+
+
+def validated(folder):
+    """Save in the midst of a validation; return what was there, and what a resume finds."""
+    trainee, other = Trainee("fsdp").run(), Trainee("fsdp", seed=50)
+    with torch.inference_mode():
+        trainee.model(torch.ones(2, 6))
+        trainee.checkpointer(folder).save_checkpoint()
+    other.checkpointer(folder).resume()
+    return trainee.state(), other.state()
+
+
+def ignoring(folder):
+    """Open a checkpointer on a model of which DDP ignores a part; return what is said."""
+    model = Net()
+    torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["down.weight"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Checkpointer(folder, model=torch.nn.parallel.DistributedDataParallel(model))
+    return [str(item.message) for item in said if "stateful" in str(item.message)]

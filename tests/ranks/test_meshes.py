@@ -69,3 +69,16 @@ def test_a_save_that_is_due_while_one_is_written_is_left_out_on_all_ranks(tmp_pa
     first, second = run_ranks(2, f"{JOBS}:busy", tmp_path)
     assert first == second == (2, 1)
     assert names(tmp_path) == ["step=1.ckpt"]
+
+
+def test_a_save_in_inference_mode(tmp_path):
+    """Where torch gives no state of sharded tensors, in a validation's inference mode, a save takes it all the same."""
+    for saved, found in run_ranks(2, f"{JOBS}:validated", tmp_path):
+        assert found == saved
+
+
+def test_what_ddp_ignores_is_told_of(tmp_path):
+    """Trained parameters that nothing keeps alike are saved as rank 0 has them: a warning names them and the cure."""
+    for said in run_ranks(2, f"{JOBS}:ignoring", tmp_path):
+        assert len(said) == 1
+        assert "ignores down.weight: only rank 0's are saved" in said[0]

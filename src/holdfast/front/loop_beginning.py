@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from holdfast.engine import Order, Saver, SaveStats, lease, release, write_checkpoint
 from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.errors import SaveError
@@ -152,11 +154,13 @@ class LoopBeginning:
 
     def _begin_anywhere(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Save, or begin to; return what became of it if that is known. Every rank calls it."""
-        if self._is_cut():
-            return self._begin_shards(plan, loop)
-        own, shares = self._shares()
-        begun: Outcome | None = self._agree(lambda: self._begin(plan, loop, own, shares))
-        return begun
+        grad = torch.is_grad_enabled()
+        with torch.inference_mode(mode=False), torch.set_grad_enabled(grad):  # there a DTensor has no state to give
+            if self._is_cut():
+                return self._begin_shards(plan, loop)
+            own, shares = self._shares()
+            begun: Outcome | None = self._agree(lambda: self._begin(plan, loop, own, shares))
+            return begun
 
     def _begin_shards(self, plan: Plan, loop: Mapping[str, int | str]) -> Outcome | None:
         """Every rank: take this rank's part of the state."""

@@ -15,7 +15,9 @@ import torch
 from holdfast.errors import ConfigurationError, LoadError
 from holdfast.records import LIGHTNING, LIGHTNING_FORM
 from holdfast.snapshot import named_tensors, restore_rng, rng_state
+from holdfast.telling import warn
 
+_SHOWN = 3  # names in a warning
 WRAPPED = "module."  # before each name in the state of a wrapper such as DistributedDataParallel
 
 
@@ -67,6 +69,7 @@ class Parts:
                 msg = f"`{name}` must have state_dict() and load_state_dict(), but got {item!r}"
                 raise ConfigurationError(msg)
         _refuse_flat(model)
+        _warn_of_ignored(model)
         return parts
 
 
@@ -88,6 +91,20 @@ def _refuse_flat(model: Any) -> None:
             "use torch.distributed.fsdp.fully_shard (FSDP2)"
         )
         raise ConfigurationError(msg)
+
+
+def _warn_of_ignored(model: Any) -> None:
+    """Warn of parameters that DDP was told to ignore and that are trained: each rank may have its own."""
+    if bare(model) is model:
+        return
+    ignored = model.parameters_to_ignore
+    trained = [name for name, item in model.module.named_parameters() if name in ignored and item.requires_grad]
+    if trained:
+        more = " and more" if len(trained) > _SHOWN else ""
+        warn(
+            f"DistributedDataParallel ignores {', '.join(trained[:_SHOWN])}{more}: only rank 0's are saved. If "
+            "those of the other ranks differ, give them and their optimizer by `stateful`"
+        )
 
 
 def _several(value: Any) -> tuple[Any, ...]:
