@@ -187,9 +187,11 @@ class Watch:
         """Log what another rank has failed of: the error that this one has may be no more than what came of it."""
         self._wake.set()
         time.sleep(_LOOK)
-        first = next((notice for notice in self._notices if notice.cause and notice.rank != self.rank), None)
-        if first is not None:
-            log.error("rank %d failed before this one did: %s", first.rank, first.cause)
+        told = [(notice.rank, notice.cause) for notice in self._notices if notice.cause]
+        for rank, cause in (*told, *list(self._gone.items())):
+            if rank not in (self.rank, -1):
+                log.error("rank %d failed before this one did: %s", rank, cause)
+                return
 
     def close(self) -> None:
         """Watch no more."""

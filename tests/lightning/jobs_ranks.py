@@ -290,22 +290,27 @@ def before_the_end(folder, kind):
 
 
 class Stuck(pl.Callback):
-    """Fails on rank 1, while rank 0 waits in a collective of the training's."""
+    """Fails on rank 1, or is killed there, while rank 0 waits in a collective of the training's."""
+
+    def __init__(self, *, killed):
+        self.killed = killed
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == 3:
             if trainer.global_rank == 1:
+                if self.killed:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 fail()
             dist.barrier()
 
 
-def stuck(folder):
+def stuck(folder, killed):
     """Fit until rank 1 fails, and say what rank 0's log then says."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger("holdfast").addHandler(handler)
-    told = train(folder, "ddp", {}, extra=(Stuck(),))
+    told = train(folder, "ddp", {}, extra=(Stuck(killed=killed),))
     if dist.get_rank() == 1:
         os._exit(1)  # its connections break
     return told["error"], lines

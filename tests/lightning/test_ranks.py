@@ -135,10 +135,12 @@ def test_a_deadline_under_lightning(tmp_path, kind):
 
 
 @pytest.mark.long
-def test_who_waits_in_a_collective_logs_why(tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_waits_in_a_collective_logs_why(tmp_path, killed):
     """Rank 1 fails while rank 0 waits for it in the training's own collective: rank 0's log names the cause."""
-    with start_ranks(2, jobs_ranks.stuck, str(tmp_path)) as run:
+    with start_ranks(2, jobs_ranks.stuck, str(tmp_path), killed) as run:
         first, _ = run.wait(timeout=60)
     error, lines = first.value
     assert "out of memory" not in error
-    assert any("rank 1 failed before this one did: RuntimeError: out of memory" in line for line in lines)
+    cause = "its process has ended without a word" if killed else "RuntimeError: out of memory"
+    assert any(f"rank 1 failed before this one did: {cause}" in line for line in lines)
