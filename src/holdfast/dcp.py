@@ -30,7 +30,7 @@ from holdfast.engine.sharded.metadata import encode
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.reading import Reading
 from holdfast.engine.sharded.resting import Resting, at_rest
-from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError
+from holdfast.errors import ConfigurationError
 from holdfast.records import Facts, Record
 from holdfast.storage import Store, is_local, open_store, split_path
 from holdfast.storage.contract import HIDDEN, Draft
@@ -244,7 +244,7 @@ class StorageReader(storage.StorageReader):
 
         """
         if len({plan.storage_data for plan in plans}) > 1:
-            raise self._replaced()
+            raise self._found().replaced()
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
@@ -256,13 +256,7 @@ class StorageReader(storage.StorageReader):
             LoadError: if another checkpoint took its name meanwhile.
 
         """
-        resting = self._found()
-        try:
-            Reading(resting, self._allow, allow_unsafe=self._unsafe).read(plan.items, planner)
-        except DamagedCheckpointError as error:
-            if resting.is_still_there():
-                raise
-            raise self._replaced() from error
+        Reading(self._found(), self._allow, allow_unsafe=self._unsafe).read(plan.items, planner)
         future: Future[None] = Future()
         future.set_result(None)
         return future
@@ -276,9 +270,6 @@ class StorageReader(storage.StorageReader):
         self.read_metadata()
         assert self._resting is not None  # noqa: S101 - the line above made it
         return self._resting
-
-    def _replaced(self) -> LoadError:
-        return LoadError(f"{self._path} was replaced by another checkpoint while it was read: load it again")
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Store, str]:

@@ -143,6 +143,16 @@ def test_what_is_replaced_under_dcp_is_no_damage(replaced):
         dcp.load(state, storage_reader=StorageReader(replaced))
     (cause,) = error.value.failures.values()
     assert type(cause[0]) is LoadError
-    assert "was replaced by another checkpoint" in str(cause[0])
+    assert "was replaced or removed while it was read" in str(cause[0])
     dcp.load(state, storage_reader=StorageReader(replaced))
     assert state["n"] == 2.0
+
+
+def test_what_is_replaced_while_it_is_exported_is_no_damage(replaced, tmp_path):
+    """An export says what happened as well, leaves nothing, and does it when asked again."""
+    with pytest.raises(LoadError, match="was replaced or removed while it was read") as error:
+        holdfast.export(replaced, tmp_path / "one.ckpt")
+    assert type(error.value) is LoadError
+    assert sorted(os.listdir(tmp_path)) == ["x.ckpt"]
+    holdfast.export(replaced, tmp_path / "one.ckpt", optimizer=True)
+    assert holdfast.load(tmp_path / "one.ckpt")["n"] == 2.0

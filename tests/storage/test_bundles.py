@@ -124,6 +124,33 @@ def test_what_stepped_aside_comes_back(store, old, arrived):
     assert store.leftovers() == []
 
 
+def test_a_sweep_removes_nothing_before_its_replacement_is_durable(store, calls):
+    """What was replaced a moment ago, by a writer that has not synced that yet, may come back: a sweep syncs first."""
+    put_bundle(store, "x.ckpt")
+    draft = store.draft("x.ckpt")
+    hidden = store.path(draft.folder)
+    draft.drop()
+    os.rename(store.path("x.ckpt"), hidden)
+    calls.clear()
+    assert bundles.sweep_away(hidden)
+    assert calls == [("fsync", "run"), ("rmdir", "draft")]
+    assert not os.path.exists(hidden)
+
+
+def test_logs_beside_a_plain_checkpoint_are_not_lost(store):
+    """A folder that plain DCP saved into is replaced if it has nothing else in it, and otherwise left as it is."""
+    for name in (".metadata", "__0_0.distcp", "events.log"):
+        store.put(f"x.ckpt/{name}", [b"theirs"])
+    draft = store.draft("x.ckpt")
+    store.put(f"{draft.folder}/{SEAL}", [b"new"])
+    with pytest.raises(IsADirectoryError, match="is not replaced"):
+        draft.settle()
+    assert sorted(os.listdir(store.path("x.ckpt"))) == [".metadata", "__0_0.distcp", "events.log"]
+    os.unlink(store.path("x.ckpt/events.log"))
+    draft.settle()
+    assert os.listdir(store.path("x.ckpt")) == [SEAL]
+
+
 @pytest.mark.usefixtures("no_exchange")
 def test_an_error_between_two_renames(store, monkeypatch):
     """If the second rename fails, the old bundle has its name back at once, and the draft is still one."""

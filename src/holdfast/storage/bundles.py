@@ -38,6 +38,7 @@ _HERE, _EXCHANGE, _SWAP = -100, 2, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h;
 _WAS = re.compile(re.escape(HIDDEN) + r"[0-9a-f]+\.was-(.+)" + re.escape(TEMPORARY_SUFFIX), re.DOTALL)
 _FOREIGN = "a folder is there that no holdfast has made, and it is not replaced: move it away"
 _PLAIN = ".metadata"  # what torch.distributed.checkpoint writes last, in a folder that it may replace itself
+_PLAIN_FILES = re.compile(r"\.metadata.*|.*\.distcp|meta\.pt", re.DOTALL)  # what it, and Lightning, put there
 
 
 class LocalDraft:
@@ -108,9 +109,14 @@ def replace_bundle(made: str, target: str) -> None:
 
 def _check_replaceable(target: str) -> None:
     status = os.lstat(target)
-    plain = os.path.isfile(os.path.join(target, _PLAIN))
-    if stat.S_ISDIR(status.st_mode) and not (is_bundle(target) or plain):
+    if stat.S_ISDIR(status.st_mode) and not (is_bundle(target) or _is_plain(target)):
         raise IsADirectoryError(errno.EISDIR, _FOREIGN, target)
+
+
+def _is_plain(folder: str) -> bool:
+    """Tell whether a folder has a checkpoint without a seal in it, and nothing else: logs beside it would be lost."""
+    names = os.listdir(folder)
+    return _PLAIN in names and all(map(_PLAIN_FILES.fullmatch, names))
 
 
 def _exchange(one: str, other: str) -> bool:
@@ -231,6 +237,8 @@ def sweep_away(path: str) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _put_back(path):
             return False
+        if stat.S_ISDIR(kind) or _WAS.fullmatch(os.path.basename(path)):
+            sync_folder(os.path.dirname(path))  # it may be what another has just replaced, and not yet for good
         remove_tree(path)
     except OSError:
         return False

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from holdfast.engine.sharded import metadata as dcp_metadata
 from holdfast.engine.sharded.flattening import KEYS_FILE, Keys
-from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, NewerFormatError
+from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, NewerFormatError, printable
 from holdfast.format import directory
 from holdfast.format.digest import crc32
 from holdfast.format.manifest import LONGEST
@@ -59,6 +59,11 @@ class Resting:
             return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
         except OSError:
             return False
+
+    def replaced(self) -> LoadError:
+        """Return the error for those who cannot begin again."""
+        msg = f"{printable(self.path)} was replaced or removed while it was read: try it again, with what is there now"
+        return LoadError(msg)
 
     @property
     def identity(self) -> int:
@@ -162,11 +167,14 @@ class Resting:
 
         Raises:
             DamagedCheckpointError: if it is not there.
+            LoadError: if it is not, because another checkpoint took the name of this one.
 
         """
         try:
             file = open_regular(name, self._descriptor)
         except FileNotFoundError as error:
+            if not self.is_still_there():
+                raise self.replaced() from error
             raise DamagedCheckpointError(self.path, f"file {name}", "it is missing") from error
         except OSError as error:
             raise _unreadable(self.file(name), error) from error
