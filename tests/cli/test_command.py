@@ -312,12 +312,14 @@ def test_renamed_and_copied_files(run, capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_an_output_that_takes_nothing(run, more):
-    """A full disk under the output is one line on stderr and exit code 1, for programs too."""
+def test_an_output_that_takes_nothing(run, more, unbuffered):
+    """A full disk under the output is one line on stderr and exit code 1, for programs too, whoever buffers it."""
     words = [sys.executable, "-m", "holdfast", "ls", str(run), *more]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env)
     assert (done.returncode, done.stderr) == (1, "holdfast: No space left on device\n")
 
 

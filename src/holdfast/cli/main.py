@@ -135,14 +135,14 @@ def _fail(error: Exception, options: argparse.Namespace) -> int:
     message = printable(_message(error))
     code = _exit_code(error)
     print(f"holdfast: {message}", file=sys.stderr)
-    if getattr(options, "as_json", False):
-        kind = getattr(error, "code", "")
-        document = {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}
-        try:
+    try:
+        if getattr(options, "as_json", False):
+            kind = getattr(error, "code", "")
+            document = {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}
             print_json({"error": document})
-            sys.stdout.flush()
-        except OSError:  # there is no room for that either; stderr has it
-            _forget_output()
+        sys.stdout.flush()
+    except OSError:  # there is no room for that either; stderr has it
+        _forget_output()
     return code
 
 
