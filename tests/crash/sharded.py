@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from unittest import mock
 
 import holdfast
 from holdfast import scanning
@@ -18,8 +19,11 @@ RANKS = 2
 
 def saves(folder, tell, first=1, no_exchange=False):
     """Save, give each the name ``last.ckpt`` as well, and drop the one before it; tell what has been promised."""
-    if no_exchange:
-        bundles._exchange = lambda one, other: False
+    with mock.patch.object(bundles, "_exchange", (lambda one, other: False) if no_exchange else bundles._exchange):
+        _save_some(folder, tell, first)
+
+
+def _save_some(folder, tell, first):
     store = open_store(folder)
     store.sweep()
     for number in range(first, first + SAVES):

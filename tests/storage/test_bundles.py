@@ -215,6 +215,19 @@ def test_links_are_not_followed_by_removals(store, tmp_path):
     assert read_bundle(elsewhere, "precious.ckpt") == expected()
 
 
+@pytest.mark.usefixtures("no_exchange")
+def test_a_link_gives_way_where_names_cannot_be_exchanged(store, tmp_path):
+    """A bundle takes the name of a link, whose bundle stays, also by two renames; nothing hidden is left."""
+    elsewhere = open_store(tmp_path / "elsewhere")
+    put_bundle(elsewhere, "precious.ckpt")
+    os.makedirs(store.root)
+    os.symlink(elsewhere.path("precious.ckpt"), store.path("last.ckpt"))
+    put_bundle(store, "last.ckpt")
+    assert store.blobs() == [seen("last.ckpt")]
+    assert read_bundle(elsewhere, "precious.ckpt") == expected()
+    assert store.leftovers() == []
+
+
 def test_a_second_name_where_there_are_no_hard_links(store, monkeypatch):
     """Where files cannot have two names, a second bundle is a copy, just as whole."""
 

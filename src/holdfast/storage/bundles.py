@@ -20,18 +20,12 @@ from typing import TYPE_CHECKING
 from holdfast.storage.contract import HIDDEN, SEAL
 from holdfast.storage.listing import TEMPORARY_SUFFIX, is_bundle, seal_of
 from holdfast.storage.local import make_folders, sync_folder, temporary_name
-from holdfast.storage.locks import close, lock_for_life, unlock
-
-try:
-    import fcntl
-except ImportError:  # no flock on this system: nothing is ever taken for abandoned
-    fcntl = None  # type: ignore[assignment]
+from holdfast.storage.locks import ANYTHING, close, if_abandoned, lock_for_life, unlock
 
 if TYPE_CHECKING:
     from holdfast.storage.local import LocalStore
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ANYTHING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would wait
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _HERE, _EXCHANGE, _SWAP = -100, 2, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h; RENAME_SWAP of macOS's stdio.h
@@ -145,9 +139,12 @@ def _step_aside(made: str, target: str) -> str:
     """
     above, name = os.path.split(target)
     old = os.path.join(above, f"{HIDDEN}{os.urandom(8).hex()}.was-{name}{TEMPORARY_SUFFIX}")
-    descriptor = os.open(target, _ANYTHING)
-    try:
-        lock_for_life(descriptor)
+    with contextlib.ExitStack() as held:
+        if not os.path.islink(target):  # a link cannot be held, and no sweep takes one
+            descriptor = os.open(target, ANYTHING)
+            held.callback(close, descriptor)
+            held.callback(unlock, descriptor)
+            lock_for_life(descriptor)
         os.rename(target, old)
         try:
             os.rename(made, target)
@@ -155,9 +152,6 @@ def _step_aside(made: str, target: str) -> str:
             os.rename(old, target)
             raise
         return old
-    finally:
-        unlock(descriptor)
-        close(descriptor)
 
 
 def link_bundle(store: LocalStore, source: str, target: str) -> str:
@@ -224,29 +218,16 @@ def sweep_away(path: str) -> bool:
 
     What stepped aside for another that never came gets its name back instead.
     """
-    if fcntl is None:
-        return False
-    try:
-        descriptor = os.open(path, _ANYTHING)
-    except OSError:
-        return False
-    try:
-        kind = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            return False
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(mode: int) -> bool:
         if _put_back(path):
             return False
-        if stat.S_ISDIR(kind) or _WAS.fullmatch(os.path.basename(path)):
+        if stat.S_ISDIR(mode) or _WAS.fullmatch(os.path.basename(path)):
             sync_folder(os.path.dirname(path))  # it may be what another has just replaced, and not yet for good
         remove_tree(path)
-    except OSError:
-        return False
-    else:
         return True
-    finally:
-        unlock(descriptor)
-        close(descriptor)
+
+    return if_abandoned(path, remove)
 
 
 def _put_back(path: str) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 try:
     import fcntl
@@ -20,6 +20,7 @@ except ImportError:  # no flock on this system: nothing is ever taken for abando
 
 RUN_LOCK = ".holdfast-run.lock"  # the file that says which run a directory belongs to: run_lock.py
 
+ANYTHING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # to look at it: a pipe would wait
 _LOOKS, _LOOK = 200, 0.005  # how often, and every how many seconds, to look whether a sweep is over
 
 
@@ -126,21 +127,34 @@ def is_locked(path: str) -> bool | None:
 
 def remove_abandoned(path: str) -> bool:
     """Remove a temporary file if its writer is gone; tell whether it was."""
+
+    def remove(mode: int) -> bool:
+        if stat.S_ISREG(mode):
+            os.unlink(path)
+        return stat.S_ISREG(mode)
+
+    return if_abandoned(path, remove)
+
+
+def if_abandoned(path: str, remove: Callable[[int], bool]) -> bool:
+    """Call ``remove`` with the mode of a file or a folder if its writer is gone; return what it says.
+
+    False as well if the writer lives, or that cannot be told, or it cannot be removed.
+    """
     if fcntl is None:
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
+        descriptor = os.open(path, ANYTHING)
     except OSError:
         return False
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
+        return remove(mode)
     except OSError:
         return False
-    else:
-        return True
     finally:
         unlock(descriptor)
         close(descriptor)
