@@ -9,7 +9,6 @@ things are found out by the call itself, and no message is ever taken for anothe
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
 import pickle
@@ -24,7 +23,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from holdfast.errors import HoldfastError, RankError
+from holdfast.errors import RankError
+from holdfast.rank_answers import APART, ERROR, FINE, MORE, answer_of, failed
 from holdfast.rank_frames import ROOM, UP, answer_in, answered, framed, length_of, place_of, said, told_in, words_of
 from holdfast.rank_meeting import meet
 from holdfast.rank_watch import Notice, Watch, cause_of
@@ -33,7 +33,6 @@ log = logging.getLogger("holdfast")
 
 T = TypeVar("T")
 
-_FINE, _MORE, _ERROR, _APART = range(4)  # how an answer is meant
 _SLICE = timedelta(seconds=0.2)  # between two looks at whether the others are still there
 _GRACE = 1.0  # seconds in which what is on its way may still come, once another rank is known to be gone
 _LONG = 60.0  # seconds of waiting after which it is said
@@ -155,9 +154,9 @@ class Ranks:
         causes: list[bytes] = pickle.loads(self._round("together", at, cause, pickle.dumps))  # noqa: S301 - ours
         if problem is not None:
             raise problem
-        failed = [rank for rank, cause in enumerate(causes) if cause]
-        if failed:
-            raise _failed(failed[0], causes[failed[0]].decode(errors="replace"), at)
+        worse = [rank for rank, cause in enumerate(causes) if cause]
+        if worse:
+            raise failed(worse[0], causes[worse[0]].decode(errors="replace"), at)
         result: T = mine
         return result
 
@@ -179,7 +178,7 @@ class Ranks:
         """
         if self.alone or self._broken is not None:
             return
-        self._broken = error if isinstance(error, RankError) else _failed(self.rank, cause_of(error), "")
+        self._broken = error if isinstance(error, RankError) else failed(self.rank, cause_of(error), "")
         self._post(self._broken if isinstance(error, RankError) else error)
 
     def leave(self, error: BaseException) -> bool:
@@ -215,28 +214,28 @@ class Ranks:
 
     def _talk(self, mine: bytes, at: str, answer: Callable[[list[bytes]], bytes]) -> bytes:
         frames = self._gathered(framed(mine, UP), at)
-        how, data, problem = _FINE, b"", None
+        how, data, problem = FINE, b"", None
         if self.leads:
             apart = self._compare(frames)
             longest = max(map(length_of, frames))
             if apart:
-                how, data = _APART, pickle.dumps(apart)
+                how, data = APART, pickle.dumps(apart)
             elif longest > UP:
-                self._answered(_MORE, longest.to_bytes(8, "little"), at)
+                self._answered(MORE, longest.to_bytes(8, "little"), at)
                 frames = self._gathered(framed(mine, longest), at)
             if not apart:
-                how, data, problem = _answer_of(answer, [told_in(one) for one in frames], at)
+                how, data, problem = answer_of(answer, [told_in(one) for one in frames], at)
         how, data = self._answered(how, data, at)
-        if how == _MORE:
+        if how == MORE:
             self._gathered(framed(mine, int.from_bytes(data, "little")), at)
-            how, data = self._answered(_FINE, b"", at)
+            how, data = self._answered(FINE, b"", at)
         self._over = True
         self._watch.done[self._name] = self._number
-        if how == _APART:
+        if how == APART:
             rank, message = pickle.loads(data)  # noqa: S301 - from rank 0 of this very training
             self._broken = RankError(message, rank=rank)
             raise self._broken
-        if how == _ERROR:
+        if how == ERROR:
             raise problem or pickle.loads(data)  # noqa: S301 - from rank 0 of this very training
         return data
 
@@ -316,7 +315,7 @@ class Ranks:
 
     def _break(self, rank: int, cause: str, at: str, *works: Any) -> None:
         self._keep(*works)
-        self._broken = _failed(rank, cause, at, waited=True)
+        self._broken = failed(rank, cause, at, waited=True)
         self._post(RankError(cause, rank=rank))
         raise self._broken
 
@@ -332,28 +331,6 @@ class Ranks:
         backend = self._group._get_backend(torch.device("cpu"))  # noqa: SLF001 - torch names it no other way
         for one in (self._group, backend, *works):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
-
-
-def _failed(rank: int, cause: str, at: str, *, waited: bool = False) -> RankError:
-    who = f"rank {rank}" if rank >= 0 else "another rank"
-    where = f" while this one waited for it at {at}" if waited and at else f" at {at}" if at else ""
-    return RankError(f"{who} failed{where}: {cause}", rank=rank)
-
-
-def _answer_of(
-    answer: Callable[[list[bytes]], bytes], told: list[bytes], at: str
-) -> tuple[int, bytes, Exception | None]:
-    """Rank 0 only: return how an answer is meant, and its bytes; and what is to be raised here."""
-    try:
-        return _FINE, answer(told), None
-    except Exception as error:
-        for told_as in (error, _failed(0, cause_of(error), at)):
-            with contextlib.suppress(Exception):  # what cannot be pickled is told in words
-                if isinstance(told_as, HoldfastError):
-                    data = pickle.dumps(told_as)
-                    pickle.loads(data)  # noqa: S301 - our own, just made
-                    return _ERROR, data, error
-        raise
 
 
 @dataclass
