@@ -7,7 +7,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -96,13 +96,16 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
         from holdfast.engine.whole_state import load_whole_state  # noqa: PLC0415 - torch.distributed is slow to import
 
         return load_whole_state(path, map_location, safe=safe, verify=verify is not False, allow=allow)
-    check = not mmap if verify is None else verify
-    permitted = permitting(allow) if safe else nullcontext()
-    with opened(os.fspath(path)) as (source, file):
-        how = _How(map_location, weights_only=safe, verify=check)
+    how = _How(map_location, weights_only=safe, verify=not mmap if verify is None else verify)
+    return _load_file(os.fspath(path), how, permitting(allow) if safe else nullcontext(), mmap=mmap)
+
+
+def _load_file(path: str, how: _How, permitted: AbstractContextManager[object], *, mmap: bool) -> Any:
+    map_location, safe = how.map_location, how.weights_only
+    with opened(path) as (source, file):
         build = None if mmap else _from_memory(source, file, how)
         if build is None:
-            if check:
+            if how.verify:
                 check_whole(source, file)
             elif mmap:
                 _glance(source)

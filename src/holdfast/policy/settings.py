@@ -119,8 +119,7 @@ def make_settings(  # noqa: PLR0913 - these are the field's words, one parameter
 ) -> Settings:
     """Check the words and return them as one value.
 
-    ``keep`` stands in the place of ``save_top_k``; ``save_when`` in that of ``every_n_train_steps``,
-    ``train_time_interval`` and ``every_n_epochs``.
+    ``keep`` stands in the place of ``save_top_k``; ``save_when`` in that of the three triggers.
 
     Raises:
         ConfigurationError: for a value that cannot be meant; the message names it and the cure.
