@@ -14,6 +14,20 @@ import threading
 from collections.abc import Callable
 
 
+_SLICE = 0.25  # seconds
+
+
+def wait_for(event: threading.Event) -> None:
+    """Wait for an event, in slices: a signal that another thread heard, or that came a moment before, is answered.
+
+    Python's handlers run on the main thread, which a wait without a limit holds in the system: only a signal that
+    arrives right there interrupts it. One that comes just before lies until the wait is over, and that may
+    depend on the signal.
+    """
+    while not event.wait(_SLICE):
+        pass
+
+
 class Work:
     """One call that a thread makes."""
 
@@ -39,7 +53,7 @@ class Work:
 
     def join(self) -> None:
         """Wait until the call is over; raise what it raised."""
-        self._done.wait()
+        wait_for(self._done)
         if self._error is not None:
             raise self._error
 

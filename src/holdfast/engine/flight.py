@@ -21,6 +21,7 @@ from holdfast.errors import ChangedStateError, SaveError
 from holdfast.records import Manifest
 from holdfast.snapshot import Snapshot
 from holdfast.snapshot.image import HostImage, Taken
+from holdfast.threads import wait_for
 
 _LOOK = 0.05  # seconds between looks whether the training thread still lives
 
@@ -141,13 +142,13 @@ class Flight:
             if flight.open:
                 flight.let_go()
             flight = flight.earlier
-        self._done.wait()
+        wait_for(self._done)
 
     def let_go(self) -> None:
         """Wait until nothing reads the tensors, and have the commit go on."""
         self.taken.crossing.hold()
         if self.taken.later or self.taken.resident:
-            self._read.wait()
+            wait_for(self._read)
         self._look()
 
     def abandon(self) -> None:
@@ -202,7 +203,7 @@ class Flight:
 
     def join(self) -> None:
         """Wait until it is over, from another save's thread."""
-        self._done.wait()
+        wait_for(self._done)
 
     def finish(self) -> None:
         """Say that all is over, whatever became of it; let go of the tensors."""
