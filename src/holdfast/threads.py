@@ -13,7 +13,6 @@ import queue
 import threading
 from collections.abc import Callable
 
-
 _SLICE = 0.25  # seconds
 
 
