@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import make_settings
-from holdfast.policy.trigger import could_be_due, decide, time_asks
+from holdfast.policy.trigger import decide, time_asks
+from tests.policy.asking import could_be_due
 from tests.support.properties import examples
 
 

@@ -28,8 +28,9 @@ from holdfast import (
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.settings import make_settings
-from holdfast.policy.trigger import could_be_due, decide, measured_of, step_asks
+from holdfast.policy.trigger import decide, measured_of, step_asks
 from holdfast.policy.when import Triggers, better_of, triggers_of
+from tests.policy.asking import could_be_due
 from tests.policy.test_trigger import SCHEDULES, first_measured_from
 from tests.support.properties import examples
 

@@ -48,15 +48,6 @@ class Verdict:
         return self.ranked or self.last or self.exception or self.preempted
 
 
-def could_be_due(settings: Settings, event: Event, step: int) -> bool:
-    """Tell cheaply whether a moment needs a decision at all: most training steps do not.
-
-    Depends on nothing but what is equal on every rank.
-    """
-    when = settings.when
-    return event is not Event.STEP or when.looks_at_every_step or when.counts(step)
-
-
 def time_asks(interval: float | None, ledger: Ledger, elapsed: float | None) -> bool:
     """Tell cheaply whether a step needs a decision because of the time: the trigger, or a save that waits."""
     due = interval is not None and elapsed is not None and elapsed >= interval
