@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from holdfast.storage.contract import HIDDEN
 from holdfast.storage.remote.failures import translated
-from holdfast.storage.remote.objects import Bytes, Head, Listed, PartRules, Upload
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _ETAGS = ("etag", "ETag", "md5Hash", "generation")
@@ -88,12 +88,9 @@ class FsspecObjects:
         view[: len(data)] = data
         return len(data)
 
-    def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:  # noqa: ARG002
-        """Make an object, or replace it. ``absent`` is looked at before, no more: there is no condition to hand over."""
-        return self.stream(key, [data], absent=absent)
-
-    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
-        """Make an object of chunks as they come."""
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:  # noqa: ARG002
+        """Make an object, or replace it. A condition is looked at before, no more: there is none to hand over."""
+        chunks: Iterable[Bytes] = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
         self.fs.invalidate_cache()
         if absent and self._try(f"info {key}", lambda: self.fs.exists(key)):
             msg = f"{key} is there"

@@ -6,11 +6,11 @@ import asyncio
 import concurrent.futures
 import functools
 import os
-from collections.abc import Collection, Coroutine, Iterable, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from typing import Any
 
 from holdfast.storage.remote.failures import code_of, translated
-from holdfast.storage.remote.objects import Bytes, Head, Listed, PartRules, Upload
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 
 _AT_ONCE = 1000  # keys in one request of removal
 _COPY = 5 << 30  # bytes that the server copies in one request
@@ -101,15 +101,11 @@ class S3Objects:
                 return 0  # it ends before
             raise
 
-    def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
         """Make an object, or replace it."""
-        body = bytes(data)
+        body = bytes(data) if isinstance(data, (bytes, bytearray, memoryview)) else b"".join(data)
         said = self._call("put_object", key, Body=body, **_conditions(absent=absent, match=match))
         return Head(len(body), _bare(said))
-
-    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
-        """Raise an error: large objects are sent in parts."""
-        raise NotImplementedError(key, chunks, absent)
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts."""

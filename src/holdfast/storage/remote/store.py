@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
 from holdfast.storage.remote.connect import connect, key_of
-from holdfast.storage.remote.objects import Bytes, Head, Listed, Objects
+from holdfast.storage.remote.objects import Listed, Objects
+from holdfast.storage.remote.uploading import upload_chunks
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 _ABANDONED = timedelta(days=1)
-_PART = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -109,31 +109,7 @@ class RemoteStore:
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Upload, check the length, and only then let the blob appear."""
         del over  # there is no writing over what is stored
-        key, sent = self._key(name), _Counted(chunks, gate)
-        head = self._upload(key, sent) if self.objects.parts else self.objects.stream(key, sent)
-        self._check_length(name, head.size, sent.size)
-        return sent.size
-
-    def _upload(self, key: str, chunks: _Counted) -> Head:
-        """Send parts one after the other, or all in one if that is little."""
-        pending, upload, etags = bytearray(), "", list[str]()
-        try:
-            for chunk in chunks:
-                pending += chunk
-                if len(pending) >= _PART:
-                    upload = upload or self.objects.begin(key)
-                    etags.append(self.objects.part(key, upload, len(etags) + 1, memoryview(pending)))
-                    pending = bytearray()
-            if not upload:
-                return self.objects.put(key, memoryview(pending))
-            if pending:
-                etags.append(self.objects.part(key, upload, len(etags) + 1, memoryview(pending)))
-            return self.objects.complete(key, upload, etags)
-        except BaseException:
-            if upload:
-                with contextlib.suppress(Exception):  # the first error is the one to tell
-                    self.objects.abort(key, upload)
-            raise
+        return upload_chunks(self.objects, self._key(name), chunks, gate=gate).size
 
     def draft(self, name: str) -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
@@ -191,22 +167,6 @@ class RemoteStore:
 
 def _age(item: Listed) -> timedelta:
     return datetime.now(timezone.utc) - item.modified if item.modified else timedelta(0)
-
-
-class _Counted:
-    """The chunks as bytes; behind the last one, before the blob is completed, the gate. How many there were."""
-
-    def __init__(self, chunks: Chunks, gate: Callable[[], None] | None) -> None:
-        self.size = 0
-        self._chunks, self._gate = chunks, gate
-
-    def __iter__(self) -> Iterator[Bytes]:
-        for chunk in self._chunks:
-            view = memoryview(chunk).cast("B")
-            self.size += len(view)
-            yield view
-        if self._gate is not None:
-            self._gate()
 
 
 def _is_temporary(name: str) -> bool:
