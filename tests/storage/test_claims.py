@@ -110,14 +110,14 @@ def ask(process):
 def test_taken_and_given_up(objects):
     """A prefix that nobody has is had at once, by one object that says who; giving it up leaves nothing."""
     claim = take(objects)
-    (key,) = objects.keys()
+    (key,) = objects.there()
     assert {name: seen(objects, key)[name] for name in ("run", "pid")} == {"run": "mine", "pid": str(os.getpid())}
     assert claims.claimed_here(BASE)
     claim.check()
     claim.give_up()
     claim.give_up()
     assert not claims.claimed_here(BASE)
-    assert objects.keys() == []
+    assert objects.there() == []
 
 
 def test_requests(objects):
@@ -136,12 +136,12 @@ def test_requests(objects):
 def test_shared_in_one_process(objects):
     """Several savers of one process have a prefix together, until the last gives it up."""
     first, second = take(objects), take(objects)
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
     first.give_up()
     second.check()
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
     second.give_up()
-    assert objects.keys() == []
+    assert objects.there() == []
 
 
 def test_a_living_process_of_this_machine(objects, start):
@@ -151,7 +151,7 @@ def test_a_living_process_of_this_machine(objects, start):
     with pytest.raises(DirectoryInUseError, match=f"run one, which is alive: process {holder.pid} on host"):
         take(objects)
     assert ask(holder) == "holds"
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
     holder.communicate()
     take(objects).give_up()
 
@@ -161,10 +161,10 @@ def test_killed_on_this_machine(objects, start):
     holder = start(lease=600, interval=60)
     assert holder.stdout.readline() == "has it\n"
     holder.kill()  # and not waited for: a zombie is dead, too
-    while not Claimant.decode(objects.get(objects.keys()[0], 0, 9999)).is_dead:
+    while not Claimant.decode(objects.get(objects.there()[0], 0, 9999)).is_dead:
         time.sleep(0.01)
     take(objects).check()
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_stopped_for_longer_than_its_lease(objects, start):
@@ -187,7 +187,7 @@ def test_stopped_for_longer_than_its_lease(objects, start):
     claim.check()
     holder.communicate()
     claim.check()
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_elsewhere_and_dead(objects, caplog):
@@ -195,7 +195,7 @@ def test_elsewhere_and_dead(objects, caplog):
     left_by(objects)
     take(objects).check()
     assert "waiting until it does so again, and at most 1 s" in caplog.text
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_elsewhere_and_long_dead(objects, caplog):
@@ -203,7 +203,7 @@ def test_elsewhere_and_long_dead(objects, caplog):
     left_by(objects, age=5.0, lease=4.0)
     take(objects)
     assert "waiting" not in caplog.text
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_elsewhere_and_alive(objects):
@@ -211,19 +211,19 @@ def test_elsewhere_and_alive(objects):
     key, claimant = left_by(objects, lease=3.0)
     beat = threading.Timer(0.3, lambda: objects.put(key, claimant.later().encode()))
     beat.start()
-    with pytest.raises(DirectoryInUseError, match="process .* on host far"):
+    with pytest.raises(DirectoryInUseError, match="on host far"):
         take(objects)
     beat.join()
-    assert objects.keys() == [key]
+    assert objects.there() == [key]
 
 
 def test_taken_over_while_it_slept(objects, monkeypatch, caplog):
-    """A run that slept finds another in its place at its next commit: an error that names it, and nothing is touched."""
+    """A run that slept finds another in its place at its next commit: an error that names it."""
     claim = take(objects)
     slept(monkeypatch)
     key, _ = left_by(objects)
     if not objects.conditions:
-        objects.remove([other for other in objects.keys() if other != key])
+        objects.remove([other for other in objects.there() if other != key])
     for _ in range(2):
         with pytest.raises(DirectoryInUseError, match="run theirs"):
             claim.check()
@@ -231,17 +231,17 @@ def test_taken_over_while_it_slept(objects, monkeypatch, caplog):
             claims.check_commit(f"{BASE}/x.ckpt")
     assert caplog.text.count("was taken over by run theirs") == 1
     claim.give_up()
-    assert objects.keys() == [key]
+    assert objects.there() == [key]
 
 
 def test_taken_over_and_over_again(objects, monkeypatch):
     """Also if the one that took it has ended and left nothing."""
     claim = take(objects)
     slept(monkeypatch)
-    objects.remove(objects.keys())
+    objects.remove(objects.there())
     with pytest.raises(DirectoryInUseError):
         claim.check()
-    assert objects.keys() == []
+    assert objects.there() == []
 
 
 def slept(monkeypatch):
@@ -254,17 +254,17 @@ def test_slept_and_nobody_came(objects, monkeypatch):
     claim = take(objects)
     slept(monkeypatch)
     claim.check()
-    assert seen(objects, objects.keys()[0])["beat"] == 1
+    assert seen(objects, objects.there()[0])["beat"] == 1
 
 
 def test_removed_by_hand(objects):
     """A fresh claim whose object somebody has removed is made again by the next beat."""
     take(objects)
     (held,) = claims._held.values()
-    objects.remove(objects.keys())
+    objects.remove(objects.there())
     claims._renew(held)
     assert held.taker is None
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 @pytest.mark.parametrize("lost", ["claim", "beat"])
@@ -323,7 +323,7 @@ def test_racing_for_a_dead_one(objects):
     for thread in threads:
         thread.join()
     assert sum(taken is not None for taken in got) == 1
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_a_stale_listing_is_found_out(tmp_path):
@@ -349,7 +349,7 @@ def test_a_forked_child_holds_nothing(objects):
         os._exit(int(claims.claimed_here(BASE)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     claim.check()
-    assert len(objects.keys()) == 1
+    assert len(objects.there()) == 1
 
 
 def test_the_heart_beats(objects, monkeypatch):
@@ -365,11 +365,11 @@ def test_the_heart_beats(objects, monkeypatch):
 
     claim = take(objects)
     objects.put = put
-    (key,) = objects.keys()
+    (key,) = objects.there()
     while seen(objects, key)["beat"] < 3:
         time.sleep(0.02)
     claim.give_up()
-    assert objects.keys() == []
+    assert objects.there() == []
 
 
 def test_a_server_that_is_away_at_the_end(objects, monkeypatch):

@@ -1,4 +1,4 @@
-"""An object store in a folder, for several processes: its clock is the filesystem's, its conditions can be kept or not."""
+"""An object store in a folder, for several processes; its clock is the filesystem's, its conditions kept or not."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ class FolderObjects:
                 then = os.stat(path).st_mtime - seconds
                 os.utime(path, (then, then))
 
-    def keys(self, kind="object"):
-        return sorted(unquote(name.partition("-")[2]) for name in os.listdir(self.folder) if name.startswith(f"{kind}-"))
+    def there(self, kind="object"):
+        return sorted(
+            unquote(name.partition("-")[2]) for name in os.listdir(self.folder) if name.startswith(f"{kind}-")
+        )
 
     def _read(self, key):
         with open(self.file(key), "rb") as file:
@@ -145,7 +147,7 @@ class FolderObjects:
 
     def list(self, prefix, *, deep=True):
         with self._alone("list"):
-            keys = [key for key in self.keys() if key.startswith(prefix) and key not in self.hidden]
+            keys = [key for key in self.there() if key.startswith(prefix) and key not in self.hidden]
             keys = [key for key in keys if deep or "/" not in key[len(prefix) :]]
             return iter([Listed(*self._head(self.file(key)), key) for key in keys])
 

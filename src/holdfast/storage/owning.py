@@ -1,4 +1,4 @@
-"""A place belongs to one run at a time: a directory of this machine by a lock, a prefix of a remote store by a claim."""
+"""A place belongs to one run at a time: a directory of this machine by a lock, a remote prefix by a claim."""
 
 from __future__ import annotations
 

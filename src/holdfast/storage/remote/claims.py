@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from holdfast.errors import DirectoryInUseError
 from holdfast.storage.remote.claimant import Claimant, seconds
@@ -41,8 +42,9 @@ class _Held:
     key: str
     claimant: Claimant
     etag: str  # "" where the server keeps no conditions
-    renewed: float
-    taken: float = field(default_factory=seconds)
+    renewed: float  # when that was asked for; and when it was answered
+    taken: float = 0.0
+    answered: float = field(default_factory=seconds)
     users: int = 1
     process: int = field(default_factory=os.getpid)
     taker: Claimant | None = None
@@ -118,7 +120,7 @@ def claim(objects: Objects, base: str, root: str, *, run: str, since: str) -> Cl
         if shared is not None:
             return Claim(shared)
         taken = Taking(objects, base, root, Claimant.this(run, since, LEASE)).take()
-        held = _Held(objects, base, root, *taken)
+        held = _Held(objects, base, root, *taken, taken=taken.renewed)
         with _guard:
             if all(other.base != base or not other.is_ours for other in _held.values()):
                 _held[held.claimant.token] = held
@@ -146,15 +148,22 @@ def check_commit(key: str) -> None:
             _check(held)
 
 
-def held_for(base: str) -> float | None:
-    """Return for how many seconds this process has had a prefix, or one above it; None if it has not."""
+def claimed_at(objects: Objects, base: str) -> datetime | None:
+    """Return since when this process has had a prefix, or one above it, by the server's clock and not later.
+
+    None if it has not, or that cannot be told. One request.
+    """
     with _guard:
-        times = [
-            seconds() - held.taken
-            for held in _held.values()
-            if held.is_ours and (base == held.base or base.startswith(f"{held.base}/")) and held.taker is None
-        ]
-    return max(times, default=None)
+        covering = [held for held in _held.values() if held.is_ours and held.taker is None]
+    held = next((held for held in covering if f"{base}/".startswith(f"{held.base}/")), None)
+    if held is None:
+        return None
+    with held.lock:
+        try:
+            modified = objects.head(held.key).modified
+        except OSError:
+            return None
+        return None if modified is None else modified - timedelta(seconds=held.answered - held.taken)
 
 
 def give_up_all_claims() -> None:
@@ -198,7 +207,7 @@ def _renew(held: _Held) -> None:
         if not held.fresh and not _is_still_there(held):
             return
         held.objects.put(held.key, later.encode())
-    held.claimant, held.renewed = later, begun
+    held.claimant, held.renewed, held.answered = later, begun, seconds()
 
 
 def _find_again(held: _Held, later: Claimant) -> Head | None:
