@@ -5,12 +5,13 @@ Wrappers have the same interface: one that tries again, one that counts, one tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 Bytes = bytes | memoryview
+Body = Bytes | Iterable[Bytes]
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ class Objects(Protocol):
         """Read a range into memory; return how many bytes there were."""
         ...
 
-    def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:
-        """Make an object, or replace it, in one step.
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
+        """Make an object, or replace it, in one step, of bytes or of pieces of bytes in their order.
+
+        Pieces are taken one after the other where ``parts`` is None, so that a large object need not be in memory;
+        elsewhere they are joined first. If taking them raises, its error comes out and nothing is made. What can be
+        gone through only once is sent once, without a second try.
 
         With ``absent`` only if there is none, with ``match`` only if there is one of this etag: where the server
         keeps such conditions, which only a probe tells.
