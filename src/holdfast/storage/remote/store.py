@@ -56,7 +56,7 @@ class RemoteStore:
 
     def files(self, folder: str) -> list[Blob]:
         """Return the files right in a folder."""
-        inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.fs)
+        inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
         return inside._everything(0)
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
