@@ -6,6 +6,7 @@ What only few need, and slow to import, is asked of its own module: ``abilities`
 from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
+from holdfast.storage.options import StorageOptions, use_options
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
@@ -19,6 +20,7 @@ __all__ = [
     "Draft",
     "Free",
     "Ownership",
+    "StorageOptions",
     "Store",
     "give_up_all",
     "is_local",
@@ -32,4 +34,5 @@ __all__ = [
     "real_path",
     "same_place",
     "split_path",
+    "use_options",
 ]
