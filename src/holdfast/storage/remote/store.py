@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
+from typing_extensions import Unpack
+
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
 from holdfast.storage.remote.connect import connect, key_of
-from holdfast.storage.remote.objects import Listed, Objects
-from holdfast.storage.remote.uploading import upload_chunks
+from holdfast.storage.remote.objects import Head, Listed, Objects
+from holdfast.storage.remote.reading import read_into
+from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 _ABANDONED = timedelta(days=1)
@@ -106,10 +109,26 @@ class RemoteStore:
             return b""
         return self.objects.get(key, offset, offset + length)
 
-    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
-        """Upload, check the length, and only then let the blob appear."""
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Read into memory, a large range by several requests side by side."""
+        return read_into(self.objects, self._key(name), offset, view)
+
+    def put(
+        self,
+        name: str,
+        chunks: Chunks,
+        *,
+        over: str = "",
+        gate: Callable[[], None] | None = None,
+        size: int = 0,
+    ) -> int:
+        """Upload, side by side what is large, and only then let the blob appear; check its length."""
         del over  # there is no writing over what is stored
-        return upload_chunks(self.objects, self._key(name), chunks, gate=gate).size
+        return upload_chunks(self.objects, self._key(name), chunks, gate=gate, size=size).size
+
+    def put_from(self, name: str, source: Source, **how: Unpack[Sending]) -> Head:
+        """Upload a source as ``uploading.upload`` does, with its keywords; return what the server says of the blob."""
+        return upload(self.objects, self._key(name), source, **how)
 
     def draft(self, name: str) -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
