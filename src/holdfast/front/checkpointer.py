@@ -32,7 +32,7 @@ from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event
 from holdfast.policy.settings import Words, make_settings
-from holdfast.storage import is_local, open_store
+from holdfast.storage import is_local, open_store, use_options
 
 log = logging.getLogger("holdfast")
 
@@ -75,6 +75,8 @@ class Checkpointer(LoopDeciding, NoteWords):
             ``timedelta`` or seconds from now. Early enough before it, by what the saves have taken, the state is
             saved once; training goes on. ``"auto"``: the end of the SLURM job, where there is one. None: none.
         verbose: report each decision to the logger ``holdfast``.
+        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them, and two of our own: see
+            ``docs/object-storage.md``. They are written nowhere.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
             every_n_train_steps, train_time_interval, every_n_epochs, save_on_train_epoch_end,
@@ -115,6 +117,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         grace_period: float | timedelta | None = None,
         deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         verbose: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
         **words: Unpack[Words],
     ) -> None:
@@ -135,6 +138,7 @@ class Checkpointer(LoopDeciding, NoteWords):
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
+        use_options(storage_options, dirpath)
         root = os.fspath(dirpath)
         self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)

@@ -163,13 +163,29 @@ class Store(Protocol):
         """Return up to ``length`` bytes from ``offset``; fewer only at the end."""
         ...
 
-    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Read straight into memory; return the bytes read: fewer than it has room for only at the blob's end.
+
+        Side by side inside, where that is faster.
+        """
+        ...
+
+    def put(
+        self,
+        name: str,
+        chunks: Chunks,
+        *,
+        over: str = "",
+        gate: Callable[[], None] | None = None,
+        size: int = 0,
+    ) -> int:
         """Write a blob so that it appears whole, durable and at once, or not at all.
 
         Replaces a blob of the same name only at the moment of the commit. Returns the bytes written.
         A chunk of writable memory has to stay as it is until ``put`` returns: it may be written from
         where it lies. ``over`` is what ``retire`` has returned, whose space may be used. ``gate`` is
-        called when all bytes are written and none is committed; if it raises, nothing is.
+        called when all bytes are written and none is committed; if it raises, nothing is. ``size`` says how
+        many bytes there will be, about, where that is known: a large blob is cut accordingly.
         """
         ...
 

@@ -121,8 +121,25 @@ class LocalStore:
         with open_regular(self.path(name)) as file:
             return os.pread(file.fileno(), length, offset)
 
-    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Read from the file into memory."""
+        read = 0
+        with open_regular(self.path(name)) as file:
+            while read < len(view) and (more := os.preadv(file.fileno(), [view[read:]], offset + read)):
+                read += more
+        return read
+
+    def put(
+        self,
+        name: str,
+        chunks: Chunks,
+        *,
+        over: str = "",
+        gate: Callable[[], None] | None = None,
+        size: int = 0,
+    ) -> int:
         """Write a file durably: on return it survives a power cut."""
+        del size
         from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
 
         target = self.path(name)

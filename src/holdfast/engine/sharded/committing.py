@@ -92,7 +92,7 @@ def write_shard(  # noqa: PLR0913, PLR0917 - what is written, where, and who is 
 
     ``known``: where its items lay at the last save. ``gate`` is asked when all is written, and may refuse by an error.
     """
-    store.put(name, image.seal(staged), gate=gate)
+    store.put(name, image.seal(staged), gate=gate, size=image.size)
     rows = zip(staged.parts, staged.spans, strict=True)
     spans = [(part.name, part.at, offset, length) for part, (offset, length) in rows]
     return Shard(Record(name.rpartition("/")[2], staged.size, staged.crc32), None if spans == known else spans)
