@@ -1,28 +1,20 @@
-"""Blobs behind an fsspec URL. A blob is committed when its put has completed.
-
-On an object store an upload does not exist until it is completed; it is opened with
-``autocommit=False``, because a plain ``with fs.open()`` would complete it even when the writer fails
-in the middle. Elsewhere the bytes go to a temporary name that is then moved.
-"""
+"""Blobs behind a URL. A blob is committed when its put has completed: an object appears in one step, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import Any
-
-import fsspec.core
+from dataclasses import dataclass, replace
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
+from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
+from holdfast.storage.remote.connect import connect, key_of
+from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
+from holdfast.storage.remote.objects import Listed, Objects
+from holdfast.storage.remote.uploading import upload_chunks
 
-_UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
-_FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
-_ABANDONED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -31,13 +23,13 @@ class RemoteStore:
 
     root: str
     base: str
-    fs: Any
+    objects: Objects
 
     @classmethod
     def at(cls, url: str) -> RemoteStore:
-        """Connect to the filesystem of a URL."""
-        fs, base = fsspec.core.url_to_fs(url)
-        return cls(url.rstrip("/"), base.rstrip("/"), fs)
+        """Connect to the server of a URL."""
+        objects, base = connect(url)
+        return cls(url.rstrip("/"), base, objects)
 
     @property
     def is_local(self) -> bool:
@@ -50,12 +42,8 @@ class RemoteStore:
 
     def name_of(self, path: str) -> str | None:
         """Return the name of a URL under the root, however its slashes are written."""
-        scheme = path.partition("://")[0]
-        known = self.fs.protocol
-        if "://" not in path or scheme not in ({known} if isinstance(known, str) else set(known)):
-            return None
-        key, prefix = self.fs._strip_protocol(path), f"{self.base}/"  # noqa: SLF001 - fsspec's own name for it
-        return key[len(prefix) :] if key.startswith(prefix) else None
+        key, prefix = key_of(path, self.root), f"{self.base}/"
+        return key[len(prefix) :] if key is not None and key.startswith(prefix) else None
 
     def _key(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -69,70 +57,97 @@ class RemoteStore:
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the blobs in the hidden folders of this name."""
         if depth <= 0:
-            inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.fs)
-            found = [Blob(f"{folder}/{blob.name}", blob.size) for blob in inside._everything(_FLAT)]
+            inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
+            everything = inside._everything(_WITHIN * 4)
+            found = [replace(blob, name=f"{folder}/{blob.name}") for blob in everything]
         else:
             parts = ((blob, f"/{blob.name}".partition(f"/{folder}/")) for blob in self._everything(depth + _WITHIN))
             found = [blob for blob, (before, inside, _) in parts if inside and before.count("/") <= depth]
         return [blob for blob in found if not _is_temporary(blob.name)]
 
     def leftovers(self, depth: int = 0) -> list[str]:
-        """Return the temporaries of this store; unfinished uploads are the object store's own affair."""
-        return [blob.name for blob in self._temporaries(depth)]
+        """Return the temporaries, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
+        uploads = (name for name, _ in unfinished(self.objects, self.base) if name.count("/") <= depth)
+        return sorted([*(name for name, _ in self._temporaries(depth)), *uploads])
 
-    def _temporaries(self, depth: int) -> list[Blob]:
-        found = (blob for blob in self._everything(depth + _WITHIN) if _is_temporary(blob.name))
-        return [blob for blob in found if blob.name.count("/") <= depth or _hidden_at(blob.name)]
+    def _temporaries(self, depth: int) -> list[tuple[str, Listed]]:
+        found = ((name, item) for name, item in self._listed(depth + _WITHIN) if _is_temporary(name))
+        return [(name, item) for name, item in found if name.count("/") <= depth or _hidden_at(name)]
 
     def _everything(self, depth: int) -> list[Blob]:
-        """List the blobs. From some depth on without a limit: that is one request for a thousand, not one a folder."""
-        self.fs.invalidate_cache()
-        try:
-            found = self.fs.find(self.base, maxdepth=depth + 1 if depth < _FLAT else None, detail=True)
-        except FileNotFoundError:
-            return []
-        start = len(self.base.strip("/")) + 1
-        blobs = (Blob(key.strip("/")[start:], int(info["size"] or 0)) for key, info in found.items())
-        return sorted(
-            (blob for blob in blobs if blob.name and blob.name.count("/") <= depth), key=lambda blob: blob.name
-        )
+        return [Blob(name, item.size, stamp=item.etag) for name, item in self._listed(depth)]
+
+    def _listed(self, depth: int) -> list[tuple[str, Listed]]:
+        """List by name. Below the root without a limit: that is one request for a thousand, not one a folder."""
+        start = len(self.base) + 1
+        found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
+        kept = [(name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth]
+        return sorted(kept, key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache."""
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self._key(name)))
+        try:
+            self.objects.head(self._key(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Ask the remote side."""
-        return int(self.fs.info(self._key(name))["size"])
+        return self.objects.head(self._key(name)).size
 
-    def stamp(self, name: str) -> tuple[int, ...] | None:  # noqa: ARG002 - the contract's
-        """Return None: not every remote filesystem can tell."""
-        return None
+    def stamp(self, name: str) -> tuple[int, ...] | None:
+        """Return the size and the etag, as numbers; None where there are no etags, or nobody answers. One request."""
+        try:
+            head = self.objects.head(self._key(name))
+        except OSError:
+            return None
+        return (head.size, int.from_bytes(head.etag.encode(), "big")) if head.etag else None
+
+    def claim(self, run: str, since: str) -> Claim:
+        """Take the prefix for this process, before anything below it is touched: one run, one prefix.
+
+        Waits for a run that seems to be dead, at most as long as its lease. See ``claims``.
+
+        Raises:
+            DirectoryInUseError: if a run that lives has it.
+            OSError: if the server cannot be asked, or nothing can be written there.
+
+        """
+        return claim(self.objects, self.base, self.root, run=run, since=since)
+
+    @property
+    def is_claimed_here(self) -> bool:
+        """Whether this very process has the prefix already. No request."""
+        return claimed_here(self.base)
+
+    def check_claim(self) -> None:
+        """Before a commit: make sure that a claim of this process which covers the prefix still holds.
+
+        Raises:
+            DirectoryInUseError: if another run has taken it over.
+            OSError: if that cannot be found out.
+
+        """
+        check_commit(f"{self.base}/")
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read one range."""
+        key = self._key(name)
         if length <= 0:
             return b""
-        try:
-            return bytes(self.fs.cat_file(self._key(name), start=offset, end=offset + length))
-        except OSError:
-            if offset < self.size(name):
-                raise
-            return b""  # object stores call a range at the end, or of an empty blob, an error
+        return self.objects.get(key, offset, offset + length)
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
-        """Upload, check the length, and only then let the blob appear."""
+        """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        key = self._key(name)
-        self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
-        protocols = self.fs.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
-        send = self._upload if names & _UPLOADS_ARE_ATOMIC else self._write_and_move
-        written = send(key, _then(chunks, gate))
-        self.fs.invalidate_cache()
-        self._check_length(name, written)
-        return written
+
+        def pass_gate() -> None:
+            if gate is not None:
+                gate()
+            self.check_claim()
+
+        return upload_chunks(self.objects, self._key(name), chunks, gate=pass_gate).size
 
     def draft(self, name: str) -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
@@ -152,33 +167,7 @@ class RemoteStore:
         self.remove(name)
         return ""
 
-    def _upload(self, key: str, chunks: Chunks) -> int:
-        file = self.fs.open(key, "wb", autocommit=False)
-        try:
-            written = _write_all(file, chunks)
-            file.close()
-            file.commit()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                file.discard()
-            raise
-        return written
-
-    def _write_and_move(self, key: str, chunks: Chunks) -> int:
-        folder = key.rpartition("/")[0]
-        temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
-        try:
-            with self.fs.open(temporary, "wb") as file:
-                written = _write_all(file, chunks)
-            self.fs.mv(temporary, key)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                self.fs.rm_file(temporary)
-            raise
-        return written
-
-    def _check_length(self, name: str, written: int) -> None:
-        length = self.size(name)
+    def _check_length(self, name: str, length: int, written: int) -> None:
         if length != written:
             msg = f"sent {written} bytes but {self.path(name)} has {length}"
             raise OSError(msg)
@@ -194,45 +183,30 @@ class RemoteStore:
 
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
-        self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
-        self.fs.cp_file(self._key(source), self._key(target))
-        self.fs.invalidate_cache()
-        self._check_length(target, self.size(source))
+        self.check_claim()
+        self.objects.copy(self._key(source), self._key(target))
+        self._check_length(target, self.size(target), self.size(source))
         return "copy"
 
     def remove(self, name: str) -> None:
         """Remove one blob."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self._key(name))
-        self.fs.invalidate_cache()
+        self.objects.remove([self._key(name)])
 
     def free(self) -> Free | None:
         """Return None: no remote store says so."""
         return None
 
     def sweep(self, depth: int = 0) -> list[str]:
-        """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
-        removed = []
-        for blob in self._temporaries(depth):
-            if self._age(blob.name) > _ABANDONED:
-                self.remove(blob.name)
-                removed.append(blob.name)
-        return removed
+        """Remove temporaries, and abort uploads, that are dead for certain: begun before this process had the prefix.
 
-    def _age(self, name: str) -> timedelta:
-        try:
-            modified: datetime = self.fs.modified(self._key(name))
-        except (NotImplementedError, OSError, KeyError, TypeError):
-            return timedelta(0)
-        zone = modified.tzinfo or timezone.utc
-        return datetime.now(zone) - modified.replace(tzinfo=zone)
-
-
-def _then(chunks: Chunks, gate: Callable[[], None] | None) -> Chunks:
-    """Yield the chunks; behind the last one, before the blob is completed, open the gate."""
-    yield from chunks
-    if gate is not None:
-        gate()
+        Without a claim, those a day old: whether a younger one's writer still lives cannot be told from here.
+        """
+        found = self._temporaries(depth)
+        before = dead_before(self.objects, self.base) if found else None
+        dead = [name for name, item in found if before is not None and item.modified and item.modified < before]
+        if dead:
+            self.objects.remove([self._key(name) for name in dead])
+        return [*dead, *abort_dead(self.objects, self.base, depth)]
 
 
 def _is_temporary(name: str) -> bool:
@@ -242,12 +216,3 @@ def _is_temporary(name: str) -> bool:
 def _hidden_at(name: str) -> bool:
     """Tell whether a blob lies in a hidden folder."""
     return f"/{HIDDEN}" in f"/{name.rpartition('/')[0]}"
-
-
-def _write_all(file: Any, chunks: Chunks) -> int:
-    written = 0
-    for chunk in chunks:
-        view = memoryview(chunk).cast("B")
-        file.write(view)
-        written += len(view)
-    return written
