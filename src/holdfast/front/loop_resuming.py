@@ -15,8 +15,8 @@ from holdfast.front.loop_shares import put_back
 from holdfast.front.loop_words import identity_of
 from holdfast.front.passing import PassingOver, checked_on_damage
 from holdfast.front.planning import Run, names_of, with_notes
-from holdfast.front.second_tier import SecondTier
 from holdfast.front.reopening import Remembered, earlier_owners, reopen
+from holdfast.front.second_tier import SecondTier
 from holdfast.front.siblings import beside, has_sibling
 from holdfast.front.standing import standing
 from holdfast.front.start import Skipped, Start
@@ -110,7 +110,14 @@ class LoopResuming(LoopSaving):
             start = self._begin_at(choice.path, choice, state)
         if self._leads:
             log.info("%s", start)
+            self._catch_up()
         return start
+
+    def _catch_up(self) -> None:
+        """Rank 0 only: have uploaded what an earlier process has not come to."""
+        if self._uploads is not None and self._second is not None:
+            style, depth = self._run.settings.style, self._run.depth
+            self._uploads.catch_up(style.extension, depth, self._second.copied(style.extension, depth))
 
     def _open_second(self) -> SecondTier | None:
         """Rank 0 only: the mirror as it is now, if there is one."""

@@ -20,6 +20,7 @@ from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
+from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import listen
@@ -29,10 +30,12 @@ from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
+from holdfast.front.uploads import Uploads
 from holdfast.policy.ledger import Ledger
 from holdfast.ranks import ranks_here
 from holdfast.records import EXCEPTION, LAST
 from holdfast.snapshot import has_shards, weigh
+from holdfast.storage import join_path
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")

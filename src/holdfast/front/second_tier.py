@@ -101,6 +101,12 @@ class SecondTier:
         names = {copy.name for copy in tiers.only_there(copies, {item.name for item in local})}
         return [item for item in self._found or [] if item.name in names]
 
+    def copied(self, extension: str, depth: int) -> set[str]:
+        """Return the names here whose very save the mirror has under the same name; so far as it could be asked."""
+        far = {(item.name, _identity(item)) for item in self.look(extension, depth)}
+        here = scan(self.here, extension=extension, depth=depth)
+        return {item.name for item in here if _identity(item) and (item.name, _identity(item)) in far}
+
     def bring(self, item: Found) -> Found:
         """Fetch a checkpoint of the mirror, with what is said of it; return what is here then.
 
@@ -113,10 +119,20 @@ class SecondTier:
         log.info("fetching %s into %s", printable(item.path), self.here.root)
         with shown(item.size, f"fetching {printable(item.name)}") as advance:
             name = fetch(item, self.far, self.here, advance)
+        self._link_others(item, name)
         if not self._noted:
             self._noted = True
             fetch_notes(self.far, self.here)
         return look(self.here, name)
+
+    def _link_others(self, item: Found, name: str) -> None:
+        """Give what was fetched the other names that its save has there, where they are free: they cost nothing."""
+        for other in self._found or []:
+            if _identity(other) and _identity(other) == _identity(item) and not self.here.exists(other.name):
+                try:
+                    self.here.link(name, other.name)
+                except OSError as error:  # it is ranked by its place there
+                    log.info("%s has no second name %s here: %s", name, other.name, error)
 
     def check_may_begin_afresh(self) -> None:
         """See that a run which has found nothing may start from nothing.

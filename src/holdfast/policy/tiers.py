@@ -57,13 +57,11 @@ def newest_first(copies: Iterable[Copy]) -> list[Copy]:
 
 
 def only_there(copies: Iterable[Copy], taken: Collection[str]) -> list[Copy]:
-    """Return the copies that only the mirror has: neither their save nor their name is here.
+    """Return the copies on the mirror whose names are free here; ``taken``: the names that are here.
 
-    ``taken``: the names that are here.
+    The save may be here under another name: each name has its own place in the ranking.
     """
-    known = list(copies)
-    here = {copy.identity for copy in known if copy.tier == LOCAL and copy.identity}
-    return [copy for copy in known if copy.tier == MIRROR and copy.identity not in here and copy.name not in taken]
+    return [copy for copy in copies if copy.tier == MIRROR and copy.name not in taken]
 
 
 def may_begin_afresh(*, asked: bool) -> bool:
