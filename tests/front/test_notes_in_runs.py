@@ -222,7 +222,7 @@ def test_a_pin_during_the_write_of_what_takes_its_name_holds(tmp_path, monkeypat
     """A save whose name is pinned while it is written fails aloud; that file stays, and the next save counts up."""
     real, due, told = LocalStore.put, [], []
 
-    def put(self, name, chunks, *, over="", gate=None):
+    def put(self, name, chunks, *, over="", gate=None, size=0):
         def pinning():
             while name == "best.ckpt" and due:
                 due.pop()

@@ -44,7 +44,8 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
                 earlier.join()
             finish = finisher(order.facts, flight.snapshot, flight.keep)
             gate = partial(_gate, flight, order)
-            store.put(order.name, image.seal(flight.snapshot, flight.taken, finish), over=order.over, gate=gate)
+            chunks = image.seal(flight.snapshot, flight.taken, finish)
+            store.put(order.name, chunks, over=order.over, gate=gate, size=image.size)
         flight.committed, flight.stamp = True, store.stamp(order.name)
     except SaveError as error:
         flight.error = error

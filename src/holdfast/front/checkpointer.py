@@ -34,7 +34,7 @@ from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event
 from holdfast.policy.settings import Words, make_settings
 from holdfast.policy.terms import Term
-from holdfast.storage import is_local, open_store
+from holdfast.storage import is_local, open_store, use_options
 
 log = logging.getLogger("holdfast")
 
@@ -83,8 +83,9 @@ class Checkpointer(LoopMirror, NoteWords):
         mirror_bandwidth: bytes per second for the uploads, as a number or as ``"50MB/s"``; None: no limit.
         mirror_wait: whether the end of the training waits for the uploads: True, with a progress bar; seconds, or a
             ``timedelta``, at most; False hands them over to ``holdfast sync``.
-        storage_options: fsspec's options for the mirror's URL.
         verbose: report each decision to the logger ``holdfast``.
+        storage_options: for a ``dirpath`` or a ``mirror`` that is a URL, as fsspec takes them, and two of our own: see
+            ``docs/object-storage.md``. They are written nowhere.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
             every_n_train_steps, train_time_interval, every_n_epochs, save_on_train_epoch_end,
@@ -128,8 +129,8 @@ class Checkpointer(LoopMirror, NoteWords):
         mirror_keep: Term | Iterable[Term] | str | None = None,
         mirror_bandwidth: float | str | None = None,
         mirror_wait: bool | float | timedelta = True,
-        storage_options: Mapping[str, Any] | None = None,
         verbose: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
         **words: Unpack[Words],
     ) -> None:
@@ -150,6 +151,7 @@ class Checkpointer(LoopMirror, NoteWords):
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
+        use_options(storage_options, dirpath, mirror if isinstance(mirror, (str, os.PathLike)) else None)
         root = os.fspath(dirpath)
         self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)
@@ -162,7 +164,6 @@ class Checkpointer(LoopMirror, NoteWords):
             keep=mirror_keep,
             bandwidth=mirror_bandwidth,
             wait=mirror_wait,
-            options=storage_options,
             recycles=recycle_blocks,
         )
         self._remaining = remaining

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from numbers import Real
@@ -15,7 +14,6 @@ from holdfast.front.sizes import parse_size
 from holdfast.policy.keeping import rules_of
 from holdfast.policy.terms import Term
 from holdfast.storage import is_local, open_store, same_place
-from holdfast.storage.options import remember
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ def make_mirror_words(  # noqa: PLR0913 - each is one of the user's words
     keep: object = None,
     bandwidth: object = None,
     wait: object = True,
-    options: Mapping[str, Any] | None = None,
     recycles: bool = False,
 ) -> MirrorWords | None:
     """Check the words; None without a mirror.
@@ -54,7 +51,6 @@ def make_mirror_words(  # noqa: PLR0913 - each is one of the user's words
         keep: rules of retention there, or None.
         bandwidth: bytes per second, as a number or as text such as ``"50MB/s"``, or None.
         wait: True, False, seconds or a ``timedelta``.
-        options: the ``storage_options`` of the mirror's URL.
         recycles: whether dropped files are written over.
 
     Raises:
@@ -76,7 +72,6 @@ def make_mirror_words(  # noqa: PLR0913 - each is one of the user's words
     if recycles:
         msg = "`recycle_blocks` writes over files that the mirror may still be reading: leave out one of the two"
         raise ConfigurationError(msg)
-    remember(url, options)
     open_store(url)  # what is missing for it is told now, not after hours
     check_apart(dirpath, url)
     rules = None if keep is None else rules_of(keep)

@@ -20,6 +20,7 @@ from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
 from holdfast.storage.listing import (
     TEMPORARY_SUFFIX,
     blob_of,
+    files_in,
     folders,
     hidden_folders,
     is_bundle,
@@ -85,6 +86,10 @@ class LocalStore:
                 blobs.append(blob_of(name, item))
         return sorted(blobs, key=lambda blob: blob.name)
 
+    def files(self, folder: str) -> list[Blob]:
+        """Return the files in a folder."""
+        return files_in(self.path(folder))
+
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the files in the hidden folders of this name."""
         found = (blob for prefix in folders(self.root, "", depth) for blob in within(self.root, prefix + folder))
@@ -116,8 +121,25 @@ class LocalStore:
         with open_regular(self.path(name)) as file:
             return os.pread(file.fileno(), length, offset)
 
-    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Read from the file into memory."""
+        read = 0
+        with open_regular(self.path(name)) as file:
+            while read < len(view) and (more := os.preadv(file.fileno(), [view[read:]], offset + read)):
+                read += more
+        return read
+
+    def put(
+        self,
+        name: str,
+        chunks: Chunks,
+        *,
+        over: str = "",
+        gate: Callable[[], None] | None = None,
+        size: int = 0,
+    ) -> int:
         """Write a file durably: on return it survives a power cut."""
+        del size
         from holdfast.storage.blocks import BlockWriter  # noqa: PLC0415 - with ctypes: not for those who only look
 
         target = self.path(name)
@@ -136,11 +158,11 @@ class LocalStore:
             commit_temporary(descriptor, temporary, target, written)
         return written
 
-    def draft(self, name: str) -> LocalDraft:
+    def draft(self, name: str, mark: str = "") -> LocalDraft:
         """Begin a bundle: a hidden folder beside the target, locked while this process lives."""
         from holdfast.storage.bundles import LocalDraft  # noqa: PLC0415 - not for those who only look
 
-        return LocalDraft(self, name)
+        return LocalDraft(self, name, mark)
 
     def retire(self, name: str) -> str:
         """Take a file's name away and keep its blocks: for the next ``put(..., over=...)``, or to be removed.

@@ -6,13 +6,16 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from typing_extensions import Unpack
+
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
 from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
 from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
-from holdfast.storage.remote.objects import Listed, Objects
-from holdfast.storage.remote.uploading import upload_chunks
+from holdfast.storage.remote.objects import Head, Listed, Objects
+from holdfast.storage.remote.reading import read_into
+from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 
@@ -53,6 +56,11 @@ class RemoteStore:
         del odd
         found = self._everything(depth)
         return [blob for blob in found if not _is_temporary(blob.name) and not _hidden_at(blob.name)]
+
+    def files(self, folder: str) -> list[Blob]:
+        """Return the files right in a folder."""
+        inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
+        return inside._everything(0)
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the blobs in the hidden folders of this name."""
@@ -138,24 +146,47 @@ class RemoteStore:
             return b""
         return self.objects.get(key, offset, offset + length)
 
-    def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Read into memory, a large range by several requests side by side."""
+        return read_into(self.objects, self._key(name), offset, view)
+
+    def put(
+        self,
+        name: str,
+        chunks: Chunks,
+        *,
+        over: str = "",
+        gate: Callable[[], None] | None = None,
+        size: int = 0,
+    ) -> int:
         """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
+        return upload_chunks(self.objects, self._key(name), chunks, gate=self._gate(gate), size=size).size
 
+    def put_from(self, name: str, source: Source, **how: Unpack[Sending]) -> Head:
+        """Upload a source as ``uploading.upload`` does, with its keywords, and the same care as ``put``.
+
+        Returns what the server says of the blob.
+        """
+        how["gate"] = self._gate(how.get("gate"))
+        return upload(self.objects, self._key(name), source, **how)
+
+    def _gate(self, gate: Callable[[], None] | None) -> Callable[[], None]:
         def pass_gate() -> None:
             if gate is not None:
                 gate()
             self.check_claim()
 
-        return upload_chunks(self.objects, self._key(name), chunks, gate=pass_gate).size
+        return pass_gate
 
-    def draft(self, name: str) -> Draft:
+    def draft(self, name: str, mark: str = "") -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
 
         Raises:
             ConfigurationError: always.
 
         """
+        del mark
         msg = (
             f"{self.path(name)} would have several files, and those are committed as one only on a local filesystem: "
             "choose a directory of this machine, or one that is mounted, for sharded checkpoints"

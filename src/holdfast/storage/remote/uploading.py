@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from typing_extensions import Self
+from typing_extensions import Self, TypedDict
 
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
 from holdfast.storage.remote.objects import Bytes, Head, Objects
@@ -22,7 +22,7 @@ from holdfast.storage.remote.pace import Pace
 from holdfast.storage.remote.parts import PART, Sizes, cut
 from holdfast.threads import Threads, Work
 
-__all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Source", "Ticket", "upload", "upload_chunks"]
+__all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Sending", "Source", "Ticket", "upload", "upload_chunks"]
 
 _SLICE = 1 << 18  # bytes that are spent at a time, so that those who wait for their turn can be stopped
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -43,6 +43,19 @@ class Ticket:
     upload: str
     part_size: int
     etags: dict[int, str] = field(default_factory=dict)
+
+
+class Sending(TypedDict, total=False):
+    """The keywords of ``upload``."""
+
+    ticket: Ticket | None
+    keep: Callable[[Ticket], None] | None
+    pace: Pace | None
+    workers: int
+    progress: Callable[[int], None] | None
+    gate: Callable[[], None] | None
+    absent: bool
+    stop: threading.Event | None
 
 
 def upload(  # noqa: PLR0913 - what may be asked of an upload
