@@ -78,8 +78,13 @@ def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:
         return map(look, items)
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for those who look into a folder
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        return list(pool.map(look, items))
+    wanted = list(items)
+    try:
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            waiting = [pool.submit(look, item) for item in wanted]
+            return [one.result() for one in waiting]
+    except RuntimeError:  # the interpreter is about to end and starts no threads: one after the other, then
+        return [look(item) for item in wanted]
 
 
 @dataclass(frozen=True)
