@@ -63,7 +63,7 @@ def test_steps_and_saves(url):
 
 
 def test_a_listing(url, capsys):
-    """``ls``, ``best`` and ``last`` cost a read for each checkpoint and two listings, however many folders there are."""
+    """``ls``, ``best`` and ``last`` cost two listings and a read for each checkpoint."""
     filled(url, 5)
     assert cost("ls", url) == cost("best", url) == cost("last", url) == {"list": 2, "get": 5}
 
