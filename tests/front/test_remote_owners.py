@@ -13,7 +13,7 @@ import holdfast
 from holdfast import Checkpointer, DirectoryInUseError
 from holdfast.front.doctor import doctor
 from holdfast.storage import open_store, own_place
-from holdfast.storage.remote import claims
+from holdfast.storage.remote import claims, connect
 from tests.front.loops import Loop
 from tests.front.test_directory_in_use import HOLDER
 from tests.front.test_remote import url  # noqa: F401 - a fixture
@@ -82,7 +82,7 @@ def test_a_run_that_was_overtaken(url, monkeypatch):  # noqa: F811 - the fixture
         before = names(open_store(url))
         (held,) = claims._held.values()
         claims._lose(held, claims.Claimant(run="another", host="far", pid="7"))
-        with pytest.warns(UserWarning, match="was not saved: DirectoryInUseError: .* run another, which is alive"):
+        with pytest.warns(UserWarning, match="was not saved: the directory .* run another, which is alive"):
             ckpt.step()
         assert names(open_store(url)) == before
         held.taker = None
@@ -116,3 +116,59 @@ def test_the_doctor(url):  # noqa: F811 - the fixture
     assert "keeps no conditions" in found["conditions"].what
     assert names(open_store(url), 9) == before
     assert open_store(url).leftovers(9) == []
+
+
+class Failing:
+    """Objects whose writes fail for a while; with ``after`` only once they have been carried out."""
+
+    def __init__(self, objects, error, *, after):
+        self._objects, self._error, self._after = objects, error, after
+        self.failing = False
+
+    def __getattr__(self, name):
+        real = getattr(self._objects, name)
+        if name not in ("put", "stream", "complete", "copy"):
+            return real
+
+        def call(*arguments, **words):
+            if not self.failing:
+                return real(*arguments, **words)
+            if self._after:
+                real(*arguments, **words)
+            raise self._error
+
+        return call
+
+
+ERRORS = [
+    (PermissionError(13, "put_object x: the server answered 403 AccessDenied"), "403 AccessDenied", "is untouched"),
+    (ConnectionError("reset by peer"), "reset by peer", "may have taken it"),
+]
+
+
+@in_memory
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("error", "said", "left"), ERRORS)
+def test_a_save_that_fails(url, error, said, left, after):  # noqa: F811 - the fixture
+    """It says what the server said, and what is there; the next save works; all that is there is whole."""
+    made = []
+
+    def wrapper(objects):
+        made.append(Failing(objects, error, after=after))
+        return made[-1]
+
+    with connect.wrapping(wrapper):
+        ckpt = Checkpointer(url, model=torch.nn.Linear(1, 1), every_n_train_steps=1, save_top_k=-1, async_save=False)
+        with ckpt:
+            ckpt.step()
+            for objects in made:
+                objects.failing = True
+            with pytest.warns(UserWarning, match=rf"step=2.ckpt was not saved: .*{said}.*{left}.*Training goes on"):
+                ckpt.step()
+            for objects in made:
+                objects.failing = False
+            ckpt.step()
+    found = names(open_store(url))
+    assert found == [f"epoch=0-step={step}.ckpt" for step in (1, 2, 3) if after or step != 2]
+    for name in found:
+        holdfast.verify(f"{url}/{name}")
