@@ -113,9 +113,10 @@ class StorageWriter(storage.StorageWriter):
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Make the draft, and tell all ranks where it is."""
         self._draft = self._store.draft(self._name)
+        mark = self._draft.mark
         weakref.finalize(self, self._draft.drop)  # nothing, once it is settled
         return [
-            dataclasses.replace(plan, storage_data=_Target(self._draft.folder, shard_name(rank)))
+            dataclasses.replace(plan, storage_data=_Target(self._draft.folder, shard_name(rank, mark)))
             for rank, plan in enumerate(plans)
         ]
 
@@ -160,7 +161,7 @@ class StorageWriter(storage.StorageWriter):
             self._facts, time=SystemClock().now().isoformat(timespec="milliseconds"), ranks=len(results)
         )
         try:
-            settle(self._store, self._draft, facts, list(records.values()), extra={}, metadata=data, infos=metadata)
+            settle(self._draft, facts, list(records.values()), extra={}, metadata=data, infos=metadata)
         finally:
             self._drop()
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import pickle
 import random
 import stat
@@ -21,6 +22,7 @@ from holdfast.dcp import StorageReader, StorageWriter
 from holdfast.engine import read_metadata
 from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError, UnsafeCheckpointError
 from holdfast.storage import blocks
+from tests.support.shards import shard_of
 
 
 @pytest.fixture(autouse=True)
@@ -111,14 +113,14 @@ def test_every_byte_that_is_loaded_is_checked(tmp_path):
     """A flipped byte of a tensor, which plain DCP loads without a word, is refused, and named."""
     path = tmp_path / "a.ckpt"
     dcp.save(state_of(), storage_writer=StorageWriter(path))
-    shard = path / "__0_0.distcp"
+    shard = pathlib.Path(shard_of(path, 0))
     data = bytearray(shard.read_bytes())
     data[100_000] ^= 1
     shard.write_bytes(data)
     into = state_of(0.0)
     dcp.load(into, storage_reader=FileSystemReader(path))
     assert not same(into, state_of())
-    with pytest.raises(CheckpointException, match=r"__0_0\.distcp is damaged: w: its CRC-32"):
+    with pytest.raises(CheckpointException, match=r"__0_0\.holdfast-\w+\.distcp is damaged: w: its CRC-32"):
         dcp.load(state_of(0.0), storage_reader=StorageReader(path))
 
 

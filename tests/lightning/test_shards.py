@@ -16,6 +16,7 @@ import holdfast
 from tests.lightning import jobs_ranks
 from tests.lightning.test_ranks import WORDS, together
 from tests.support.ranks import run_ranks
+from tests.support.shards import shard_of
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_a_damaged_shard_is_passed_over_on_every_rank(tmp_path):
     damage(tmp_path / "d" / "last.ckpt")
     ((first, second),) = together(2, (tmp_path, "sharded", words, {"ckpt_path": str(tmp_path / "d" / "last.ckpt")}))
     assert first["error"].startswith("DamagedCheckpointError")
-    assert "__1_0.distcp" in first["error"]
+    assert "__1_0.holdfast-" in first["error"]
     assert second["error"] == first["error"]
     ((first, second),) = together(2, (tmp_path, "sharded", words, {"ckpt_path": "last"}))
     assert (first["error"], first["from"], first["began"]) == (None, "epoch=0-step=2.ckpt", 2)
@@ -61,7 +62,7 @@ def test_a_damaged_shard_is_passed_over_on_every_rank(tmp_path):
 
 def damage(path):
     """Flip a bit in the middle of what rank 1 has written."""
-    with open(path / "__1_0.distcp", "r+b") as file:
+    with open(shard_of(path, 1), "r+b") as file:
         file.seek(os.path.getsize(file.name) // 3)
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)

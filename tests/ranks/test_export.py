@@ -1,6 +1,7 @@
 """Sharded checkpoints as one file for others: put together tensor by tensor, whole and checked."""
 
 import os
+import pathlib
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from holdfast.cli.main import main
 from holdfast.engine import load_sharded
 from tests.ranks import jobs_sharded as jobs
 from tests.support.ranks import run_ranks
+from tests.support.shards import shard_of
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +70,12 @@ def test_safetensors_of_a_real_model_in_several_files(tmp_path):
 def test_a_damaged_shard_is_named_and_nothing_is_left(saved, tmp_path):
     """A byte that has flipped in one tensor's part is an error that names file and tensor; no file appears."""
     run_ranks(2, jobs.save, str(tmp_path), ["x.ckpt"])
-    shard = tmp_path / "x.ckpt" / "__1_0.distcp"
+    shard = pathlib.Path(shard_of(tmp_path / "x.ckpt", 1))
     data = bytearray(shard.read_bytes())
     data[data.index(load_sharded(tmp_path / "x.ckpt")["model"]["big"][200].numpy().tobytes())] ^= 1
     shard.write_bytes(data)
     for out in ("one.ckpt", "w.pt"):
-        with pytest.raises(DamagedCheckpointError, match=r"__1_0\.distcp.*model\.big"):
+        with pytest.raises(DamagedCheckpointError, match=r"__1_0\.holdfast-\w+\.distcp.*model\.big"):
             holdfast.export(tmp_path / "x.ckpt", tmp_path / out, to="torch" if out == "w.pt" else None)
     assert sorted(os.listdir(tmp_path)) == ["x.ckpt"]
 

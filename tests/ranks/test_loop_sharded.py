@@ -143,7 +143,7 @@ def test_where_nothing_is_whole_the_model_is_as_it_was(tmp_path):
     damage(tmp_path, 2, 1)
     for kind, text, untouched in run_ranks(2, f"{JOBS}:error_of", tmp_path):
         assert (kind, untouched) == ("DamagedCheckpointError", True)
-        assert "__1_0.distcp" in text
+        assert "__1_0.holdfast-" in text
 
 
 def test_a_full_disk_under_one_rank_is_known_to_all(tmp_path):

@@ -1,6 +1,7 @@
 """Sharded checkpoints in motion: written by several ranks, read by any number, ours and plain DCP's."""
 
 import os
+import pathlib
 import re
 import shutil
 
@@ -11,6 +12,7 @@ from holdfast.engine import load_sharded, read_metadata
 from holdfast.errors import DamagedCheckpointError
 from tests.ranks import jobs_sharded as jobs
 from tests.support.ranks import run_ranks
+from tests.support.shards import shard_of, unmarked
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def test_every_rank_knows_the_same_of_each_commit(saved):
     assert known[0] == known[1]
     assert all(committed and not error and not link for committed, error, link, _ in known[0])
     assert sorted(os.listdir(folder)) == ["a.ckpt", "b.ckpt", "c.ckpt", "last.ckpt"]
-    assert os.path.samefile(f"{folder}/last.ckpt/__1_0.distcp", f"{folder}/c.ckpt/__1_0.distcp")
+    assert os.path.samefile(shard_of(f"{folder}/last.ckpt", 1), shard_of(f"{folder}/c.ckpt", 1))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -81,7 +83,8 @@ def test_what_fails_on_one_rank_is_an_error_on_all(tmp_path, where, cause):
 
 def test_what_is_damaged_for_one_rank_is_refused_by_all(saved, tmp_path):
     """A flipped byte anywhere is a DamagedCheckpointError that names the file, the same on every rank."""
-    files = [".metadata", "__0_0.distcp", "__1_0.distcp", "holdfast.manifest", "holdfast.keys"]
+    shards = [os.path.basename(shard_of(f"{saved[0]}/c.ckpt", rank)) for rank in (0, 1)]
+    files = [".metadata", *shards, "holdfast.manifest", "holdfast.keys"]
     for number, file in enumerate(files):
         shutil.copytree(f"{saved[0]}/c.ckpt", tmp_path / f"{number}.ckpt")
         path = tmp_path / f"{number}.ckpt" / file
@@ -102,13 +105,13 @@ def test_a_shard_that_is_cut_off_missing_or_of_another_save_is_refused(saved, tm
     for number, harm in enumerate(("cut", "gone", "other")):
         copy = tmp_path / f"{number}.ckpt"
         shutil.copytree(f"{saved[0]}/c.ckpt", copy)
-        shard = copy / "__1_0.distcp"
+        shard = pathlib.Path(shard_of(copy, 1))
         if harm == "cut":
             shard.write_bytes(shard.read_bytes()[:-1])
         elif harm == "gone":
             shard.unlink()
         else:
-            shutil.copy(f"{saved[0]}/b.ckpt/__1_0.distcp", shard)
+            shutil.copy(shard_of(f"{saved[0]}/b.ckpt", 1), shard)
         with pytest.raises(DamagedCheckpointError, match="__1_0"):
             load_sharded(copy)
 
@@ -118,7 +121,13 @@ def test_a_save_that_waits_says_what_it_wrote(tmp_path):
     told = run_ranks(2, jobs.save_at_once, str(tmp_path), "a.ckpt")
     assert told[0] == told[1]
     assert told[0][0] == 2
-    assert told[0][1] == [".metadata", "__0_0.distcp", "__1_0.distcp", "holdfast.keys", "meta.pt"]
+    assert [unmarked(name) for name in told[0][1]] == [
+        ".metadata",
+        "__0_0.distcp",
+        "__1_0.distcp",
+        "holdfast.keys",
+        "meta.pt",
+    ]
     assert read_metadata(tmp_path / "a.ckpt").state_dict_metadata["model.w"].size == (7, 300)
 
 

@@ -68,7 +68,7 @@ def test_what_is_not_committed_is_invisible(tmp_path):
     """A draft, and shards without metadata and manifest, are in no listing and no error."""
     store = open_store(tmp_path)
     draft = store.draft("x.ckpt")
-    store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", [directory.encode(Manifest(Facts(), (), ()))])
+    draft.add(directory.MANIFEST_FILE, directory.encode(Manifest(Facts(), (), ())))
     store.put("torn.ckpt/__0_0.distcp", [b"half"])
     assert scanning.scan(store) == []
     assert scanning.survey(store, depth=9).found == []

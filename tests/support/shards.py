@@ -21,6 +21,7 @@ from holdfast.format import directory, shards
 from holdfast.format.digest import crc32
 from holdfast.records import Facts, Manifest, Record, TensorInfo
 from holdfast.storage import open_store, split_path
+from holdfast.storage.marks import mark_of, marked
 
 
 def state(seed=0, rows=5):
@@ -33,18 +34,24 @@ def state(seed=0, rows=5):
     }
 
 
-def save_sharded(path, tensors=None, ranks=2, extra=None, **facts):
-    """Commit a sharded checkpoint as so many ranks do; return its path."""
+def save_sharded(path, tensors=None, ranks=2, extra=None, *, own_names=False, **facts):
+    """Commit a sharded checkpoint as so many ranks do; return its path.
+
+    Its shards have the names that they had before each save had its own, or with ``own_names`` those of now.
+    """
     root, name = split_path(path)
     tensors = state() if tensors is None else tensors
     facts = {"names": {"ranked": name}, "run": "aaaa", "time": "2026-01-02T03:04:05.678+00:00", **facts}
     store = open_store(root)
     draft = store.draft(name)
-    files, metadata = _files(tensors, ranks)
-    files |= {".metadata": pickle.dumps(metadata), **(extra or {})}
-    records = []
+    files, metadata = _files(tensors, ranks, draft.mark if own_names else "")
     for file, data in files.items():
         store.put(f"{draft.folder}/{file}", [data])
+    small = {".metadata": pickle.dumps(metadata), **(extra or {})}
+    for file, data in small.items():
+        draft.add(file, data)
+    records = []
+    for file, data in (files | small).items():
         begin = shards.table_offset(data[-shards.FOOTER_SIZE :], len(data)) if file.endswith(shards.SUFFIX) else 0
         records.append(Record(file, len(data), crc32(data[begin:])))
     infos = tuple(
@@ -53,9 +60,20 @@ def save_sharded(path, tensors=None, ranks=2, extra=None, **facts):
         if isinstance(value, torch.Tensor)
     )
     manifest = Manifest(Facts(ranks=ranks, **facts), tuple(records), infos)
-    store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", [directory.encode(manifest)])
-    draft.settle()
+    draft.add(directory.MANIFEST_FILE, directory.encode(manifest))
+    draft.settle({file: len(data) for file, data in files.items()})
     return str(path)
+
+
+def shard_of(path, rank):
+    """The file of a rank in the directory of a checkpoint: its path."""
+    (found,) = (name for name in os.listdir(path) if name.startswith(f"__{rank}_") and name.endswith(".distcp"))
+    return os.path.join(path, found)
+
+
+def unmarked(name):
+    """The name of a file without the mark that each save draws anew."""
+    return name.replace(f".holdfast-{mark_of(name)}", "")
 
 
 def save_plain(path, tensors=None, ranks=2):
@@ -78,9 +96,10 @@ def damage(path, file, offset=-1, by=1):
         out.write(bytes([data[at] ^ by]))
 
 
-def _files(tensors, ranks):
+def _files(tensors, ranks, mark=""):
     """The bytes of each rank's file, and DCP's account of all."""
-    written = [_Rank(f"__{rank}_0.distcp") for rank in range(ranks)]
+    plain = [f"__{rank}_0.distcp" for rank in range(ranks)]
+    written = [_Rank(marked(name, mark) if mark else name) for name in plain]
     described, places = {}, {}
     for key, value in tensors.items():
         if not isinstance(value, torch.Tensor):

@@ -18,6 +18,7 @@ from types import ModuleType
 from holdfast._version import __version__
 from holdfast.cli.helping import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, Formatter, Parser, nearest, verb_epilog
 from holdfast.cli.output import print_json
+from holdfast.cli.reaching import add_reaching, reach
 from holdfast.errors import (
     EXIT_NOT_FOUND,
     EXIT_PROBLEM,
@@ -80,6 +81,7 @@ def build_parser(only: str | None = None) -> Parser:
             formatter_class=Formatter,
         )
         module.add_arguments(verb)
+        add_reaching(verb, name)
         verb.set_defaults(run=module.run)
     return parser
 
@@ -89,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     options = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
+        reach(options)
         code: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:

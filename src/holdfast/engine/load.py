@@ -6,7 +6,7 @@ import errno
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ from holdfast.errors import (
 from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.source import BlobSource, FileSource, TailSource, TellingBlob, as_file
-from holdfast.storage import Store, open_regular, open_store, split_path
+from holdfast.storage import Store, open_regular, open_store, split_path, use_options
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
     verify: bool | None = None,
     mmap: bool = False,
     allow: Sequence[Any] = (),
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Load a checkpoint, after checking that every byte of it is as it was saved.
 
@@ -77,6 +78,7 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
             does not change the file; a file that is cut off or overwritten while they are in use ends
             the process or changes them.
         allow: further classes and functions that the safe loader may use.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
@@ -86,6 +88,7 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
         ConfigurationError: if ``allow_unsafe`` and ``weights_only`` contradict each other.
 
     """
+    use_options(storage_options, path)
     if allow_unsafe and weights_only:
         msg = f"`allow_unsafe`={allow_unsafe!r} contradicts `weights_only`={weights_only!r}: pass one of them"
         raise ConfigurationError(msg)

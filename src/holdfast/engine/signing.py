@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.directories import Directory, digest_directory, is_sharded_at, verify_directory, with_directory
 from holdfast.engine.keys import fingerprint, is_genuine, private_key, public_key
@@ -20,7 +20,7 @@ from holdfast.errors import DamagedCheckpointError, SignatureError
 from holdfast.format import signature as form
 from holdfast.records import Manifest
 from holdfast.source import FileSource, TellingSource
-from holdfast.storage import Store, open_store, split_path
+from holdfast.storage import Store, open_store, split_path, use_options
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -71,6 +71,7 @@ def verify(
     *,
     key: str | os.PathLike[str] | Ed25519PublicKey | None = None,
     progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Manifest | None:
     """Check every byte of a checkpoint against its manifest, and return the manifest.
 
@@ -82,6 +83,7 @@ def verify(
         key: an ed25519 public key: the path of a PEM or OpenSSH file, or the object of ``cryptography``. With
             it the file must also have been signed, with ``sign``, by the owner of the private one.
         progress: called with each amount of bytes checked, from several threads, for one with a manifest.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
@@ -92,6 +94,7 @@ def verify(
         MissingExtraError: if a key is given and the package ``cryptography`` is not installed.
 
     """
+    use_options(storage_options, path)
     public = None if key is None else public_key(key)
     if is_sharded_at(path):
 

@@ -21,7 +21,7 @@ from holdfast.front.model_part import model_key, model_of, without_training
 from holdfast.front.overwriting import same_file
 from holdfast.front.provenance import versions
 from holdfast.records import LIGHTNING, Facts, Lineage
-from holdfast.storage import open_store, split_path
+from holdfast.storage import open_store, split_path, use_options
 
 _NAMED = 8  # sources whose names are told in the reason
 
@@ -64,6 +64,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
     allow: Sequence[Any] = (),
     clock: Clock | None = None,
     advance: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Averaged:
     """Write the mean of several checkpoints' weights as a new checkpoint, in memory of about one tensor of it.
 
@@ -88,6 +89,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
         allow: further classes and functions that the safe loader may use.
         clock: for the time in the manifest.
         advance: called with the bytes of each record that was read: in all about those of the models in the sources.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         ConfigurationError: for a wrong argument; if ``out`` is there; if the checkpoints do not have the same tensors
@@ -98,6 +100,7 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
     """
     names = [os.fspath(path) for path in paths]
     target = os.fspath(out)
+    use_options(storage_options, *names, target)
     shares = _shares(names, weights, ema)
     wanted = _type(dtype)
     gate = _gate(target, names, overwrite=overwrite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from typing import Any, overload
@@ -19,7 +19,7 @@ from holdfast.policy.ranking import badness
 from holdfast.policy.retention import Decision
 from holdfast.records import LAST, Noted
 from holdfast.scanning import Found, look, newest_first, survey
-from holdfast.storage import Store, is_local, open_store, split_path
+from holdfast.storage import Store, is_local, open_store, split_path, use_options
 
 _DEPTH = 100  # folders below the given directory: any number that people nest runs in
 
@@ -180,11 +180,13 @@ class Catalog(Sequence[Checkpoint]):
         return html
 
 
-def catalog(path: str | os.PathLike[str]) -> Catalog:
+def catalog(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Catalog:
     """Return the checkpoints below a directory or fsspec URL: what they say of themselves, and why each is kept.
 
     Reads the beginning of each manifest and what people have said, not the data: milliseconds for a hundred, and
     torch is not imported. Whatever stands there, torn, foreign, or not to be read, is listed with its ``problem``.
+
+    ``storage_options``, for URLs, are fsspec's, remembered for what lies beside: see ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
@@ -192,6 +194,7 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
         ConfigurationError: if no filesystem is known for the URL.
 
     """
+    use_options(storage_options, path)
     text = os.fspath(path)
     given = os.path.expanduser(text) if is_local(text) else text
     store = open_store(given)
@@ -210,17 +213,22 @@ def catalog(path: str | os.PathLike[str]) -> Catalog:
     return made
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, clock: Clock | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], *, clock: Clock | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Return one checkpoint by its path or fsspec URL. Torch is not imported.
 
     One that is torn, or has no manifest, is returned with its ``problem``, or without ``facts``. ``clock`` tells the
     time of what is said of it; for tests.
+
+    ``storage_options``, for URLs, are fsspec's, remembered for what lies beside: see ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is nothing of that name, or a directory that is no sharded checkpoint.
         ConfigurationError: if no filesystem is known for the URL.
 
     """
+    use_options(storage_options, path)
     root, name = split_path(path)
     store = open_store(root)
     there = store.exists(name)

@@ -15,6 +15,7 @@ from holdfast.front.difference import Difference, Relation, Reshaped, TensorChan
 from holdfast.front.leaves import named_values, plain_value, same_value
 from holdfast.front.tensors import sizes
 from holdfast.records import Facts, Lineage
+from holdfast.storage import use_options
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters", "hparams")
 
@@ -25,6 +26,7 @@ def diff(
     *,
     allow: Sequence[Any] = (),
     advance: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Difference:
     """Compare two checkpoints, in memory of about two tensors of them.
 
@@ -35,11 +37,13 @@ def diff(
         b: the other one; changes are from ``a`` to ``b``.
         allow: further classes and functions that the safe loader may use.
         advance: called with the bytes of each record that was read: of at most both files' sizes.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         LoadError: as ``load``, of either.
 
     """
+    use_options(storage_options, a, b)
     with peek(a, allow=allow, advance=advance) as one, peek(b, allow=allow, advance=advance) as other:
         return _Comparison(one, other).result()
 

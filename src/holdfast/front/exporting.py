@@ -23,7 +23,7 @@ from holdfast.front.sizes import parse_size
 from holdfast.front.stock import facts_of
 from holdfast.front.weights import OPTIMIZERS, Weights, find_weights, is_dense, pick, read_state
 from holdfast.records import Facts, Manifest
-from holdfast.storage import Store, open_store, plain_path, split_path
+from holdfast.storage import Store, open_store, plain_path, split_path, use_options
 from holdfast.telling import warn
 
 _FORMS = ("safetensors", "torch", "checkpoint")
@@ -69,6 +69,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     allow: Sequence[Any] = (),
     allow_unsafe: bool = False,
     progress: Advance | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write the weights of a checkpoint for other programs. The checkpoint is verified and not touched.
 
@@ -93,6 +94,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         allow: as for ``holdfast.load``.
         allow_unsafe: as for ``holdfast.load``.
         progress: called with the bytes of each piece.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         LoadError: as ``holdfast.load``; also if no weights are found.
@@ -101,6 +103,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         SaveError: if a file cannot be written.
 
     """
+    use_options(storage_options, path, out)
     form = to if to is not None else "checkpoint" if os.fspath(out).endswith(".ckpt") else "safetensors"
     _check_form(form, optimizer=optimizer, changes=[dtype, strip_prefix or None, entry])
     limit, cast = parse_size(max_shard_size, "max_shard_size"), Cast(parse_dtype(dtype))

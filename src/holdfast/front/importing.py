@@ -19,7 +19,7 @@ from holdfast.front.tensorfiles import TensorFiles, index_of
 from holdfast.front.weights import find_weights, read_state
 from holdfast.records import IMPORTED, LIGHTNING, LIGHTNING_FORM, RANKED, Facts, Lineage, Manifest
 from holdfast.scanning import EXTENSION
-from holdfast.storage import Store, is_local, open_store, plain_path, split_path
+from holdfast.storage import Store, is_local, open_store, plain_path, split_path, use_options
 
 _MODES = ("min", "max")
 
@@ -60,6 +60,7 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
     allow: Sequence[Any] = (),
     allow_unsafe: bool = False,
     progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Make a checkpoint with a manifest of a file that has none; return where it is. The file is not touched.
 
@@ -84,6 +85,7 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
         allow: as for ``holdfast.load``.
         allow_unsafe: as for ``holdfast.load``.
         progress: called with the bytes of each piece written.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         LoadError: as ``holdfast.load``; also if a safetensors file is not whole, or lacks what its index tells of.
@@ -91,6 +93,7 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
         SaveError: if it cannot be written.
 
     """
+    use_options(storage_options, path, out)
     source, words = os.fspath(path), _checked(metrics, step, epoch, run, monitor, mode)
     store, name = _free_place(_goal(source, os.fspath(out)), force=force)
     promises = Promises()

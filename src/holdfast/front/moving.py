@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from holdfast import notes
 from holdfast.directories import is_plain_directory, is_sealed, is_sharded_at
@@ -15,7 +16,7 @@ from holdfast.front.catalogue import is_directory
 from holdfast.front.copying import COPIED, SKIPPED, Advance, Place
 from holdfast.front.copying_shards import copy_checkpoint
 from holdfast.scanning import look
-from holdfast.storage import Store, is_local, open_store, plain_path, real_path, same_place, split_path
+from holdfast.storage import Store, is_local, open_store, plain_path, real_path, same_place, split_path, use_options
 
 _DEPTH = 100  # folders below a directory: any number that people nest runs in
 _DIFFERENT = "another file of this name is there, and was left: write over it with force=True (--force)"
@@ -68,6 +69,7 @@ def copy(
     *,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Copied:
     """Copy a checkpoint, or everything in a directory, and verify the copy.
 
@@ -83,6 +85,7 @@ def copy(
             it holds.
         force: write over files that are there and are not the same.
         progress: called with the bytes of each piece done.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Returns what was done. Of a directory one bad file does not keep the others: it is among the ``problems``.
 
@@ -93,6 +96,7 @@ def copy(
         SaveError: if a copy cannot be written, or does not read back as it was written.
 
     """
+    use_options(storage_options, source, target)
     origin, goal = os.fspath(source), os.fspath(target)
     advance = progress or (lambda _: None)
     if is_directory(origin) or _is_plain(origin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
@@ -14,7 +15,7 @@ from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST, PREEMPTED
 from holdfast.scanning import EXTENSION, Found, name_before, newest_first, resumable, scan, scan_aside
-from holdfast.storage import RUN_LOCK, is_local, open_store, split_path
+from holdfast.storage import RUN_LOCK, is_local, open_store, split_path, use_options
 from holdfast.telling import warn
 
 __all__ = [
@@ -38,12 +39,15 @@ __all__ = [
 _DEPTH = 4  # folders below a directory in which its checkpoints are looked for
 
 
-def newest(dirpath: str | os.PathLike[str]) -> str | None:
+def newest(dirpath: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> str | None:
     """Return the path of the newest checkpoint in a directory that is whole; None if there is none.
 
     Weights-only files do not count: training cannot resume from them. Damaged ones are passed over
     with a warning that names them, and stay where they are: this only looks.
+
+    ``storage_options``, for URLs, are fsspec's, remembered for what lies beside: see ``docs/object-storage.md``.
     """
+    use_options(storage_options, dirpath)
     store = open_store(dirpath)
     found = scan(store, extension=None, depth=_DEPTH if store.is_local else 1)
     passing = PassingOver()

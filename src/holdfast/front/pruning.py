@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from holdfast.clock import SystemClock
 from holdfast.errors import DirectoryInUseError
@@ -19,7 +20,7 @@ from holdfast.policy.retention import Decision
 from holdfast.policy.terms import Term
 from holdfast.records import RANKED
 from holdfast.scanning import look
-from holdfast.storage import is_local, is_own_place, open_store, own_place, real_path, split_path
+from holdfast.storage import is_local, is_own_place, open_store, own_place, real_path, split_path, use_options
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ class Pruned:
     spared: str = ""
 
 
-def prune(
+def prune(  # noqa: PLR0913 - what is there, how it is pruned, and how it is reached
     path: str | os.PathLike[str],
     keep: object = None,
     *,
     dry_run: bool = True,
     now: datetime | None = None,
     progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[Pruned]:
     """Remove the checkpoints that the rules do not keep, below a directory of one or many runs.
 
@@ -73,6 +75,7 @@ def prune(
         dry_run: only say what would be done.
         now: the time that the rules go by; that of the system's clock by default.
         progress: called with the bytes of each file that is removed or spared.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Returns:
         one for each checkpoint, in the order of the catalog: newest first.
@@ -83,6 +86,7 @@ def prune(
         DirectoryInUseError: if a run that is alive saves to one of the directories; nothing was removed then.
 
     """
+    use_options(storage_options, path)
     given = SystemClock().now() if now is None else now
     plan = _planned(catalog(path), keep, given)
     if dry_run or all(item.keep for item, _ in plan):
@@ -102,6 +106,7 @@ def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
     resumed: Collection[str] = (),
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    run: str = "",
 ) -> list[Pruned]:
     """Remove of these checkpoints what the rules do not keep, as ``prune`` does, for one to whom the place belongs.
 
@@ -112,13 +117,16 @@ def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
         resumed: names of checkpoints that runs resumed from, besides those that the manifests tell of.
         dry_run: only say what would be done.
         progress: called with the bytes of each file that is removed or spared.
+        run: the one whose checkpoints may go; "": those of all.
+
+    Returns one for each checkpoint of those runs.
 
     Raises:
         ConfigurationError: if ``keep`` is not made of rules.
 
     """
     tell = progress or (lambda _: None)
-    plan = _planned(listed, keep, now, resumed)
+    plan = [pair for pair in _planned(listed, keep, now, resumed) if run in ("", pair[1].run)]
     return [item if item.keep or dry_run else _remove(item, checkpoint, tell) for item, checkpoint in plan]
 
 

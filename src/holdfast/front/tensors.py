@@ -14,6 +14,7 @@ import torch
 from holdfast.engine.measuring import Summary, has_values, summarize
 from holdfast.engine.peeking import Peek, peek
 from holdfast.errors import ConfigurationError, printable
+from holdfast.storage import use_options
 
 _WEIGHTS = "state_dict."  # where the weights are in most checkpoints: their names may be given without it
 
@@ -54,7 +55,11 @@ class TensorStatistics:
 
 
 def statistics(
-    path: str | os.PathLike[str], names: str | Collection[str] | None = None, *, allow: Sequence[Any] = ()
+    path: str | os.PathLike[str],
+    names: str | Collection[str] | None = None,
+    *,
+    allow: Sequence[Any] = (),
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[TensorStatistics]:
     """Return what tensors of a checkpoint are like, in the order of the file, in memory of about one of them.
 
@@ -65,30 +70,40 @@ def statistics(
         names: which tensors: names as in the manifest, with or without ``state_dict.``, or patterns such as
             ``"*.weight"``. None: all of them.
         allow: further classes and functions that the safe loader may use.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         ConfigurationError: if a name or pattern fits no tensor.
         LoadError: as ``load``.
 
     """
+    use_options(storage_options, path)
     with peek(path, allow=allow) as look:
         chosen = look.tensors if names is None else _chosen(look, [names] if isinstance(names, str) else names)
         return [_statistics(look, name, tensor) for name, tensor in chosen.items()]
 
 
-def tensor(path: str | os.PathLike[str], name: str, *, allow: Sequence[Any] = ()) -> torch.Tensor:
+def tensor(
+    path: str | os.PathLike[str],
+    name: str,
+    *,
+    allow: Sequence[Any] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> torch.Tensor:
     """Return one tensor of a checkpoint, in memory of its own; the record that holds it is read, and checked.
 
     Args:
         path: file or fsspec URL.
         name: as in the manifest, with or without ``state_dict.``.
         allow: further classes and functions that the safe loader may use.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         ConfigurationError: if there is none of that name.
         LoadError: as ``load``.
 
     """
+    use_options(storage_options, path)
     with peek(path, allow=allow) as look:
         found = _exact(look.tensors, name)
         if found is None:

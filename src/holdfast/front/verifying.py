@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from holdfast.errors import (
 from holdfast.front.catalogue import checkpoints_below, has_checksums, is_directory
 from holdfast.records import Manifest
 from holdfast.scanning import Found, look
-from holdfast.storage import is_local, open_store, split_path
+from holdfast.storage import is_local, open_store, split_path, use_options
 
 _LOCAL_THREADS = 4  # files at once; a large one is read by several threads of its own
 _REMOTE_THREADS = 8  # each waits for its requests
@@ -61,13 +61,20 @@ class Verified:
     signed: bool | None = None
 
 
-def verify_all(path: str | os.PathLike[str], *, key: Any = None, progress: _Progress | None = None) -> list[Verified]:
+def verify_all(
+    path: str | os.PathLike[str],
+    *,
+    key: Any = None,
+    progress: _Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[Verified]:
     """Check every byte of one checkpoint, or of all below a directory, several at a time.
 
     Args:
         path: a checkpoint, or a directory of runs at any depth; or an fsspec URL of either.
         key: an ed25519 public key, as for ``verify``: each must also be signed by its owner.
         progress: called with each amount of bytes done, from several threads.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Returns:
         what was found of each, in the order of their names. A damaged or unreadable one hides no other.
@@ -78,6 +85,7 @@ def verify_all(path: str | os.PathLike[str], *, key: Any = None, progress: _Prog
         MissingExtraError: if a key is given and the package ``cryptography`` is not installed.
 
     """
+    use_options(storage_options, path)
     return verify_each(to_verify(os.fspath(path)), key=key, progress=progress)
 
 

@@ -11,7 +11,16 @@ from holdfast.policy.terms import Term
 from holdfast.policy.trigger import time_asks
 from holdfast.policy.when import Triggers
 from holdfast.ranks import ranks_here
-from holdfast.storage import is_local, join_path, open_store, real_path, same_place, split_path
+from holdfast.storage import (
+    StorageOptions,
+    is_local,
+    join_path,
+    open_store,
+    real_path,
+    same_place,
+    split_path,
+    use_options,
+)
 
 __all__ = [
     "Decision",
@@ -22,6 +31,7 @@ __all__ = [
     "NameStyle",
     "Settings",
     "Spent",
+    "StorageOptions",
     "Term",
     "Triggers",
     "admits",
@@ -38,4 +48,5 @@ __all__ = [
     "split_path",
     "template_keys",
     "time_asks",
+    "use_options",
 ]

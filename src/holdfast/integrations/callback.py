@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -24,7 +24,9 @@ log = logging.getLogger("holdfast")
 _SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images", "recycle_blocks"})
 _FAILING = frozenset({"on_error", "on_save_error", "max_failures"})
 _NOT_POLICY = frozenset(
-    {"dirpath", "verbose", "clock", "on_damage", "save_on_signal", "grace_period", "deadline", *_FAILING, *_SAVE_MODE}
+    {"dirpath", "storage_options", "verbose", "clock", "on_damage", "save_on_signal", "grace_period", "deadline"}
+    | _FAILING
+    | _SAVE_MODE
 )
 
 
@@ -89,6 +91,8 @@ class ModelCheckpointCore(RunMixin):
         keep: rules of what to keep, in the place of ``save_top_k``: ``Latest(3) | Best(2, "val_loss")``. Every
             trigger saves then. See ``docs/retention.md``.
         save_when: when to save, in the place of the three triggers: ``EverySteps(1000) | OnImprovement("val_loss")``.
+        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them, and two of our own: see
+            ``docs/object-storage.md``. They get into no checkpoint, hyperparameter or log.
         clock: where the time comes from; for tests.
 
     Attributes:
@@ -143,6 +147,7 @@ class ModelCheckpointCore(RunMixin):
         deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         keep: Term | Iterable[Term] | str | None = None,
         save_when: Term | Iterable[Term] | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Check the words.
@@ -153,7 +158,7 @@ class ModelCheckpointCore(RunMixin):
         """
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._init_words({name: value for name, value in given.items() if name not in _NOT_POLICY})
-        self._init_dirpath(dirpath)
+        self._init_dirpath(dirpath, storage_options)
         self._init_saving(
             {name: given[name] for name in _FAILING}, on_damage, {name: given[name] for name in _SAVE_MODE}
         )

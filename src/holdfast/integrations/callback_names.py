@@ -12,6 +12,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.front.words import (
     NameStyle,
     Settings,
+    StorageOptions,
     check_inside,
     file_name,
     join_path,
@@ -19,6 +20,7 @@ from holdfast.front.words import (
     open_store,
     real_path,
     template_keys,
+    use_options,
 )
 from holdfast.telling import warn
 
@@ -70,17 +72,24 @@ class NamesMixin:
         self._notation = settings.notation
         self._when = settings.when if settings.save_when is not None else None
 
-    def _init_dirpath(self, dirpath: str | os.PathLike[str] | None) -> None:
+    def _init_dirpath(self, dirpath: str | os.PathLike[str] | None, options: Mapping[str, Any] | None) -> None:
         if dirpath is not None and not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path, a URL or None, but got {dirpath!r}"
             raise self._misconfiguration(msg)
         given = os.fspath(dirpath) if dirpath is not None else None
         self._dirpath_given = given
         self.dirpath: str | None = real_path(given) if given else given
+        self._storage_options = StorageOptions(options) if isinstance(options, Mapping) else options
         try:
+            if given:
+                self._use_options()
             open_store(self.dirpath or "")
         except ConfigurationError as error:
             raise self._misconfiguration(str(error)) from None
+
+    def _use_options(self) -> None:
+        """Have this process know the options: one that was spawned knows them by the callback alone."""
+        use_options(self.__dict__.get("_storage_options"), self.dirpath)
 
     @property
     def every_n_epochs(self) -> int:

@@ -48,6 +48,7 @@ class RunMixin(PulseMixin, NoteWords):
 
     def _settle_dirpath(self, trainer: Any) -> None:
         self.dirpath = trainer.strategy.broadcast(self._resolve_dirpath(trainer))
+        self._use_options()
 
     def _make_dirpath(self, trainer: Any) -> None:
         self._agree(trainer, lambda: make_folder(self.dirpath or os.getcwd()))

@@ -115,7 +115,7 @@ class CheckpointIOCore:
         """
         if storage_options is not None:
             msg = (
-                f"`storage_options`={storage_options!r} cannot be passed through the Trainer to "
+                f"`storage_options` (values not shown) cannot be passed through the Trainer to "
                 f"{type(self).__name__}: set them in fsspec's configuration"
             )
             raise TypeError(msg)

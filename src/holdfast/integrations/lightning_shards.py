@@ -51,7 +51,7 @@ class Shards:
 
         """
         if storage_options is not None:
-            msg = f"`storage_options`={storage_options!r} cannot be passed to {type(self._strategy).__name__}"
+            msg = f"`storage_options` (values not shown) cannot be passed to {type(self._strategy).__name__}"
             raise TypeError(msg)
         path = ranks_here().agree(lambda: os.fspath(filepath), at="save_checkpoint")
         facts = plain_facts(checkpoint, reason="requested", kind="lightning")

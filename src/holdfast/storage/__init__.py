@@ -6,6 +6,7 @@ What only few need, and slow to import, is asked of its own module: ``abilities`
 from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
+from holdfast.storage.options import StorageOptions, use_options
 from holdfast.storage.owning import Owner, give_up_all, is_own_place, own_place
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
@@ -21,6 +22,7 @@ __all__ = [
     "Free",
     "Owner",
     "Ownership",
+    "StorageOptions",
     "Store",
     "give_up_all",
     "is_local",
@@ -36,4 +38,5 @@ __all__ = [
     "real_path",
     "same_place",
     "split_path",
+    "use_options",
 ]

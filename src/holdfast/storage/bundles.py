@@ -15,12 +15,14 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from holdfast.storage.contract import HIDDEN, SEAL
+from holdfast.storage.contract import HIDDEN, PLAIN, PLAIN_FILES, SEAL
 from holdfast.storage.listing import TEMPORARY_SUFFIX, is_bundle, seal_of
 from holdfast.storage.local import make_folders, sync_folder, temporary_name
 from holdfast.storage.locks import ANYTHING, close, if_abandoned, lock_for_life, unlock
+from holdfast.storage.marks import draw
 
 if TYPE_CHECKING:
     from holdfast.storage.local import LocalStore
@@ -30,26 +32,34 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _HERE, _EXCHANGE, _SWAP = -100, 2, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h; RENAME_SWAP of macOS's stdio.h
 _WAS = re.compile(re.escape(HIDDEN) + r"[0-9a-f]+\.was-(.+)" + re.escape(TEMPORARY_SUFFIX), re.DOTALL)
-_FOREIGN = "a folder is there that no holdfast has made, and it is not replaced: move it away"
-_PLAIN = ".metadata"  # what torch.distributed.checkpoint writes last, in a folder that it may replace itself
-_PLAIN_FILES = re.compile(r"\.metadata.*|.*\.distcp|meta\.pt", re.DOTALL)  # what it, and Lightning, put there
+FOREIGN = "a folder is there that no holdfast has made, and it is not replaced: move it away"
+UNSEALED = f"a bundle without {SEAL} would not be seen"
 
 
 class LocalDraft:
     """A bundle on its way: see ``Draft``. The folder is locked while this process lives, or until it is settled."""
 
-    def __init__(self, store: LocalStore, name: str) -> None:
+    def __init__(self, store: LocalStore, name: str, mark: str = "") -> None:
         """Make the folder, and those above it."""
+        self._store = store
+        self.mark = mark or draw()
         self._target = store.path(name)
         make_folders(os.path.dirname(self._target))
         self._path, self._descriptor = _locked_folder(self._target)
         self._done = False
         self.folder = os.path.relpath(self._path, store.root).replace(os.sep, "/")
 
-    def settle(self) -> None:
+    def add(self, name: str, data: bytes) -> None:
+        """Put a file."""
+        self._store.put(f"{self.folder}/{name}", (data,))
+
+    def settle(self, sizes: Mapping[str, int] | None = None, gate: Callable[[], None] | None = None) -> None:
         """Have the disk keep the names of the files, and then the bundle's own."""
+        del sizes  # what a filesystem has taken, it has
         if seal_of(self._path) is None:
-            raise OSError(errno.EINVAL, f"a bundle without {SEAL} would not be seen", self._target)
+            raise OSError(errno.EINVAL, UNSEALED, self._target)
+        if gate is not None:
+            gate()
         sync_folder(self._path)
         replace_bundle(self._path, self._target)
         self._let_go()
@@ -104,13 +114,13 @@ def replace_bundle(made: str, target: str) -> None:
 def _check_replaceable(target: str) -> None:
     status = os.lstat(target)
     if stat.S_ISDIR(status.st_mode) and not (is_bundle(target) or _is_plain(target)):
-        raise IsADirectoryError(errno.EISDIR, _FOREIGN, target)
+        raise IsADirectoryError(errno.EISDIR, FOREIGN, target)
 
 
 def _is_plain(folder: str) -> bool:
     """Tell whether a folder has a checkpoint without a seal in it, and nothing else: logs beside it would be lost."""
     names = os.listdir(folder)
-    return _PLAIN in names and all(map(_PLAIN_FILES.fullmatch, names))
+    return PLAIN in names and all(map(PLAIN_FILES.fullmatch, names))
 
 
 def _exchange(one: str, other: str) -> bool:

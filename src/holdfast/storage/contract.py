@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,6 +12,8 @@ from holdfast.records import MANIFEST_FILE
 
 HIDDEN = ".holdfast-"  # how the names begin of the files and folders that are no blobs like others
 SEAL = MANIFEST_FILE  # a folder with a file of this name is one blob, of several files: a bundle
+PLAIN = ".metadata"  # what torch.distributed.checkpoint writes last, in a folder that it may replace itself
+PLAIN_FILES = re.compile(r"\.metadata.*|.*\.distcp|meta\.pt", re.DOTALL)  # what it, and Lightning, put there
 NO_BLOB = -1  # the size, in a listing of what is hidden, of what stands there and is no file that can be read
 
 
@@ -42,20 +45,39 @@ Chunks = Iterable[bytes | memoryview]
 
 
 class Draft(Protocol):
-    """A bundle that is being written: a hidden folder, which no listing shows and no sweep takes while we live."""
+    """A bundle that is being written, which no listing shows and no sweep takes while we live."""
 
     @property
     def folder(self) -> str:
-        """Its name relative to the root. Its files are put as ``f"{folder}/{name}"``, by this process or any other."""
+        """A folder's name relative to the root. Files are put as ``f"{folder}/{name}"``, by this process or any other.
+
+        Their names are ``marked``: stores that cannot rename have only one folder for the bundle and the one that it
+        is to replace.
+        """
         ...
 
-    def settle(self) -> None:
+    @property
+    def mark(self) -> str:
+        """What is in the names of the files that are put: of each draft another, unless it is a copy."""
+        ...
+
+    def add(self, name: str, data: bytes) -> None:
+        """Add a small file whose name other bundles have as well, such as the seal; by this process alone."""
+        ...
+
+    def settle(self, sizes: Mapping[str, int] | None = None, gate: Callable[[], None] | None = None) -> None:
         """Give the bundle its name, in one durable step, in the place of what had it; the old one is removed.
 
-        Everything in it has been put, its seal too. On an error nothing has changed, and it is still a draft.
+        Everything in it has been put or added, its seal too. On an error nothing has changed, and it is still a draft.
+
+        Args:
+            sizes: the bytes of the files that were put, by name; a store where that is a question looks whether it
+                has them all.
+            gate: called right before that step, which is not done if it raises.
 
         Raises:
-            OSError: if it has no seal; if what has the name is a folder and no bundle; or the system says so.
+            OSError: if it has no seal, or not the files; if what has the name is a folder and no bundle; or the
+                system says so.
 
         """
         ...
@@ -72,8 +94,7 @@ class Store(Protocol):
     not there, whatever the system says otherwise.
 
     A blob is a file or a bundle: a folder that has a file called ``SEAL``, and that appears, moves and goes as one.
-    Each of its files is read by its own name, ``f"{bundle}/{file}"``, and is in no listing. Only stores of this
-    machine have bundles.
+    Each of its files is read by its own name, ``f"{bundle}/{file}"``, and is in no listing of ``blobs``.
     """
 
     @property
@@ -100,6 +121,13 @@ class Store(Protocol):
         A bundle is one of them. Without what lies in hidden folders: those whose names begin with ``HIDDEN``. ``odd``,
         if given, takes the name of all else that stands there and is no blob, each with the reason: links that lead
         nowhere, pipes, and folders that may not be read, which are an error without it.
+        """
+        ...
+
+    def files(self, folder: str) -> list[Blob]:
+        """Return the files right in a folder, a bundle or not, by their names in it, sorted; none if it is not there.
+
+        All that stands there and is a file, uncommitted ones too.
         """
         ...
 
@@ -161,11 +189,11 @@ class Store(Protocol):
         """
         ...
 
-    def draft(self, name: str) -> Draft:
-        """Begin a bundle that will have this name.
+    def draft(self, name: str, mark: str = "") -> Draft:
+        """Begin a bundle that will have this name. A copy of another bundle has that one's ``mark``.
 
         Raises:
-            ConfigurationError: if the store has no bundles.
+            OSError: if the folder for it cannot be made.
 
         """
         ...

@@ -103,6 +103,20 @@ def why_no_file(item: os.DirEntry[str]) -> str:
         return error.strerror or str(error)
 
 
+def files_in(folder: str) -> list[Blob]:
+    """Return the files right in a folder by their names in it, and links to files; none if it is not there."""
+    try:
+        found = _scan(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    blobs = []
+    for item in found:
+        with contextlib.suppress(FileNotFoundError):  # removed since the listing
+            if item.is_file():
+                blobs.append(Blob(item.name, item.stat().st_size))
+    return sorted(blobs, key=lambda blob: blob.name)
+
+
 def folders(root: str, prefix: str, depth: int) -> Iterator[str]:
     """Yield the beginnings of the names in each folder, at most ``depth`` down: "" for the root's own."""
     yield prefix

@@ -20,6 +20,7 @@ from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
 from holdfast.storage.listing import (
     TEMPORARY_SUFFIX,
     blob_of,
+    files_in,
     folders,
     hidden_folders,
     is_bundle,
@@ -84,6 +85,10 @@ class LocalStore:
             with contextlib.suppress(FileNotFoundError):  # removed since the listing
                 blobs.append(blob_of(name, item))
         return sorted(blobs, key=lambda blob: blob.name)
+
+    def files(self, folder: str) -> list[Blob]:
+        """Return the files in a folder."""
+        return files_in(self.path(folder))
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the files in the hidden folders of this name."""
@@ -153,11 +158,11 @@ class LocalStore:
             commit_temporary(descriptor, temporary, target, written)
         return written
 
-    def draft(self, name: str) -> LocalDraft:
+    def draft(self, name: str, mark: str = "") -> LocalDraft:
         """Begin a bundle: a hidden folder beside the target, locked while this process lives."""
         from holdfast.storage.bundles import LocalDraft  # noqa: PLC0415 - not for those who only look
 
-        return LocalDraft(self, name)
+        return LocalDraft(self, name, mark)
 
     def retire(self, name: str) -> str:
         """Take a file's name away and keep its blocks: for the next ``put(..., over=...)``, or to be removed.

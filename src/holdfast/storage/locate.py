@@ -9,6 +9,8 @@ from holdfast.storage.contract import Store
 from holdfast.storage.local import LocalStore
 from holdfast.storage.paths import is_local, plain_path, real_path
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+
 
 def open_store(root: str | os.PathLike[str]) -> Store:
     """Return the store for a directory or fsspec URL. Creates nothing.
@@ -25,7 +27,9 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     try:
         return RemoteStore.at(text)
     except (ImportError, ValueError) as error:
-        msg = f"no filesystem for the URL {text!r}: {error}"
+        extra = _EXTRAS.get(text.partition("://")[0]) if isinstance(error, ImportError) else None
+        cure = f": pip install 'holdfast[{extra}]'" if extra else ""
+        msg = f"no filesystem for the URL {text!r}: {error}{cure}"
         raise ConfigurationError(msg) from error
 
 

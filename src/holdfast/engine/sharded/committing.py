@@ -1,8 +1,8 @@
 """A save of several ranks, behind the training: each writes its file, and rank 0 commits once all are durable.
 
-Rank 0 makes a draft, a hidden folder; all put their files into it, each durable by itself; all tell rank 0. Then
-rank 0 adds DCP's metadata and the manifest, and gives the draft its name: one step, before which nothing is there
-and after which all is. If any rank fails, the draft goes, and every rank has the same error, which names that rank.
+Rank 0 makes a draft; all put their files into it, each durable by itself; all tell rank 0. Then rank 0 adds DCP's
+metadata and the manifest, and gives the draft its name: one step, before which nothing is there and after which all is.
+If any rank fails, the draft goes, and every rank has the same error, which names that rank.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from holdfast.ranks import Ranks
 from holdfast.records import Facts, Manifest, Record
 from holdfast.storage import Store
 from holdfast.storage.contract import Draft
+from holdfast.storage.marks import marked
 
 Spans = Sequence[tuple[str, "tuple[int, ...] | None", int, int]]  # of each item: name, place, offset, length
 
@@ -71,11 +72,17 @@ class Accounts:
     version: int = 0
     spans: list[Spans] = field(default_factory=list)
     metadata: bytes = b""
+    mark: str = ""
+
+    def under(self, mark: str) -> bytes:
+        """Return the metadata with the names of other files; a mark is as long as any other."""
+        old, new = (marked(f"_0{SUFFIX}", each).encode() for each in (self.mark, mark))
+        return self.metadata.replace(old, new)
 
 
-def shard_name(rank: int) -> str:
-    """Return the name of a rank's file, as DCP's own writer has it."""
-    return f"__{rank}_0{SUFFIX}"
+def shard_name(rank: int, mark: str) -> str:
+    """Return the name of a rank's file: as DCP's own writer has it, and with the mark of the save."""
+    return marked(f"__{rank}_0{SUFFIX}", mark)
 
 
 def write_shard(  # noqa: PLR0913, PLR0917 - what is written, where, and who is asked
@@ -136,11 +143,11 @@ class Committing:
         order = self.order
         path = order.store.path(order.name)
         try:
-            folder = self.ranks.agree(self._begin, at=f"the save of {order.name}")
+            folder, mark = self.ranks.agree(self._begin, at=f"the save of {order.name}")
             told: Shard | Failed
             try:
                 with save_errors(path):
-                    told = write(f"{folder}/{shard_name(self.ranks.rank)}")
+                    told = write(f"{folder}/{shard_name(self.ranks.rank, mark)}")
             except SaveError as error:
                 told = Failed(str(error), error.errno, getattr(error, "names", ()))
             shards = self.ranks.gather(told, at=f"the shards of {order.name}")
@@ -149,10 +156,10 @@ class Committing:
             if self._draft is not None:
                 self._draft.drop()  # nothing, if it was committed
 
-    def _begin(self) -> str:
+    def _begin(self) -> tuple[str, str]:
         with save_errors(self.order.store.path(self.order.name)):
             self._draft = self.order.store.draft(self.order.name)
-            return self._draft.folder
+            return self._draft.folder, self._draft.mark
 
     def _commit(
         self, told: list[Shard | Failed], seal: Callable[[list[Shard]], bytes], infos: Metadata | None
@@ -172,13 +179,12 @@ class Committing:
             facts = replace(order.facts, ranks=len(shards))
             mine = [shard.record for shard in shards]
             records = settle(
-                store, draft, facts, mine, extra=self.extra, metadata=seal(shards), infos=infos, consent=order.consent
+                draft, facts, mine, extra=self.extra, metadata=seal(shards), infos=infos, consent=order.consent
             )
         return Outcome(records, store.stamp(order.name), _link(order))
 
 
 def settle(  # noqa: PLR0913 - what a checkpoint consists of
-    store: Store,
     draft: Draft,
     facts: Facts,
     shards: Sequence[Record],
@@ -196,13 +202,11 @@ def settle(  # noqa: PLR0913 - what a checkpoint consists of
     """
     files = {**extra, directory.METADATA_FILE: metadata}
     for name, data in files.items():
-        store.put(f"{draft.folder}/{name}", (data,))
+        draft.add(name, data)
     records = (*shards, *(Record(name, len(data), crc32(data)) for name, data in files.items()))
     manifest = Manifest(facts, records, dcp_metadata.infos(infos))
-    store.put(f"{draft.folder}/{directory.MANIFEST_FILE}", (directory.encode(manifest),))
-    if consent is not None:
-        consent()
-    draft.settle()
+    draft.add(directory.MANIFEST_FILE, directory.encode(manifest))
+    draft.settle({record.name: record.size for record in shards}, consent)
     return records
 
 

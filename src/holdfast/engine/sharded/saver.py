@@ -32,6 +32,7 @@ from holdfast.engine.sharded.planning import Planned, Plans
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.ranks import Ranks
 from holdfast.records import Manifest
+from holdfast.storage.marks import mark_of
 
 
 class ShardedSaver(Holding[ShardedFlight, ShardImage]):
@@ -124,15 +125,15 @@ class ShardedSaver(Holding[ShardedFlight, ShardImage]):
         self._told = (planned.version, spans)
 
     def metadata(self, planned: Planned, shards: list[Shard]) -> bytes:
-        """Return DCP's metadata, on rank 0; those of the last save, if nothing has moved."""
-        accounts = self._accounts
+        """Return DCP's metadata, on rank 0; those of the last save under the mark of this one, if nothing has moved."""
+        accounts, mark = self._accounts, mark_of(shards[0].record.name)
         if accounts.version == planned.version and all(shard.spans is None for shard in shards):
-            return accounts.metadata
+            return accounts.under(mark)
         old = accounts.spans if accounts.version == planned.version else [()] * len(shards)
         spans = [before if shard.spans is None else shard.spans for shard, before in zip(shards, old, strict=True)]
         assert planned.metadata is not None  # noqa: S101 - this is rank 0
         data = dcp_metadata.encode(planned.metadata, places(planned.all_items, shards, spans))
-        self._accounts = Accounts(planned.version, spans, data)
+        self._accounts = Accounts(planned.version, spans, data, mark)
         return data
 
 

@@ -57,6 +57,11 @@ class RemoteStore:
         found = self._everything(depth)
         return [blob for blob in found if not _is_temporary(blob.name) and not _hidden_at(blob.name)]
 
+    def files(self, folder: str) -> list[Blob]:
+        """Return the files right in a folder."""
+        inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
+        return inside._everything(0)
+
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the blobs in the hidden folders of this name."""
         if depth <= 0:
@@ -174,13 +179,14 @@ class RemoteStore:
 
         return pass_gate
 
-    def draft(self, name: str) -> Draft:
+    def draft(self, name: str, mark: str = "") -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
 
         Raises:
             ConfigurationError: always.
 
         """
+        del mark
         msg = (
             f"{self.path(name)} would have several files, and those are committed as one only on a local filesystem: "
             "choose a directory of this machine, or one that is mounted, for sharded checkpoints"
