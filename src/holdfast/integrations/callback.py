@@ -91,7 +91,7 @@ class ModelCheckpointCore(RunMixin):
         keep: rules of what to keep, in the place of ``save_top_k``: ``Latest(3) | Best(2, "val_loss")``. Every
             trigger saves then. See ``docs/retention.md``.
         save_when: when to save, in the place of the three triggers: ``EverySteps(1000) | OnImprovement("val_loss")``.
-        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them, and two of our own: see
+        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them: see
             ``docs/object-storage.md``. They get into no checkpoint, hyperparameter or log.
         clock: where the time comes from; for tests.
 
