@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import sweep_up
-from holdfast.front.loop_deciding import LoopDeciding
+from holdfast.front.loop_mirror import LoopMirror
 from holdfast.front.loop_state import Parts, Stateful
 from holdfast.front.loop_words import identity_of, known
 from holdfast.front.metrics_apart import MetricsApart
+from holdfast.front.mirror_words import make_mirror_words
 from holdfast.front.note_words import NoteWords
 from holdfast.front.owning import own
 from holdfast.front.passing import checked_on_damage
@@ -32,12 +33,13 @@ from holdfast.front.standing import standing
 from holdfast.policy.ledger import Ledger
 from holdfast.policy.moment import Event
 from holdfast.policy.settings import Words, make_settings
+from holdfast.policy.terms import Term
 from holdfast.storage import is_local, open_store, use_options
 
 log = logging.getLogger("holdfast")
 
 
-class Checkpointer(LoopDeciding, NoteWords):
+class Checkpointer(LoopMirror, NoteWords):
     """Saves a plain PyTorch loop, keeps the checkpoints worth keeping, gives back the newest whole one.
 
     Args:
@@ -74,8 +76,15 @@ class Checkpointer(LoopDeciding, NoteWords):
         deadline: when the process will be ended: a ``datetime`` (one without a zone is this machine's), or a
             ``timedelta`` or seconds from now. Early enough before it, by what the saves have taken, the state is
             saved once; training goes on. ``"auto"``: the end of the SLURM job, where there is one. None: none.
+        mirror: a second place, such as ``"s3://bucket/run"``, to which what is committed is carried behind the
+            training, and from which ``resume`` fetches what is not here. ``dirpath`` is a local directory then. See
+            ``docs/how-to/mirror.md``.
+        mirror_keep: the rules of what is kept there; None: as here.
+        mirror_bandwidth: bytes per second for the uploads, as a number or as ``"50MB/s"``; None: no limit.
+        mirror_wait: whether the end of the training waits for the uploads: True, with a progress bar; seconds, or a
+            ``timedelta``, at most; False hands them over to ``holdfast sync``.
         verbose: report each decision to the logger ``holdfast``.
-        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them, and two of our own: see
+        storage_options: for a ``dirpath`` or a ``mirror`` that is a URL, as fsspec takes them, and two of our own: see
             ``docs/object-storage.md``. They are written nowhere.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,
@@ -116,6 +125,10 @@ class Checkpointer(LoopDeciding, NoteWords):
         save_on_signal: bool | Sequence[int] = True,
         grace_period: float | timedelta | None = None,
         deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
+        mirror: str | os.PathLike[str] | None = None,
+        mirror_keep: Term | Iterable[Term] | str | None = None,
+        mirror_bandwidth: float | str | None = None,
+        mirror_wait: bool | float | timedelta = True,
         verbose: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
@@ -138,13 +151,21 @@ class Checkpointer(LoopDeciding, NoteWords):
         if not isinstance(dirpath, (str, os.PathLike)):
             msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
             raise ConfigurationError(msg)
-        use_options(storage_options, dirpath)
+        use_options(storage_options, dirpath, mirror if isinstance(mirror, (str, os.PathLike)) else None)
         root = os.fspath(dirpath)
         self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)
         self.on_damage = checked_on_damage(on_damage)
         self.verbose = verbose
         self._init_saving(mode, failures)
+        self._mirror_words = make_mirror_words(
+            self.dirpath,
+            mirror,
+            keep=mirror_keep,
+            bandwidth=mirror_bandwidth,
+            wait=mirror_wait,
+            recycles=recycle_blocks,
+        )
         self._remaining = remaining
         if not (settings.save_weights_only and save_on_signal is True):  # nobody could resume from those
             self._signals = signals
@@ -175,6 +196,8 @@ class Checkpointer(LoopDeciding, NoteWords):
         self._adopt(standing(self._ledger, run.settings), self._path)
         for name in self._agree(lambda: sweep_up(self._run)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
+        if self._leads:
+            self._begin_mirror()
         self._claim()
         for other in self._beside():
             if other._start_path and not self._start_path:  # noqa: SLF001 - one class
@@ -265,8 +288,10 @@ class Checkpointer(LoopDeciding, NoteWords):
         try:
             self._handle(Event.TRAIN_END)
             self._end_alike()
-        finally:
-            self._leave()
+        except BaseException:
+            self._leave(failed=True)
+            raise
+        self._leave(failed=False)
 
     def __enter__(self) -> Self:
         """Return the checkpointer itself."""
@@ -290,16 +315,17 @@ class Checkpointer(LoopDeciding, NoteWords):
                 if alike and not isinstance(error, SaveError):
                     self._handle(Event.EXCEPTION)
         finally:
-            self._leave()
+            self._leave(failed=True)
 
     def _own(self) -> None:
         """Rank 0 only: take the directory."""
         self._owned = own(self, self._run)
 
-    def _leave(self) -> None:
+    def _leave(self, *, failed: bool) -> None:
         """When all is over: let the memory, the siblings and the directory go, and a signal that still waits act."""
         try:
             self._close_saver()
+            self._end_mirror(failed=failed)
         finally:
             close_beside(self)
             if self._owned is not None and not hurried():  # a save that is on its way has the directory until its end

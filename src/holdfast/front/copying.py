@@ -13,6 +13,7 @@ from holdfast.errors import DamagedCheckpointError, LoadError, NewerFormatError,
 from holdfast.format import layout, reading
 from holdfast.format.digest import combine, crc32
 from holdfast.format.directory import SHARD_SUFFIX
+from holdfast.front.reading_ahead import Source, blocks
 from holdfast.source import BlobSource, FileSource
 from holdfast.storage import Store, open_regular
 from holdfast.storage.partial import put_by_parts
@@ -22,7 +23,6 @@ COPIED, SKIPPED, DIFFERENT = "copied", "skipped", "different"
 _BLOCK = 1 << 22  # bytes read at a time
 _TOKEN = 32  # letters of the name under which an unfinished copy waits
 
-Source = BlobSource | FileSource
 Advance = Callable[[int], None]
 
 
@@ -106,11 +106,12 @@ class _Flow:
 
     def rest(self, offset: int) -> Iterator[bytes]:
         """Yield the bytes from an offset on."""
-        while offset < self.size:
+        ahead = blocks(self.source, offset, self.size)
+        while True:
             with _load_errors(self.source):
-                data = self.source.read(offset, min(_BLOCK, self.size - offset))
-            if not data:
-                break
+                data = next(ahead, None)
+            if data is None:
+                return
             self._take(offset, data)
             yield data
             offset += len(data)

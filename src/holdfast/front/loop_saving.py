@@ -20,6 +20,7 @@ from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
+from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preemption import listen
@@ -29,10 +30,12 @@ from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import raise_first, warm
 from holdfast.front.standing import standing
 from holdfast.front.under_way import announce, names_of_others
+from holdfast.front.uploads import Uploads
 from holdfast.policy.ledger import Ledger
 from holdfast.ranks import ranks_here
 from holdfast.records import EXCEPTION, LAST
 from holdfast.snapshot import has_shards, weigh
+from holdfast.storage import join_path
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -59,6 +62,9 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         self._interrupted = False
         self._signals: frozenset[int] = frozenset()
         self._owned: Owned | None = None  # rank 0 only: gives the directory up
+        self._mirror_words: MirrorWords | None = None
+        self._uploads: Uploads | None = None  # rank 0 only
+        self._elsewhere: frozenset[str] = frozenset()  # names in the ledger that only the mirror has
 
     def fence(self) -> None:
         """Wait until no save reads the parameters any more. Torch's optimizers call it by themselves.
@@ -88,6 +94,8 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         return self._run.clock
 
     def _path(self, name: str) -> str:
+        if name in self._elsewhere and self._mirror_words is not None:
+            return join_path(self._mirror_words.url, name)
         return self._run.store.path(name) if name else ""
 
     def _outlook(self) -> Ledger:
@@ -97,7 +105,8 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
     def _planned_run(self) -> Run:
         """Return the run with the names that are given away already."""
         names = {name for plan in self._waiting for role, name in plan.names.items() if role != LAST}
-        given = names_of_others(self, self._run.store)
+        last = "" if self._ledger.last is None else self._ledger.last.name
+        given = names_of_others(self, self._run.store) | (self._elsewhere - {last})
         return replace(self._run, waiting=frozenset(names), given=given) if names or given else self._run
 
     def paths_under_way(self) -> Iterable[str]:
@@ -194,12 +203,17 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             if self._leads:
                 self._preflight.learn(self._run, plan.primary)
             before = self._ledger
+            self._elsewhere -= set(plan.names.values())
+            if self._uploads is not None:
+                self._uploads.offer(plan.names[role] for role in plan.names if outcome.linked or role != LAST)
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
             seen = self._agree(partial(look_again, self._run, done, before))
             done = seen.ledger or done
             for decision in seen.dropped:
                 if self._agree(partial(self._remove, decision.name, done, before)):
                     done = done.without(decision.name)
+                else:
+                    done = done.with_old(decision.name)
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
         if outcome.error is not None:
@@ -213,6 +227,10 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
 
     def _remove(self, name: str, now: Ledger, before: Ledger) -> bool:
         """Rank 0 only; tell whether the run is done with this file."""
+        if self._uploads is not None and self._uploads.needs(name):
+            return False
+        if name in self._elsewhere:  # on the mirror, which forgets by its own rules
+            return True
         problem, retired = f"the old checkpoint {self._path(name)} could not be removed", ""
         try:
             with taking(self._run, before, name, self._stamps) as left:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -16,8 +16,11 @@ from holdfast.front.loop_sharded import filled, place_for, spread
 from holdfast.front.loop_state import Parts, collect, living
 from holdfast.front.opening import Into, load_into, verify
 from holdfast.front.passing import PassingOver
+from holdfast.front.second_tier import Candidate, SecondTier
+from holdfast.front.start import Skipped
+from holdfast.policy.tiers import LOCAL
 from holdfast.ranks import Ranks
-from holdfast.scanning import Found, resumable
+from holdfast.scanning import Found, newest_first
 from holdfast.snapshot import is_sharded
 
 T = TypeVar("T")
@@ -26,11 +29,20 @@ _Error = HoldfastError | OSError
 
 
 class _Next(NamedTuple):
-    """A checkpoint that is to be tried, and whether nothing older is left to fall back on."""
+    """A checkpoint that is to be tried, and whether nothing older is left to fall back on.
+
+    ``elsewhere`` is its URL on the mirror, for ranks that do not see it here; "" if it has none.
+    """
 
     path: str
     in_shards: bool
     careful: bool
+    elsewhere: str = ""
+
+    @property
+    def seen(self) -> str:
+        """Where this very rank finds it."""
+        return self.elsewhere if self.elsewhere and not os.path.exists(self.path) else self.path
 
 
 def jointly(ranks: Ranks, do: Callable[[], T], at: str) -> T:
@@ -141,23 +153,39 @@ class Search:
     Args:
         ranks: who else is there.
         passing: what becomes of those that are passed over; on rank 0.
+        mirror: the second tier, if there is one; on rank 0.
 
     Attributes:
         run: that of the newest whole one, on rank 0; "" if there is none.
+        tier: where that was found, on rank 0.
 
     """
 
-    def __init__(self, ranks: Ranks, passing: PassingOver) -> None:
+    def __init__(self, ranks: Ranks, passing: PassingOver, mirror: SecondTier | None = None) -> None:
         """Know none yet."""
-        self._ranks, self._passing = ranks, passing
-        self._items: list[Found] = []
+        self._ranks, self._passing, self._mirror = ranks, passing, mirror
+        self._afar = PassingOver(on_damage="raise" if passing.stops else "skip")  # nothing is set aside there
+        self._items: list[Candidate] = []
         self._spoilt = self.run = ""
+        self.tier = LOCAL
 
-    def look_at(self, found: Iterable[Found]) -> None:
-        """Rank 0 only: these are the candidates, in any order."""
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What was passed over, once ``settle`` was called."""
+        return (*self._passing.skipped, *self._afar.skipped)
+
+    def look_at(self, found: Iterable[Found], afar: Iterable[Found] = ()) -> None:
+        """Rank 0 only: these are the candidates, here and on the mirror, in any order."""
         found = list(found)
         self._passing.note_unreadable(found)
-        self._items = list(resumable(found))
+        self._afar.note_told(afar)
+        candidates = map(Candidate, newest_first(found)) if self._mirror is None else self._mirror.candidates(found)
+        self._items = [one for one in candidates if one.found.facts and not one.found.facts.weights_only]
+
+    def settle(self) -> None:
+        """Rank 0 only: warn of what was passed over, and set aside what may be."""
+        self._passing.settle(self.run)
+        self._afar.settle(self.run)
 
     def first_whole(self, reading: Reading) -> tuple[str, dict[str, Any]] | None:
         """Return the newest that every rank could read, with its state; None if there is none.
@@ -169,16 +197,18 @@ class Search:
 
         """
         for place in range(self._ranks.agree(lambda: len(self._items))):
-            path, in_shards, careful = self._ranks.agree(lambda: self._next(place))  # noqa: B023 - called at once
+            following = self._ranks.agree(lambda: self._next(place))  # noqa: B023 - called at once
+            if following is None:
+                continue
             try:
-                state = reading.read(path, in_shards=in_shards, careful=careful)
+                state = reading.read(following.seen, in_shards=following.in_shards, careful=following.careful)
             except (DamagedCheckpointError, OSError) as error:
                 self._pass_over(place, error)
                 if any(self._ranks.exchange(reading.touched)):
-                    self._spoilt = path
+                    self._spoilt = following.path
             else:
                 self._note_run(place)
-                return path, state
+                return following.path, state
         if self._spoilt:
             msg = (
                 f"no checkpoint is whole, and the model holds what was read of {self._spoilt} before its damage was "
@@ -188,15 +218,32 @@ class Search:
             raise LoadError(msg)
         return None
 
-    def _next(self, place: int) -> _Next:
-        """Rank 0 only."""
-        item = self._items[place]
+    def _next(self, place: int) -> _Next | None:
+        """Rank 0 only: what is on the mirror alone is here by then; None if it could not be had."""
+        one = self._items[place]
+        if one.is_far:
+            brought = self._bring(one.found)
+            if brought is None:
+                return None
+            self._items[place] = one = replace(one, found=brought)
         older = len(self._items) - 1 - place
-        return _Next(item.path, os.path.isdir(item.path), careful=self._passing.stops or not older)
+        path = one.found.path
+        return _Next(path, os.path.isdir(path), careful=self._passing.stops or not older, elsewhere=one.elsewhere)
+
+    def _bring(self, item: Found) -> Found | None:
+        """Rank 0 only: fetch what the mirror has; None if it is damaged there, or no longer there."""
+        assert self._mirror is not None  # noqa: S101 - it is the mirror's
+        self._passing.settle(item.facts.run if item.facts is not None else "")  # its name is free then
+        try:
+            return self._mirror.bring(item)
+        except (DamagedCheckpointError, FileNotFoundError) as error:
+            self._afar.note(item, error)
+            return None
 
     def _note_run(self, place: int) -> None:
-        facts = self._items[place].facts if self._ranks.leads else None
-        self.run = facts.run if facts is not None else ""
+        if self._ranks.leads:
+            facts = self._items[place].found.facts
+            self.run, self.tier = facts.run if facts is not None else "", self._items[place].tier
 
     def _pass_over(self, place: int, error: Exception) -> None:
-        self._ranks.agree(lambda: self._passing.note(self._items[place], error))
+        self._ranks.agree(lambda: self._passing.note(self._items[place].found, error))

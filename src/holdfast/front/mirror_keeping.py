@@ -45,13 +45,14 @@ def kept_there(
     }
 
 
-def prune_there(
+def prune_there(  # noqa: PLR0913 - what is there, and how it is to be pruned
     there: Store,
     keep: object,
     *,
     now: datetime | None = None,
     protected: Collection[str] = (),
     dry_run: bool = False,
+    run: str = "",
 ) -> list[Pruned]:
     """Remove what the rules do not keep at a place, by what is committed there; return what goes, or would.
 
@@ -63,6 +64,7 @@ def prune_there(
         now: the time; that of the system's clock by default.
         protected: names of checkpoints that a run resumed from, besides those that the manifests tell of.
         dry_run: remove nothing.
+        run: leave what is of other runs; "": those of all.
 
     Raises:
         ConfigurationError: for what is no rule.
@@ -70,7 +72,7 @@ def prune_there(
 
     """
     at = SystemClock().now() if now is None else now
-    plan = prune_listed(Catalog(there.root, there), keep, at, resumed=protected, dry_run=dry_run)
+    plan = prune_listed(Catalog(there.root, there), keep, at, resumed=protected, dry_run=dry_run, run=run)
     return [item for item in plan if not item.keep]
 
 
@@ -83,10 +85,11 @@ class MirrorRules:
         keep: rules for the mirror; None for those that each run has recorded.
         protected: returns the names of the checkpoints that the run resumed from.
         clock: tells the time that rules about age go by.
+        run: returns the run whose checkpoints may be removed there; "": those of all.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is, and how it is kept
         self,
         local: Store,
         remote: Store,
@@ -94,8 +97,10 @@ class MirrorRules:
         *,
         protected: Callable[[], Collection[str]] = tuple,
         clock: Clock | None = None,
+        run: Callable[[], str] = str,
     ) -> None:
         """Look at nothing yet."""
+        self._run = run
         self._local, self._remote, self._keep = local, remote, keep
         self._protected = protected
         self._clock = clock or SystemClock()
@@ -120,4 +125,5 @@ class MirrorRules:
 
         """
         del name
-        return prune_there(self._remote, self._keep, now=self._clock.now(), protected=self._protected())
+        known = self._protected()
+        return prune_there(self._remote, self._keep, now=self._clock.now(), protected=known, run=self._run())

@@ -87,6 +87,18 @@ class PassingOver:
             if item.problem:
                 self.note(item, _why(item))
 
+    def note_told(self, found: Iterable[Found]) -> None:
+        """Pass over those that are damaged as far as a listing tells; none is read for it.
+
+        Raises:
+            LoadError: as ``note``.
+
+        """
+        for item in found:
+            if item.damaged:
+                record, _, problem = item.problem.partition(": ")
+                self.note(item, DamagedCheckpointError(item.path, record, problem))
+
     def settle(self, run: str = "") -> None:
         """Warn of what was passed over, and set aside what may be.
 

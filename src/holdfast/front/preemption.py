@@ -220,6 +220,15 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
+def will_end() -> bool:
+    """Tell whether one of the signals that are being answered ends the process at once: no code of Python comes back.
+
+    Not Ctrl-C and what has a handler of the user's: what they raise ends the run as an exception does.
+    """
+    handlers = (_handlers.get(number) for number in (*asked, *agreed))
+    return any(handler is not None and handler.earlier is signal.SIG_DFL for handler in handlers)
+
+
 def hurried() -> bool:
     """Tell whether a second Ctrl-C came: nothing is to be saved or waited for any more."""
     return _state["hurried"]

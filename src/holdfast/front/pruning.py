@@ -106,6 +106,7 @@ def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
     resumed: Collection[str] = (),
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    run: str = "",
 ) -> list[Pruned]:
     """Remove of these checkpoints what the rules do not keep, as ``prune`` does, for one to whom the place belongs.
 
@@ -116,13 +117,16 @@ def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
         resumed: names of checkpoints that runs resumed from, besides those that the manifests tell of.
         dry_run: only say what would be done.
         progress: called with the bytes of each file that is removed or spared.
+        run: the one whose checkpoints may go; "": those of all.
+
+    Returns one for each checkpoint of those runs.
 
     Raises:
         ConfigurationError: if ``keep`` is not made of rules.
 
     """
     tell = progress or (lambda _: None)
-    plan = _planned(listed, keep, now, resumed)
+    plan = [pair for pair in _planned(listed, keep, now, resumed) if run in ("", pair[1].run)]
     return [item if item.keep or dry_run else _remove(item, checkpoint, tell) for item, checkpoint in plan]
 
 

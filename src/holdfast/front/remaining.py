@@ -88,6 +88,11 @@ class Remaining:
         """Seconds until the deadline."""
         return math.inf if self.at is None else self.at - self.clock.monotonic()
 
+    @property
+    def took(self) -> tuple[float, ...]:
+        """Seconds that the recent saves took, each from its order to its commit."""
+        return tuple(self._saves)
+
     def limit(self) -> float:
         """Return how many seconds of training may go by between two talks of several ranks."""
         return math.inf if self.grace is None else haste.room(self.grace, self._saves, self._size)

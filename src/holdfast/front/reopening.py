@@ -41,7 +41,9 @@ class Remembered:
     bare: frozenset[str] = frozenset()
 
 
-def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = ()) -> Ledger:
+def reopen(
+    run: Run, memory: Remembered, step: int, damaged: Collection[str] = (), beyond: Iterable[Found] = ()
+) -> Ledger:
     """Find the checkpoints of this run again: the directory is the truth, and the memory fills in.
 
     Args:
@@ -50,11 +52,13 @@ def reopen(run: Run, memory: Remembered, step: int, damaged: Collection[str] = (
         step: the step at which training goes on; 0 for a fresh start.
         damaged: the names of files that are known to be damaged, and so are no checkpoints, though they are
             there.
+        beyond: checkpoints that only the mirror has, by names that are free here. They are ranked with the others.
 
     """
     monitor = run.settings.monitor
-    found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
-    sound = [item for item in found if item.name not in damaged]
+    afar = [replace(item, size=0) for item in beyond]  # of the room here they take none
+    found = [*scan(run.store, extension=run.settings.style.extension, depth=run.depth), *afar]
+    sound = [item for item in found if item.name not in damaged or item in afar]
     mine = [item for item in sound if _is_mine(item, run, memory)]
     entries = [_entry(item, monitor, memory) for item in mine if item.role == RANKED]
     entries += _entries_from_memory(sound, memory, {entry.name for entry in entries})

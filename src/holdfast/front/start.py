@@ -37,6 +37,8 @@ class Start:
         step: optimizer steps already finished.
         batches: batches of that epoch already trained on; ``remaining`` skips them.
         path: the checkpoint it resumed from, or None for a fresh start.
+        tier: where that was found: ``"local"``, in the directory, or ``"mirror"``, from which it was fetched; None
+            for a fresh start, and for a checkpoint that was asked for by its path.
         reason: why this one, for people.
         missed: what could not be restored; empty when everything was.
         skipped: the checkpoints that were passed over on the way, newest first, those whose age cannot be
@@ -50,6 +52,7 @@ class Start:
     step: int = 0
     batches: int = 0
     path: str | None = None
+    tier: str | None = None
     reason: str = "a fresh start"
     missed: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()

@@ -38,6 +38,11 @@ def room(grace: float, saves: Sequence[float], size: int) -> float:
     return max(0.0, (grace - expected(saves, size)) / 2)
 
 
+def left_for_uploads(grace: float, saves: Sequence[float]) -> float:
+    """Return the seconds after the save at a signal that its upload has before the end; at least 0."""
+    return max(0.0, grace - expected(saves) - SPARE)
+
+
 def too_short(grace: float, saves: Sequence[float]) -> bool:
     """Tell whether a save takes longer than the seconds that are left after a signal."""
     return bool(saves) and max(saves) > grace

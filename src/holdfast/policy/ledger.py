@@ -93,6 +93,13 @@ class Ledger:
         """Return the ledger after the state was committed because of a signal."""
         return replace(self, preempted=(*self.preempted, entry), preempted_step=entry.step)
 
+    def with_old(self, name: str) -> Ledger:
+        """Return the ledger that still knows of a file which was to be removed and stays for now."""
+        known = [*self.entries, *self.preempted, *([self.last] if self.last is not None else [])]
+        if name in self.old_lasts or any(entry.name == name for entry in known):
+            return self
+        return replace(self, old_lasts=(*self.old_lasts, name))
+
     def without(self, name: str) -> Ledger:
         """Return the ledger after a file was removed."""
         entries = tuple(entry for entry in self.entries if entry.name != name)
