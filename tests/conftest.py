@@ -8,6 +8,8 @@ import pytest
 
 # Two test processes on two cores: more threads each would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing is kept in the home of whoever runs the tests; those of the cache give it a place of its own.
+os.environ["HOLDFAST_CACHE"] = "0"
 
 
 @pytest.fixture(autouse=True)

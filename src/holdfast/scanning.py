@@ -202,7 +202,7 @@ def _said(store: Store, blob: Blob) -> _Said:
     try:
         if blob.bundle:
             return _said_by_directory(store, blob)
-        return _Said(*_said_by_file(store, blob.name, blob.size))
+        return _Said(*_said_by_file(store, blob))
     except DamagedCheckpointError as error:
         return _Said(problem=f"{error.record}: {error.problem}", damaged=True, size=_whole_size(store, blob))
     except NewerFormatError as error:
@@ -228,10 +228,11 @@ def _said_by_directory(store: Store, blob: Blob) -> _Said:
             length = min(length * 8, blob.size)
 
 
-def _said_by_file(store: Store, name: str, size: int) -> tuple[Facts | None, str, bool]:
+def _said_by_file(store: Store, blob: Blob) -> tuple[Facts | None, str, bool]:
+    size = blob.size
     if size == 0:
         return None, "the file: it is empty", True
-    source = TailSource(store, name, size)
+    source = TailSource(store, blob.name, size, blob.stamp)
     facts = reading.read_facts(source)
     blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     if blank or size < _LEAST:

@@ -14,6 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _TAIL = 1 << 14  # bytes at the end of a file that hold directory and facts, unless it has hundreds of tensors
+_FAR_TAIL = 1 << 16  # the same where each further read is a trip over the network
 _REQUESTS = 16  # under way at a time, where each is a trip over the network
 
 
@@ -35,19 +36,40 @@ class BlobSource:
         return self.store.read(self.name, offset, length)
 
 
+@dataclass(frozen=True)
 class TailSource(BlobSource):
-    """One blob of a store. Its end, where the manifest stands, comes with one read: one request for most files."""
+    """One blob of a store. Its end, where the manifest stands, comes with one read: one request for most files.
+
+    That of a remote one with a ``stamp`` comes from this machine where it has been read before.
+    """
+
+    stamp: str = ""
+
+    @cached_property
+    def _start(self) -> int:
+        return max(0, self.size - (_TAIL if self.store.is_local else _FAR_TAIL))
 
     @cached_property
     def _tail(self) -> bytes:
-        return self.store.read(self.name, max(0, self.size - _TAIL), _TAIL)
+        length = self.size - self._start
+        if not self.stamp:
+            return self.store.read(self.name, self._start, length)
+        from holdfast.tail_cache import kept  # noqa: PLC0415 - not for those who look into a folder
+
+        return kept(self.path, self.size, self.stamp, lambda: self._whole_tail(length))
+
+    def _whole_tail(self, length: int) -> bytes:
+        data = self.store.read(self.name, self._start, length)
+        if len(data) != length:
+            msg = f"{self.path} has {self._start + len(data)} bytes, and was listed with {self.size}"
+            raise OSError(msg)
+        return data
 
     def read(self, offset: int, length: int) -> bytes:
         """Read one range."""
-        start = max(0, self.size - _TAIL)
-        if offset < start:
+        if offset < self._start:
             return super().read(offset, length)
-        return self._tail[offset - start : offset - start + max(0, length)]
+        return self._tail[offset - self._start : offset - self._start + max(0, length)]
 
 
 def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:  # noqa: FBT001 - read at the call

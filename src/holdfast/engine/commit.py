@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from holdfast.errors import SaveError
+from holdfast.errors import HoldfastError, SaveError
 from holdfast.format.manifest import encode
 from holdfast.format.writing import Finish, stream
 from holdfast.records import Facts, Manifest, Record
 from holdfast.snapshot import Snapshot, capture
-from holdfast.storage import Store
+from holdfast.storage import Store, is_local
 
 _CURES = {
     errno.ENOSPC: "free some space, or keep fewer checkpoints (save_top_k)",
@@ -65,7 +65,26 @@ def save_errors(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        cause = os.strerror(number) if number else f"{type(error).__name__}: {error}"
-        cure = f"; {_CURES[number]}" if number in _CURES else ""
-        msg = f"the checkpoint {path} was not saved: {cause}{cure}. What was committed before is untouched"
+        if is_local(path):
+            cause = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+            cure = f"; {_CURES[number]}" if number in _CURES else ""
+        else:
+            cause, cure = _remote_cause(error), ""
+        msg = f"the checkpoint {path} was not saved: {cause}{cure}. {_left(path, error)}"
         raise SaveError(msg, path=path, errno=number) from error
+
+
+def _remote_cause(error: Exception) -> str:
+    """Return what a server said, in its own words: the system's word for the number knows less."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return said if isinstance(error, HoldfastError) else f"{type(error).__name__}: {said}"
+
+
+def _left(path: str, error: Exception) -> str:
+    """Say what is there now. A server whose answer did not come may have done what it was asked."""
+    if is_local(path) or not isinstance(error, (ConnectionError, TimeoutError)):
+        return "What was committed before is untouched"
+    return (
+        "What was committed before is whole; so is this one, if it should be there after all: a server that does not "
+        "answer may have taken it"
+    )

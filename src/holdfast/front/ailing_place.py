@@ -16,8 +16,9 @@ _OTHER_DISK = "choose a directory on another filesystem"
 
 
 def place(store: Store, catalog: Catalog) -> Iterator[Finding]:
-    """Yield what is to be said of the place; of a remote one nothing can be tried."""
+    """Yield what is to be said of the place."""
     if not store.is_local:
+        yield from _remote(store)
         return
     abilities = probe(store.root)
     if abilities.writing:
@@ -27,6 +28,14 @@ def place(store: Store, catalog: Catalog) -> Iterator[Finding]:
     yield from _filesystem(store.root, abilities)
     yield from _space(store.root, catalog, abilities)
     yield from _owners(store, catalog)
+
+
+def _remote(store: Store) -> Iterator[Finding]:
+    from holdfast.front.ailing_remote import remote_place  # noqa: PLC0415 - fsspec is slow to import
+    from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - the same
+
+    if isinstance(store, RemoteStore):
+        yield from remote_place(store)
 
 
 def _filesystem(root: str, abilities: Abilities) -> Iterator[Finding]:

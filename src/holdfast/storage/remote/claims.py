@@ -43,8 +43,8 @@ class _Held:
     claimant: Claimant
     etag: str  # "" where the server keeps no conditions
     renewed: float  # when that was asked for; and when it was answered
-    taken: float = 0.0
-    answered: float = field(default_factory=seconds)
+    answered: float
+    taken: float
     users: int = 1
     process: int = field(default_factory=os.getpid)
     taker: Claimant | None = None

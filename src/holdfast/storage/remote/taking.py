@@ -18,12 +18,13 @@ _LATE = 1 / 3  # of the lease: a wish so old may soon seem to be that of a dead 
 
 
 class Taken(NamedTuple):
-    """A claim: its key, what it says, its etag ("" where there are no conditions), since when (``seconds``)."""
+    """A claim: its key, what it says, its etag ("" without conditions); when it was asked for, and answered."""
 
     key: str
     claimant: Claimant
     etag: str
     renewed: float
+    answered: float
 
 
 class Taking:
@@ -89,7 +90,7 @@ class Taking:
         data, begun = self._claimant.encode(), seconds()
         if not self._conditions:
             self._objects.put(self._key, data)
-            return Taken(self._key, self._claimant, "", begun)
+            return Taken(self._key, self._claimant, "", begun, seconds())
         seen = watch(self._objects, self._key) if before is not None else None
         if seen is None:
             head = create(self._objects, self._key, data)
@@ -97,7 +98,7 @@ class Taking:
             head = replace(self._objects, self._key, data, seen[0].etag)
         else:
             return None
-        return None if head is None else Taken(self._key, self._claimant, head.etag, begun)
+        return None if head is None else Taken(self._key, self._claimant, head.etag, begun, seconds())
 
     def _is_sole(self, taken: Taken, wished: float) -> bool:
         """Where there are no conditions, and the server was slow to answer: tell whether nobody else has it, too."""
