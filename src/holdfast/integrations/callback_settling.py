@@ -77,8 +77,8 @@ class SettlingMixin(MirrorMixin, FailureWords):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        elsewhere = dict.fromkeys({"_owned", "_pulse"} & self.__dict__.keys())
-        return {**self.__dict__, **elsewhere, "_saver": None, "_pending": [], "_stamps": {}, "_uploads": None}
+        elsewhere = dict.fromkeys({"_owned", "_pulse", "_uploads", "_second"} & self.__dict__.keys())
+        return {**self.__dict__, **elsewhere, "_saver": None, "_pending": [], "_stamps": {}}
 
     def _rank_zero_warn(self, message: str) -> None:
         warn(message)
