@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from holdfast.storage import Store
 
@@ -15,6 +17,8 @@ R = TypeVar("R")
 
 _TAIL = 1 << 14  # bytes at the end of a file that hold directory and facts, unless it has hundreds of tensors
 _FAR_TAIL = 1 << 16  # the same where each further read is a trip over the network
+FAR_PIECE = 1 << 23  # bytes of one request of many: long enough for its round trip not to count
+FAR_REQUESTS = 8  # of those under way at a time
 _REQUESTS = 16  # under way at a time, where each is a trip over the network
 
 
@@ -34,6 +38,64 @@ class BlobSource:
     def read(self, offset: int, length: int) -> bytes:
         """Read one range."""
         return self.store.read(self.name, offset, length)
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Read one range straight into memory; return the bytes read: fewer only at the end."""
+        return self.store.read_into(self.name, offset, view)
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end`` in pieces, in any order, from several threads."""
+        self._pour(0, end, take)
+
+    def pour_again(self, begin: int, end: int, take: Callable[[int, memoryview], None]) -> bool:
+        """Hand over a range once more; return whether it was fetched anew, so that it may have come otherwise."""
+        self._pour(begin, end, take)
+        return True
+
+    def _pour(self, begin: int, end: int, take: Callable[[int, memoryview], None]) -> None:
+        from holdfast.storage.direct_read import in_threads  # noqa: PLC0415 - not for those who only look
+
+        own = threading.local()
+
+        def work(at: int) -> None:
+            if not hasattr(own, "memory"):
+                own.memory = memoryview(bytearray(min(FAR_PIECE, end - begin)))
+            view = own.memory[: min(FAR_PIECE, end - at)]
+            take(at, view[: self.read_into(at, view)])
+
+        in_threads(work, range(begin, end, FAR_PIECE), FAR_REQUESTS)
+
+
+class _BlobFile(io.RawIOBase):
+    def __init__(self, source: BlobSource) -> None:
+        self._source = source
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere else."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._source.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on."""
+        view = memoryview(buffer).cast("B")
+        data = self._source.read(self._at, min(len(view), max(0, self._source.size - self._at)))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def as_file(source: BlobSource) -> BinaryIO:
+    """Return a blob as a file that is read from anywhere, for those who know only files."""
+    return io.BufferedReader(_BlobFile(source))
 
 
 @dataclass(frozen=True)
@@ -108,6 +170,27 @@ class FileSource:
         from holdfast.storage.direct_read import pour  # noqa: PLC0415 - with ctypes: not for those who only look
 
         pour(self.file.fileno(), end, take)
+
+    def pour_again(self, begin: int, end: int, take: Callable[[int, memoryview], None]) -> bool:
+        """Return False: what was read of a file is what it has."""
+        del begin, end, take
+        return False
+
+
+@dataclass(frozen=True)
+class TellingBlob(BlobSource):
+    """One blob of a store that tells how many bytes of it have been handed over."""
+
+    progress: Callable[[int], None]
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+
+        def tell(offset: int, data: memoryview) -> None:
+            take(offset, data)
+            self.progress(len(data))
+
+        super().pour(end, tell)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import mmap
 import threading
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -21,6 +23,7 @@ from holdfast.errors import DamagedCheckpointError
 from holdfast.format.layout import Placed
 from holdfast.format.reading import Account, Inspection
 from holdfast.memory import address_of
+from holdfast.source import FAR_REQUESTS, BlobSource, FileSource
 from holdfast.storage.direct_read import (
     CACHED_PIECE,
     CACHED_THREADS,
@@ -56,12 +59,11 @@ class Contents:
     homes: Homes = field(default_factory=Homes)
 
 
-def fill(path: str, descriptor: int, account: Account, *, verify: bool, into: Into | None = None) -> Contents:
-    """Read all records of an open file, into memory of the file's size but for those that go over living tensors.
+def fill(source: FileSource | BlobSource, account: Account, *, verify: bool, into: Into | None = None) -> Contents:
+    """Read all records of a file into memory of its size, but for those that go over living tensors.
 
     Args:
-        path: for messages.
-        descriptor: the open file.
+        source: the open file, or the blob.
         account: what it says of itself.
         verify: whether to check every byte.
         into: tensors that may be written over.
@@ -72,18 +74,19 @@ def fill(path: str, descriptor: int, account: Account, *, verify: bool, into: In
         OSError: what the system says of a read that failed, or of memory that it has not.
 
     """
+    path = source.path
     inspection = Inspection(path, account) if verify else None
     own = threading.local()
 
     def read(memory: memoryview, start: int, stop: int) -> None:
-        end = start + reader.read_into(memory[: whole_pages(stop - start)], start)
+        end = start + reader.read_into(memory[: reader.length(stop - start)], start)
         if end < stop:
             raise DamagedCheckpointError(path, "the file", f"it ended after {end} bytes")
         if inspection is not None:
             inspection.take(start, memory[: stop - start])
 
-    def work(start: int) -> None:
-        stop = min(start + piece, account.end)
+    def work(start: int, last: int = account.end) -> None:
+        stop = min(start + piece, last)
         parts = list(homes.among(start, stop))
         if all(home is None for *_, home in parts):
             read(view[start:], start, stop)
@@ -93,22 +96,73 @@ def fill(path: str, descriptor: int, account: Account, *, verify: bool, into: In
         read(own.memory, start, stop)
         scatter(parts, start, address_of(own.memory), address)
 
-    with FileReader(descriptor) as reader:
+    def again(begin: int, end: int) -> bool:
+        in_threads(partial(work, last=end), reader.anew(begin, end), reader.threads)
+        return reader.far
+
+    with _reader(source) as reader:
         cached = reader.has(0, account.end)
-        homes = homes_of(account, into) if _may_touch(into, path, descriptor, account, cached=cached) else Homes()
+        homes = homes_of(account, into) if _may_touch(into, source, account, cached=cached) else Homes()
         elsewhere = [(begin, end) for begin, end, home in homes.among(0, account.end) if home is None]
         image = page_memory(account.end, elsewhere)
         view, address = memoryview(image), address_of(memoryview(image))
         piece = CACHED_PIECE if cached and homes.storages else PIECE
         if into is not None and homes.storages:
             into.touched = True
-        in_threads(work, range(0, account.end, piece), CACHED_THREADS if cached else THREADS)
-    if inspection is not None:
-        inspection.finish()
+        in_threads(work, range(0, account.end, piece), CACHED_THREADS if cached else reader.threads)
+        if inspection is not None:
+            inspection.look_again(again)
+            inspection.finish()
     return _contents(image, account, homes)
 
 
-def _may_touch(into: Into | None, path: str, descriptor: int, account: Account, *, cached: bool) -> bool:
+class _Near(FileReader):
+    """Reads an open file."""
+
+    far = False
+    threads = THREADS
+
+    def length(self, size: int) -> int:
+        """Return how much memory a read of so many bytes wants: whole pages."""
+        return whole_pages(size)
+
+    def anew(self, begin: int, end: int) -> range:
+        """Return the pieces of a range in which it is to be read once more: none, it would be the same."""
+        return range(begin, begin, end)
+
+
+class _Far:
+    """Reads a blob, each piece by one request, straight to where it belongs."""
+
+    far = True
+    threads = FAR_REQUESTS
+
+    def __init__(self, source: BlobSource) -> None:
+        self._source = source
+
+    def length(self, size: int) -> int:
+        """Return how much memory a read wants: what is read, for what lies beside it has been checked."""
+        return size
+
+    def anew(self, begin: int, end: int) -> range:
+        """Return the pieces of a range in which it is to be read once more."""
+        return range(begin, end, PIECE)
+
+    def has(self, offset: int, length: int) -> bool:
+        """Return False: nothing is cached."""
+        del offset, length
+        return False
+
+    def read_into(self, memory: memoryview, offset: int) -> int:
+        """Read; fewer bytes only at the end."""
+        return self._source.read_into(offset, memory)
+
+
+def _reader(source: FileSource | BlobSource) -> AbstractContextManager[_Near | _Far]:
+    return nullcontext(_Far(source)) if isinstance(source, BlobSource) else _Near(source.file.fileno())
+
+
+def _may_touch(into: Into | None, source: FileSource | BlobSource, account: Account, *, cached: bool) -> bool:
     """Tell whether living tensors may be written over; where that asks for a whole file, see that it is.
 
     Raises:
@@ -117,10 +171,10 @@ def _may_touch(into: Into | None, path: str, descriptor: int, account: Account, 
     """
     if into is None or not into.careful:
         return into is not None
-    if not cached:
+    if not cached or isinstance(source, BlobSource):
         return False  # it would be read from the disk twice
-    inspection = Inspection(path, account)
-    pour(descriptor, account.end, inspection.take)
+    inspection = Inspection(source.path, account)
+    pour(source.file.fileno(), account.end, inspection.take)
     inspection.finish()
     return True
 

@@ -31,10 +31,8 @@ from holdfast.errors import (
 )
 from holdfast.format import reading
 from holdfast.records import Manifest
-from holdfast.source import FileSource
+from holdfast.source import BlobSource, FileSource, TailSource, TellingBlob, as_file
 from holdfast.storage import Store, open_regular, open_store, split_path, use_options
-
-_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,14 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
 
 def _load_file(path: str, how: _How, permitted: AbstractContextManager[object], *, mmap: bool) -> Any:
     map_location, safe = how.map_location, how.weights_only
+    if not mmap:
+        with _opened_far(path) as far:
+            build = None if far is None else _from_memory(far, how)
+            if far is not None and build is not None:
+                with permitted:
+                    return built(build, path, as_file(far), weights_only=safe)
     with opened(path) as (source, file):
-        build = None if mmap else _from_memory(source, file, how)
+        build = None if mmap else _from_memory(source, how)
         if build is None:
             if how.verify:
                 check_whole(source, file)
@@ -128,15 +132,22 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
         LoadError: as ``load``.
 
     """
-    with opened(os.fspath(path)) as (source, file):
-        build = _from_memory(source, file, _How("cpu", into=into))
-        if build is not None:
+    how = _How("cpu", into=into)
+    with _opened_far(os.fspath(path)) as far:
+        build = None if far is None else _from_memory(far, how)
+        if far is not None and build is not None:
             with permitting(allow):
-                return built(build, source.path, file, weights_only=True)
+                return built(build, far.path, as_file(far), weights_only=True)
+    if far is None:
+        with opened(os.fspath(path)) as (source, file):
+            build = _from_memory(source, how)
+            if build is not None:
+                with permitting(allow):
+                    return built(build, source.path, file, weights_only=True)
     return load(path, allow=allow)
 
 
-def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], Any] | None:
+def _from_memory(source: FileSource | BlobSource, how: _How) -> Callable[[], Any] | None:
     """Read and check all records; return what builds the state from them. None if ``torch.load`` has to read."""
     try:
         account = reading.read_account(source)
@@ -149,7 +160,7 @@ def _from_memory(source: FileSource, file: BinaryIO, how: _How) -> Callable[[], 
     placed = list(account.placed)
     if not suits([item.record.name for item in placed], how.map_location, weights_only=how.weights_only):
         return None
-    contents = fill(source.path, file.fileno(), account, verify=how.verify, into=how.into)
+    contents = fill(source, account, verify=how.verify, into=how.into)
 
     def build() -> Any:
         state = unpickle(contents, placed, how.map_location, weights_only=how.weights_only)
@@ -204,7 +215,7 @@ def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
     """Open a checkpoint as a local file; a remote one is fetched to a temporary file first."""
     root, name = split_path(path)
     store = open_store(root)
-    try:
+    with _told(path):
         if store.is_local:
             with open_regular(store.path(name)) as file:
                 yield FileSource(path, file), file
@@ -212,6 +223,22 @@ def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
             with tempfile.TemporaryFile(prefix="holdfast-") as file:
                 _fetch(store, name, file)
                 yield FileSource(path, file), file
+
+
+@contextmanager
+def _opened_far(path: str) -> Iterator[BlobSource | None]:
+    """Open a checkpoint behind a URL, of which nothing is fetched yet; None for one of this machine."""
+    root, name = split_path(path)
+    store = open_store(root)
+    with _told(path):
+        yield None if store.is_local else TailSource(store, name, store.size(name))
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Turn what the system says of a path into the errors of ``load``."""
+    try:
+        yield
     except FileNotFoundError as error:
         if isinstance(error, LoadError):
             raise
@@ -231,14 +258,26 @@ def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
 
 
 def _fetch(store: Store, name: str, file: BinaryIO) -> None:
-    offset, size = 0, store.size(name)
-    while offset < size:
-        block = store.read(name, offset, min(_BLOCK, size - offset))
-        if not block:
-            raise DamagedCheckpointError(store.path(name), "the transfer", f"it ended after {offset} bytes")
-        file.write(block)
-        offset += len(block)
-    file.flush()
+    source = BlobSource(store, name, store.size(name))
+
+    def take(offset: int, data: memoryview) -> None:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(file.fileno(), data[written:], offset + written)
+
+    source.pour(source.size, take)
+    length = os.fstat(file.fileno()).st_size
+    if length != source.size:
+        raise DamagedCheckpointError(source.path, "the transfer", f"it ended after {length} of {source.size} bytes")
+
+
+def verify_far(path: str | os.PathLike[str], progress: Callable[[int], None] | None) -> Manifest | None:
+    """Check a checkpoint behind a URL as its bytes come; None for one of this machine, or without a manifest."""
+    with _opened_far(os.fspath(path)) as far:
+        if far is None:
+            return None
+        blob = far if progress is None else TellingBlob(far.store, far.name, far.size, progress)
+        return reading.verify(blob)
 
 
 def check_whole(source: FileSource, file: BinaryIO) -> Manifest | None:

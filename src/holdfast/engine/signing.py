@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.directories import Directory, digest_directory, is_sharded_at, verify_directory, with_directory
 from holdfast.engine.keys import fingerprint, is_genuine, private_key, public_key
-from holdfast.engine.load import check_whole, opened
+from holdfast.engine.load import check_whole, opened, verify_far
 from holdfast.errors import DamagedCheckpointError, SignatureError
 from holdfast.format import signature as form
 from holdfast.records import Manifest
@@ -104,6 +104,8 @@ def verify(
             return verify_directory(found, progress)
 
         return with_directory(path, check)
+    if public is None and (far := verify_far(path, progress)) is not None:
+        return far
     with opened(os.fspath(path)) as (source, file):
         if public is not None:
             _check_signature(path, public, partial(_digest, source))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
-from holdfast.errors import DamagedCheckpointError, NewerFormatError
+from holdfast.errors import DamagedCheckpointError, NewerFormatError, printable
 from holdfast.format import layout
 from holdfast.format.digest import combine, crc32
 from holdfast.format.manifest import (
@@ -54,6 +55,10 @@ class WholeSource(Source, Protocol):
 
         ``take`` may not keep what it is given: the memory is used again.
         """
+        ...
+
+    def pour_again(self, begin: int, end: int, take: Callable[[int, memoryview], None]) -> bool:
+        """Hand over a range once more where it may come otherwise now: over a network. Return whether it was."""
         ...
 
 
@@ -278,6 +283,7 @@ def verify(source: WholeSource) -> Manifest | None:
         return None
     inspection = Inspection(source.path, account)
     source.pour(account.end, inspection.take)
+    inspection.look_again(partial(source.pour_again, take=inspection.take))
     inspection.finish()
     return account.manifest
 
@@ -297,6 +303,7 @@ class Inspection:
         self._taken: list[tuple[int, int]] = []
         self._digests: dict[int, list[tuple[int, int, int]]] = {}
         self._wrong: dict[int, str] = {}
+        self._twice: set[int] = set()
 
     def take(self, offset: int, data: memoryview) -> None:
         """Look at the bytes that stand at this offset of the file."""
@@ -345,6 +352,26 @@ class Inspection:
             if problem:
                 raise DamagedCheckpointError(self._path, self._account.label(index), problem)
 
+    def look_again(self, pour: Callable[[int, int], bool]) -> None:
+        """Have each record that is wrong taken once more: a byte that flipped on its way is no damage at rest.
+
+        ``pour`` hands over a range again; or it returns False, where that would be the same.
+        """
+        seen = self._seen()
+        for index, item in enumerate(self._account.placed):
+            if seen < item.end_offset or not self._problem(index):
+                continue
+            digests, wrong = self._digests.pop(index, []), self._wrong.pop(index, None)
+            if not pour(item.header_offset, item.end_offset):
+                self._digests[index] = digests
+                self._wrong.update({} if wrong is None else {index: wrong})
+                return
+            if self._problem(index):
+                self._twice.add(index)
+            else:
+                what = printable(f"{self._account.label(index)} of {self._path}")
+                logging.getLogger("holdfast").warning("%s came wrong over the network; fetched again it is whole", what)
+
     def _seen(self) -> int:
         """Return how many bytes have come without a gap from the file's beginning."""
         seen = 0
@@ -360,8 +387,8 @@ class Inspection:
             crc = combine(crc, part, length)
         wrong = self._wrong.get(index, "")
         if crc != saved and "header" not in wrong:
-            return f"its CRC-32 is {crc:08x} but {saved:08x} was saved"
-        return wrong
+            wrong = f"its CRC-32 is {crc:08x} but {saved:08x} was saved"
+        return f"{wrong}; it was fetched twice, and is so at rest" if wrong and index in self._twice else wrong
 
 
 def _agree(expected: bytes, at: int, data: memoryview, offset: int) -> bool:
