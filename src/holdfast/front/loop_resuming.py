@@ -168,8 +168,8 @@ class LoopResuming(LoopSaving):
         search = Search(self._ranks, passing, self._second)
 
         def met() -> tuple[tuple[Skipped, ...], frozenset[str], str]:
-            search.settle()
-            return search.skipped, frozenset(passing.damaged), search.tier
+            passing.settle(search.run)
+            return passing.skipped, frozenset(passing.damaged), search.tier
 
         def look_at() -> None:
             beyond = self._look_beyond(self._run)

@@ -17,7 +17,6 @@ from holdfast.front.loop_state import Parts, collect, living
 from holdfast.front.opening import Into, load_into, verify
 from holdfast.front.passing import PassingOver
 from holdfast.front.second_tier import Candidate, SecondTier
-from holdfast.front.start import Skipped
 from holdfast.policy.tiers import LOCAL
 from holdfast.ranks import Ranks
 from holdfast.scanning import Found, newest_first
@@ -164,28 +163,17 @@ class Search:
     def __init__(self, ranks: Ranks, passing: PassingOver, mirror: SecondTier | None = None) -> None:
         """Know none yet."""
         self._ranks, self._passing, self._mirror = ranks, passing, mirror
-        self._afar = PassingOver(on_damage="raise" if passing.stops else "skip")  # nothing is set aside there
         self._items: list[Candidate] = []
         self._spoilt = self.run = ""
         self.tier = LOCAL
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """What was passed over, once ``settle`` was called."""
-        return (*self._passing.skipped, *self._afar.skipped)
 
     def look_at(self, found: Iterable[Found], afar: Iterable[Found] = ()) -> None:
         """Rank 0 only: these are the candidates, here and on the mirror, in any order."""
         found = list(found)
         self._passing.note_unreadable(found)
-        self._afar.note_told(afar)
+        self._passing.note_told(afar, afar=True)
         candidates = map(Candidate, newest_first(found)) if self._mirror is None else self._mirror.candidates(found)
         self._items = [one for one in candidates if one.found.facts and not one.found.facts.weights_only]
-
-    def settle(self) -> None:
-        """Rank 0 only: warn of what was passed over, and set aside what may be."""
-        self._passing.settle(self.run)
-        self._afar.settle(self.run)
 
     def first_whole(self, reading: Reading) -> tuple[str, dict[str, Any]] | None:
         """Return the newest that every rank could read, with its state; None if there is none.
@@ -237,7 +225,7 @@ class Search:
         try:
             return self._mirror.bring(item)
         except (DamagedCheckpointError, FileNotFoundError) as error:
-            self._afar.note(item, error)
+            self._passing.note(item, error, afar=True)
             return None
 
     def _note_run(self, place: int) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
 from holdfast.engine.commit import save_errors
-from holdfast.errors import LoadError, MissingExtraError
+from holdfast.errors import DamagedCheckpointError, LoadError, MissingExtraError
 from holdfast.front.passing import PassingOver
 from holdfast.front.planning import Run
+from holdfast.front.second_tier import Candidate, SecondTier
 from holdfast.policy.naming import depth, name_pattern
 from holdfast.policy.settings import Settings
 from holdfast.records import LAST, PREEMPTED
@@ -75,15 +76,18 @@ def checkpoints(dirpath: str | os.PathLike[str], *, extension: str = EXTENSION, 
     return scan(open_store(dirpath), extension=extension, depth=depth)
 
 
-def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str]:
+def find_last(dirpath: str, settings: Settings, passing: PassingOver, mirror: SecondTier | None = None) -> set[str]:
     """Return the paths that "resume from last" may mean in a directory.
 
     The newest whole checkpoint that its manifest calls ``last``, or the newest of all if a signal had it saved;
     and files without a manifest whose name fits the template of ``last`` to its end. If every ``last`` is
     damaged, or was and is set aside, the newest whole checkpoint of any kind.
 
+    With a mirror the same of both tiers together: what only the mirror has is fetched into the directory.
+
     Raises:
         DamagedCheckpointError: for the first that would be passed over, if ``passing`` stops there.
+        LoadError: if there is none here and the mirror cannot be asked; or if it is there and cannot be fetched.
 
     """
     store = open_store(dirpath)
@@ -93,26 +97,54 @@ def find_last(dirpath: str, settings: Settings, passing: PassingOver) -> set[str
     pattern = name_pattern(style.last, style, auto_insert=settings.auto_insert_metric_name)
     named = [item for item in found if item.facts is None and pattern.fullmatch(item.name)]
     # A save that was killed between its commit and the linking of its second name is a last all the same.
-    known = [item for item in newest_first(found) if item.facts is not None and item.facts.kind == "lightning"]
-    lasts = [
-        item
-        for place, item in enumerate(known)
-        if item.facts is not None and item.role is not None
-        if LAST in item.facts.names or (item.role == PREEMPTED and place == 0)
-    ]
+    if mirror is not None:
+        passing.note_told(mirror.look(style.extension, deep), afar=True)
+    candidates = map(Candidate, newest_first(found)) if mirror is None else mirror.candidates(found)
+    known = [one for one in candidates if one.found.facts is not None and one.found.facts.kind == "lightning"]
+    lasts = [one for one in known if _is_last(one.found, known[0].found)]
     # Training cannot go on from weights alone; but a test can use them, and the Trainer says so of a fit.
-    ours = [item for item in lasts if item.facts and not item.facts.weights_only] or lasts
-    others = [item for item in resumable(known) if item not in ours]
+    ours = [one for one in lasts if one.found.facts and not one.found.facts.weights_only] or lasts
+    others = [one for one in known if one.found.facts and not one.found.facts.weights_only and one not in ours]
     was_last = any(pattern.fullmatch(name_before(name)) for name in scan_aside(store, depth=deep))
     chosen: Found | None = None
     try:
         paths = {item.path for item in whole(named, passing)}
-        chosen = next(whole(ours, passing), None)
+        chosen = next(_brought(ours, passing, mirror), None)
         if chosen is None and not paths and (ours or named or was_last):
-            chosen = next(whole(others, passing), None)
+            chosen = next(_brought(others, passing, mirror), None)
     finally:
         passing.settle(chosen.facts.run if chosen is not None and chosen.facts is not None else "")
+    if chosen is None and not paths and mirror is not None:
+        mirror.check_may_begin_afresh()
     return paths if chosen is None else paths | {chosen.path}
+
+
+def _is_last(item: Found, newest: Found) -> bool:
+    """Tell whether a checkpoint was saved as ``last``, or is the newest of all and was saved because of a signal."""
+    if item.facts is None or item.role is None:
+        return False
+    return LAST in item.facts.names or (item.role == PREEMPTED and item.facts == newest.facts)
+
+
+def _brought(candidates: Iterable[Candidate], passing: PassingOver, mirror: SecondTier | None) -> Iterator[Found]:
+    """Yield those that are whole; what only the mirror has is here by then."""
+    for one in candidates:
+        item = one.found
+        if one.is_far and mirror is not None:
+            passing.settle(item.facts.run if item.facts is not None else "")  # its name is free then
+            try:
+                item = mirror.bring(item)
+            except (DamagedCheckpointError, FileNotFoundError) as error:
+                passing.note(item, error, afar=True)
+                continue
+        yield from whole([item], passing)
+
+
+def beyond(mirror: SecondTier, run: Run) -> list[Found]:
+    """Return what only the mirror has, under names that are free in the directory of a run."""
+    extension = run.settings.style.extension
+    mirror.look(extension, run.depth)
+    return mirror.beyond(scan(run.store, extension=extension, depth=run.depth))
 
 
 def set_torn_aside(run: Run) -> frozenset[str]:

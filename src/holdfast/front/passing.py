@@ -23,6 +23,7 @@ class _Met(NamedTuple):
 
     item: Found
     error: Exception
+    afar: bool = False
 
 
 def checked_on_damage(value: Any) -> str:
@@ -61,15 +62,15 @@ class PassingOver:
         self._store = store
         self._met: list[_Met] = []
 
-    def note(self, item: Found, error: Exception) -> None:
-        """Pass a checkpoint over.
+    def note(self, item: Found, error: Exception, *, afar: bool = False) -> None:
+        """Pass a checkpoint over; one that is ``afar``, on a mirror, is left where it is.
 
         Raises:
             LoadError: if that is to stop the search; a file that is gone by now does not.
 
         """
         if not self.stops or isinstance(error, FileNotFoundError):
-            self._met.append(_Met(item, error))
+            self._met.append(_Met(item, error, afar))
         elif isinstance(error, LoadError):
             raise error
         else:
@@ -87,7 +88,7 @@ class PassingOver:
             if item.problem:
                 self.note(item, _why(item))
 
-    def note_told(self, found: Iterable[Found]) -> None:
+    def note_told(self, found: Iterable[Found], *, afar: bool = False) -> None:
         """Pass over those that are damaged as far as a listing tells; none is read for it.
 
         Raises:
@@ -97,7 +98,7 @@ class PassingOver:
         for item in found:
             if item.damaged:
                 record, _, problem = item.problem.partition(": ")
-                self.note(item, DamagedCheckpointError(item.path, record, problem))
+                self.note(item, DamagedCheckpointError(item.path, record, problem), afar=afar)
 
     def settle(self, run: str = "") -> None:
         """Warn of what was passed over, and set aside what may be.
@@ -117,7 +118,7 @@ class PassingOver:
     def _set_aside(self, one: _Met, run: str) -> tuple[str, str]:
         """Return where a file was set aside, or why it was not."""
         store, item = self._store, one.item
-        if store is None:
+        if store is None or one.afar:
             return "", ""
         if not _is_proof(one):
             return "", _NO_PROOF

@@ -1,5 +1,6 @@
 """The policy's values that an integration has to speak: words, moments, names."""
 
+from holdfast.policy.haste import left_for_uploads
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.naming import NameStyle, check_inside, file_name, name_pattern, template_keys
@@ -39,6 +40,7 @@ __all__ = [
     "file_name",
     "is_local",
     "join_path",
+    "left_for_uploads",
     "make_settings",
     "name_pattern",
     "open_store",

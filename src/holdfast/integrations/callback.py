@@ -25,6 +25,7 @@ _SAVE_MODE = frozenset({"async_save", "overlap", "zero_copy", "on_busy", "images
 _FAILING = frozenset({"on_error", "on_save_error", "max_failures"})
 _NOT_POLICY = frozenset(
     {"dirpath", "storage_options", "verbose", "clock", "on_damage", "save_on_signal", "grace_period", "deadline"}
+    | {"mirror", "mirror_keep", "mirror_bandwidth", "mirror_wait"}
     | _FAILING
     | _SAVE_MODE
 )
@@ -91,7 +92,12 @@ class ModelCheckpointCore(RunMixin):
         keep: rules of what to keep, in the place of ``save_top_k``: ``Latest(3) | Best(2, "val_loss")``. Every
             trigger saves then. See ``docs/retention.md``.
         save_when: when to save, in the place of the three triggers: ``EverySteps(1000) | OnImprovement("val_loss")``.
-        storage_options: for a ``dirpath`` that is a URL, as fsspec takes them: see
+        mirror: a second place, such as ``"s3://bucket/run"``, to which what is committed is carried behind the
+            training, and from which ``ckpt_path="last"`` fetches what is not here. See ``docs/how-to/mirror.md``.
+        mirror_keep: the rules of what is kept there; None: as here.
+        mirror_bandwidth: bytes per second for the uploads, such as ``"50MB/s"``; None: no limit.
+        mirror_wait: whether the end of the fit waits for them: True, with a progress bar; seconds at most; or False.
+        storage_options: for a ``dirpath`` or a ``mirror`` that is a URL, as fsspec takes them, and two of our own: see
             ``docs/object-storage.md``. They get into no checkpoint, hyperparameter or log.
         clock: where the time comes from; for tests.
 
@@ -147,6 +153,10 @@ class ModelCheckpointCore(RunMixin):
         deadline: datetime | timedelta | float | Literal["auto"] | None = "auto",
         keep: Term | Iterable[Term] | str | None = None,
         save_when: Term | Iterable[Term] | str | None = None,
+        mirror: str | os.PathLike[str] | None = None,
+        mirror_keep: Term | Iterable[Term] | str | None = None,
+        mirror_bandwidth: float | str | None = None,
+        mirror_wait: bool | float | timedelta = True,
         storage_options: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -158,7 +168,9 @@ class ModelCheckpointCore(RunMixin):
         """
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._init_words({name: value for name, value in given.items() if name not in _NOT_POLICY})
+        self._mirror_given = mirror if isinstance(mirror, (str, os.PathLike)) else None
         self._init_dirpath(dirpath, storage_options)
+        self._init_mirror(mirror, mirror_keep, mirror_bandwidth, mirror_wait, recycles=recycle_blocks)
         self._init_saving(
             {name: given[name] for name in _FAILING}, on_damage, {name: given[name] for name in _SAVE_MODE}
         )
@@ -212,7 +224,8 @@ class ModelCheckpointCore(RunMixin):
         self._take_directory(trainer)  # ours by now, unless a hook was called by hand: under the name of the run
         self._note_resume(trainer)
         run = self._as_run()
-        self._set_ledger(self._agree(trainer, lambda: self._open(run, memory, trainer.global_step)))
+        ledger, self._elsewhere = self._agree(trainer, lambda: self._open(run, memory, trainer.global_step))
+        self._set_ledger(ledger)
         self._memory = None
         self._began = True
         self._watch_metric(trainer)
@@ -281,6 +294,7 @@ class ModelCheckpointCore(RunMixin):
                 self._rank_zero_warn(f"the checkpoint {self._path(pending.plan.primary)} was never committed")
         if not self._began and not is_idle(trainer):
             self._agree(trainer, lambda: self._sweep(self._as_run()))  # the Trainer found nothing left to train
+        self._finish_mirror()
         self._began = False
         self._pending, self._saver, self._stamps = [], None, {}
         self._close_shards(trainer)
@@ -296,6 +310,7 @@ class ModelCheckpointCore(RunMixin):
         try:
             if not hurried():
                 self._end_by(trainer, exception)
+            self._end_mirror(failed=True)
         finally:
             self._let_go()
 
@@ -372,6 +387,6 @@ class ModelCheckpointCore(RunMixin):
         dirpath = self._resolve_dirpath(trainer)
         passing = PassingOver(open_store(dirpath) if trainer.is_global_zero else None, self.on_damage)
         try:
-            return find_last(dirpath, self._settings(), passing)
+            return find_last(dirpath, self._settings(), passing, self._look_for_second(dirpath))
         finally:
             self._damaged = frozenset(passing.damaged)

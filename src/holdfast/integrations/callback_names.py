@@ -89,7 +89,7 @@ class NamesMixin:
 
     def _use_options(self) -> None:
         """Have this process know the options: one that was spawned knows them by the callback alone."""
-        use_options(self.__dict__.get("_storage_options"), self.dirpath)
+        use_options(self.__dict__.get("_storage_options"), self.dirpath, self.__dict__.get("_mirror_given"))
 
     @property
     def every_n_epochs(self) -> int:

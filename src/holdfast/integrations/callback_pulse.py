@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.errors import ConfigurationError, RankError
 from holdfast.front.planning import Plan
-from holdfast.front.preemption import agree_on, agreed, answer, answer_together, asked, listen, signals_of
+from holdfast.front.preemption import agree_on, agreed, answer, answer_together, asked, listen, signals_of, will_end
 from holdfast.front.pulse import QUIET, Heard, News, Pulse
 from holdfast.front.remaining import make_remaining
 from holdfast.front.saving import quiesce
@@ -126,6 +126,8 @@ class PulseMixin(DecidingMixin):
     def _save_for_signal(self, trainer: Any) -> None:
         self._handle(trainer, Event.SIGNAL)
         quiesce()  # what others have on its way is committed as well
+        if self._uploads is not None and will_end():  # nobody comes back from it to the end of the fit
+            self._end_mirror(failed=True)
 
     def _meet(self, pulse: Pulse) -> None:
         """Come back once every rank is here."""

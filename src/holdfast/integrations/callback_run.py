@@ -8,9 +8,9 @@ from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import LoadError
-from holdfast.front.forgetting import sweep_up
+from holdfast.front.forgetting import forget, sweep_up, taking
 from holdfast.front.note_words import NoteWords
-from holdfast.front.opening import is_filled, make_folder, set_torn_aside
+from holdfast.front.opening import beyond, is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
 from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.preemption import hurried, leave
@@ -91,7 +91,30 @@ class RunMixin(PulseMixin, NoteWords):
         damaged, self._damaged = self._damaged, frozenset()
         if self._resumed is not None and self._protected:  # it goes on from a file of this directory
             damaged |= set_torn_aside(run)
-        return with_notes(run, reopen(run, memory, step, damaged))
+        afar = self._beyond(run) if self._resumed is not None else []
+        self._elsewhere = frozenset(item.name for item in afar)
+        ledger = with_notes(run, reopen(run, memory, step, damaged, afar))
+        self._begin_mirror(run)
+        return ledger, self._elsewhere
+
+    def _beyond(self, run: Run) -> list[Any]:
+        """Rank 0 only: what only the mirror has."""
+        second = self._second or self._look_for_second(run.store.root)
+        return [] if second is None else beyond(second, run)
+
+    def _finish_mirror(self) -> None:
+        """Rank 0 only, at the end of the fit: wait for the uploads; then what only they still needed here goes."""
+        for name in self._end_mirror(failed=False):
+            run, ledger = self._as_run(), self._ledger
+            try:
+                with taking(run, ledger, name, self._stamps) as left:
+                    if not left:
+                        run.store.remove(name)
+                if not left:
+                    forget(run, ledger, ledger, name)
+                    self._set_ledger(ledger.without(name))
+            except OSError as error:
+                self._rank_zero_warn(f"the old checkpoint {run.store.path(name)} could not be removed: {error}")
 
     def _sweep(self, run: Run) -> None:
         """Rank 0 only."""

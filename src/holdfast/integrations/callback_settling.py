@@ -27,7 +27,7 @@ from holdfast.front.saving import Flight, Saver, SaveStats, Stamp, is_written, l
 from holdfast.front.sharded import ShardedSaver, is_committed
 from holdfast.front.under_way import names_of_others
 from holdfast.front.words import Ledger, ranks_here
-from holdfast.integrations.callback_state import StateMixin
+from holdfast.integrations.callback_mirror import NEEDED, MirrorMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.integrations.lightning_shards import shards_through_us
 from holdfast.integrations.trainer_facts import writes_itself
@@ -61,7 +61,7 @@ class Pending:
     flight: Flight | None
 
 
-class SettlingMixin(StateMixin, FailureWords):
+class SettlingMixin(MirrorMixin, FailureWords):
     """Takes note of commits, forgets what they replace, tells of both."""
 
     _mode: SaveMode
@@ -77,7 +77,7 @@ class SettlingMixin(StateMixin, FailureWords):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        elsewhere = dict.fromkeys({"_owned", "_pulse"} & self.__dict__.keys())
+        elsewhere = dict.fromkeys({"_owned", "_pulse", "_uploads", "_second"} & self.__dict__.keys())
         return {**self.__dict__, **elsewhere, "_saver": None, "_pending": [], "_stamps": {}}
 
     def _rank_zero_warn(self, message: str) -> None:
@@ -94,7 +94,8 @@ class SettlingMixin(StateMixin, FailureWords):
     def _as_run(self) -> Run:
         given = [item for pending in self._pending for item in pending.plan.names.items()]
         run, waiting = super()._as_run(), frozenset(name for role, name in given if role != LAST)
-        return replace(run, waiting=waiting, given=names_of_others(self, run.store))
+        afar = self._elsewhere - ({self._ledger.last.name} if self._ledger.last is not None else set())
+        return replace(run, waiting=waiting, given=names_of_others(self, run.store) | afar)
 
     def paths_under_way(self) -> Iterable[str]:
         """Return the paths of our own saves that are not known to be committed."""
@@ -135,6 +136,9 @@ class SettlingMixin(StateMixin, FailureWords):
         self._failures.committed()
         if trainer.is_global_zero:
             self._preflight.learn(run, plan.primary)
+        self._elsewhere -= set(plan.names.values())
+        if self._uploads is not None:
+            self._uploads.offer(name for role, name in plan.names.items() if with_last or role != LAST)
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
         seen = self._agree(trainer, partial(look_again, run, after, before))
@@ -150,6 +154,10 @@ class SettlingMixin(StateMixin, FailureWords):
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
         """Remove a file, unless somebody has pinned it since the decision."""
         leads = trainer.is_global_zero
+        minded = self._agree(trainer, lambda: self._why_minded(name)) if self._mirror_words is not None else ""
+        if minded:
+            self._ledger = self._ledger.with_old(name) if minded == NEEDED else self._ledger.without(name)
+            return
         try:
             with taking(run, before, name, self._stamps) if leads else contextlib.nullcontext("") as found:
                 left = self._agree(trainer, lambda: found)

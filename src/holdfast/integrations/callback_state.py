@@ -41,6 +41,7 @@ class StateMixin(NamesMixin, RankingAttributes):
         self._damaged: frozenset[str] = frozenset()
         self._others_dirpaths: frozenset[str] = frozenset()
         self._protected: frozenset[str] = frozenset()
+        self._elsewhere: frozenset[str] = frozenset()  # names in the ledger that only the mirror has
         self._adopt(standing(self._ledger, self._settings()), self._path)
 
     @property

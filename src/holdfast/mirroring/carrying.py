@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from holdfast import notes
 from holdfast.directories import Directory, is_sealed, verify_directory, with_directory
 from holdfast.errors import DamagedCheckpointError, SaveError, printable
-from holdfast.format.directory import MANIFEST_FILE
+from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.signature import LONGEST, SUFFIX
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
 from holdfast.mirroring.passing import Bytes, Passing, check_of, opened
 from holdfast.mirroring.sending import Way, send
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
+from holdfast.storage.marks import mark_of
 
 COPIED, LINKED, SKIPPED, GONE = "copied", "linked", "skipped", "gone"
 
@@ -113,17 +114,20 @@ class Carrier:
         manifest = found.manifest()
         if manifest is None:
             raise found.damaged(MANIFEST_FILE, "it is missing")
-        files = [*(record.name for record in manifest.records), MANIFEST_FILE]
+        files = [record.name for record in manifest.records]
+        shards = {record.name: record.size for record in manifest.records if record.name.endswith(SHARD_SUFFIX)}
 
         def bring() -> None:
             verify_directory(found)
-            draft = self.target.draft(name)
+            draft = self.target.draft(name, next(filter(None, map(mark_of, shards)), ""))
             try:
-                for file in files:
+                for file in (*files, MANIFEST_FILE):
                     with opened(self._source, f"{name}/{file}") as source:
-                        send(self._way, f"{draft.folder}/{file}", Passing(source, None))
-                self._gate()
-                draft.settle()
+                        if file in shards:
+                            send(self._way, f"{draft.folder}/{file}", Passing(source, None))
+                        else:
+                            draft.add(file, source.read(0, source.size))
+                draft.settle(shards, self._gate)
             finally:
                 draft.drop()
 

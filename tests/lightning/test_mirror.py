@@ -1,0 +1,73 @@
+"""``ModelCheckpoint`` with a second tier: what it carries there, and where a fit goes on from."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+
+import fsspec
+import pytest
+import torch
+
+import holdfast
+from holdfast.storage import open_store
+from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, names
+
+
+@pytest.fixture
+def url():
+    yield f"memory://{secrets.token_hex(4)}"
+    fsspec.filesystem("memory").store.clear()
+
+
+def _callback(folder, url, **words):
+    return ModelCheckpoint(folder, monitor="val_loss", save_top_k=2, save_last=True, mirror=url, **words)
+
+
+def _model(*scores):
+    torch.manual_seed(3)
+    return Scripted(scores)
+
+
+def _weights(made):
+    return [value.tolist() for value in made.lightning_module.state_dict().values()]
+
+
+def test_a_fit_goes_on_from_the_mirror_alone(tmp_path, url):
+    """With an empty directory ``ckpt_path="last"`` goes on from the mirror, to the bit, with its ranking as it was."""
+    whole = fit(tmp_path, _callback(tmp_path / "whole", None), model=_model(5.0, 2.0, 4.0, 3.0), max_epochs=4)
+    first = _callback(tmp_path / "d", url)
+    fit(tmp_path, first, model=_model(5.0, 2.0), max_epochs=2)
+    assert [blob.name for blob in open_store(url).blobs()] == names(tmp_path / "d")
+    shutil.rmtree(tmp_path / "d")
+    second = _callback(tmp_path / "d", url)
+    made = fit(tmp_path, second, model=_model(4.0, 3.0), max_epochs=4, ckpt_path="last")
+    assert _weights(made) == _weights(whole)
+    assert {path.rpartition("/")[2]: float(score) for path, score in second.best_k_models.items()} == {
+        path.rpartition("/")[2]: float(score) for path, score in whole.checkpoint_callback.best_k_models.items()
+    }
+    assert float(second.best_model_score) == float(whole.checkpoint_callback.best_model_score)
+    assert all(holdfast.load(path)["global_step"] for path in second.best_k_models)
+    there = {blob.name for blob in open_store(url).blobs()}
+    assert {path.rpartition("/")[2] for path in second.best_k_models} | {"last.ckpt"} == there
+
+
+def test_no_answer_is_no_fresh_start(tmp_path, url, monkeypatch):
+    """With nothing here and a mirror that cannot be asked, ``ckpt_path="last"`` does not begin at step 0."""
+    from holdfast.storage.remote.store import RemoteStore
+
+    def fail(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(RemoteStore, "blobs", fail)
+    with pytest.warns(UserWarning, match="could not be asked"), pytest.raises(holdfast.LoadError, match="no route"):
+        fit(tmp_path, _callback(tmp_path / "d", url), max_epochs=1, ckpt_path="last")
+
+
+def test_a_word_that_cannot_be_meant(tmp_path):
+    """It is Lightning's error for wrong arguments, when the callback is built."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    with pytest.raises(MisconfigurationException, match="mirror_bandwidth"):
+        _callback(tmp_path, "memory://a", mirror_bandwidth=0)
+    assert torch.is_tensor(_callback(tmp_path, "memory://a").kth_value)
