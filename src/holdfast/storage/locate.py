@@ -28,8 +28,8 @@ def open_store(root: str | os.PathLike[str]) -> Store:
         return LocalStore(plain_path(text))
     if _PASSWORD.search(text):
         msg = (
-            f"the URL {_PASSWORD.sub('//...@', text)!r} has a password in it, which would be written into manifests and "
-            "logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
+            f"the URL {_PASSWORD.sub('//...@', text)!r} has a password in it, which would be written into manifests "
+            "and logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
         )
         raise ConfigurationError(msg)
     from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
