@@ -92,7 +92,7 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     if not on_terminal(sys.stderr):
         yield _ignore
         return
-    from holdfast.cli.bars import bar  # noqa: PLC0415 - only for a terminal
+    from holdfast.front.bars import bar  # noqa: PLC0415 - only for a terminal
 
     with bar(total, printable(what), sys.stderr) as advance:
         yield advance

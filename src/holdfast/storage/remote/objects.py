@@ -5,7 +5,7 @@ Wrappers have the same interface: one that tries again, one that counts, one tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -92,6 +92,14 @@ class Objects(Protocol):
 
         With ``absent`` only if there is none, with ``match`` only if there is one of this etag: where the server
         keeps such conditions, which only a probe tells.
+        """
+        ...
+
+    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
+        """Make an object of chunks as they come, in one step: the way where ``parts`` is None, and only there.
+
+        What the chunks raise, and what else fails, leaves no object and no temporary one. Nobody can try it again for
+        the caller: the chunks are gone. Where ``parts`` is not None it may raise ``NotImplementedError``.
         """
         ...
 
