@@ -132,7 +132,7 @@ def test_wrong_answers(client, proxy, there):
 
 
 def test_a_request_is_spoiled(client, proxy, there):
-    """A byte of a request reaches the server wrong: it refuses that, or, as rclone does, keeps it and tells the ETag."""
+    """A byte of a request reaches the server wrong: it refuses that or, as rclone does, keeps it; the ETag tells."""
     from botocore.exceptions import ClientError
 
     meant, came = b"n" * 3000, b"nn~" + b"n" * 2997
