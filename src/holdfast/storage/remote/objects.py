@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 Bytes = bytes | memoryview
+Body = Bytes | Iterable[Bytes]
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,15 @@ class Objects(Protocol):
         """Read a range into memory; return how many bytes there were."""
         ...
 
-    def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:
-        """Make an object, or replace it, in one step.
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
+        """Make an object, or replace it, in one step, of bytes or of pieces of bytes in their order.
+
+        Pieces are taken one after the other where ``parts`` is None, so that a large object need not be in memory;
+        elsewhere they are joined first. If taking them raises, its error comes out and nothing is made. What can be
+        gone through only once is sent once, without a second try.
 
         With ``absent`` only if there is none, with ``match`` only if there is one of this etag: where the server
         keeps such conditions, which only a probe tells.
-        """
-        ...
-
-    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
-        """Make an object of chunks as they come, in one step: the way where ``parts`` is None, and only there.
-
-        What the chunks raise, and what else fails, leaves no object and no temporary one. Nobody can try it again for
-        the caller: the chunks are gone. Where ``parts`` is not None it may raise ``NotImplementedError``.
         """
         ...
 

@@ -1,0 +1,345 @@
+"""Sending an object: one request if it is small, else parts that are sent side by side, then made one in one step.
+
+Until then there is no such object, whatever happens; the gate of the one who commits is asked just before that step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from typing_extensions import Self
+
+from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
+from holdfast.storage.remote.objects import Bytes, Head, Objects
+from holdfast.storage.remote.pace import Pace
+from holdfast.storage.remote.parts import PART, Sizes, cut
+from holdfast.threads import Threads, Work
+
+__all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Source", "Ticket", "upload", "upload_chunks"]
+
+_SLICE = 1 << 18  # bytes that are spent at a time, so that those who wait for their turn can be stopped
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_NO_PACE = Pace(None)
+
+
+@dataclass
+class Ticket:
+    """What another process needs to go on with an upload.
+
+    Attributes:
+        upload: its id.
+        part_size: bytes of each part but the last.
+        etags: those of the parts that the server has, by their numbers from 1.
+
+    """
+
+    upload: str
+    part_size: int
+    etags: dict[int, str] = field(default_factory=dict)
+
+
+def upload(  # noqa: PLR0913 - what may be asked of an upload
+    objects: Objects,
+    key: str,
+    source: Source,
+    *,
+    ticket: Ticket | None = None,
+    keep: Callable[[Ticket], None] | None = None,
+    pace: Pace | None = None,
+    workers: int = 4,
+    progress: Callable[[int], None] | None = None,
+    gate: Callable[[], None] | None = None,
+    absent: bool = False,
+    stop: threading.Event | None = None,
+) -> Head:
+    """Make an object of a source, or replace it, in one step.
+
+    At most ``workers`` parts are in memory, if the source is not in memory anyway.
+
+    Args:
+        objects: the store.
+        key: of the object.
+        source: its bytes.
+        ticket: of an upload of the same bytes that was begun: parts that the server still has are not sent again. One
+            that the server does not know begins anew.
+        keep: called with the ticket after the upload has begun and after each part that the server has, from any
+            thread, one call at a time. Where it is given, an error leaves the upload as it is; else it is aborted. A
+            small object, and one on a server that takes no parts, has no ticket.
+        pace: bytes per second.
+        workers: how many parts are sent at a time.
+        progress: called with how many more bytes are on the server, from any thread, one call at a time.
+        gate: called when all bytes are there, before they become the object; if it raises, they do not.
+        absent: only if there is no such object, where the server keeps such conditions.
+        stop: ends the upload when it is set, before the next part.
+
+    Raises:
+        InterruptedError: if it was stopped.
+        OSError: the first that went wrong.
+
+    """
+    path = _Path(pace or _NO_PACE, stop, progress)
+    if objects.parts is None:
+        return _checked(key, objects.put(key, _blocks(source, path, gate), absent=absent), source.size)
+    if source.size <= max(PART, objects.parts.least):
+        data = source.view(0, source.size)
+        path.wait(len(data))
+        _open(gate)
+        head = objects.put(key, data, absent=absent)
+        path.arrived(len(data))
+        return _checked(key, head, source.size)
+    ticket, begun = _begun(objects, key, source, ticket)
+    if begun and keep is not None:
+        keep(replace(ticket, etags={}))
+    path.arrived(sum(_length(source, ticket, number) for number in ticket.etags))
+    with _Sender(objects, key, ticket, path, workers=workers, keep=keep) as sender:
+        for number in range(1, _count(source, ticket) + 1):
+            if number not in ticket.etags:
+                sender.send(number, _length(source, ticket, number), partial(_part, source, ticket, number))
+        sender.wait()
+        _open(gate)
+        return _checked(key, sender.complete(absent=absent), source.size)
+
+
+def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
+    objects: Objects,
+    key: str,
+    chunks: Iterable[Bytes],
+    *,
+    size: int = 0,
+    workers: int = 4,
+    gate: Callable[[], None] | None = None,
+    absent: bool = False,
+) -> Head:
+    """Make an object of chunks that come one after the other, or replace it, in one step.
+
+    A chunk of memory that is as large as a part is sent from where it lies, and so are those that lie side by side:
+    they have to stay as they are until this returns. All else is copied, ``workers`` parts of it at a time.
+
+    Args:
+        objects: the store.
+        key: of the object.
+        chunks: its bytes.
+        size: how many there will be, about; 0 where that is not known. With it all parts are equally large.
+        workers: how many parts are sent at a time.
+        gate: called when all bytes are there, before they become the object; if it raises, they do not.
+        absent: only if there is no such object, where the server keeps such conditions.
+
+    Raises:
+        OSError: the first that went wrong; the upload is aborted, then as after anything else that is raised.
+
+    """
+    path, counted = _Path(), _Counted(chunks)
+    if objects.parts is None:
+        head = objects.put(key, _then(counted, gate), absent=absent)
+        return _checked(key, head, counted.size)
+    sizes = Sizes.of(objects.parts, size)
+    parts = cut(counted, sizes)
+    first, alone = next(parts)
+    if alone:
+        _open(gate)
+        return _checked(key, objects.put(key, first, absent=absent), counted.size)
+    ticket = Ticket(objects.begin(key), sizes.first)
+    with _Sender(objects, key, ticket, path, workers=workers) as sender:
+        sender.send(1, len(first), partial(_same, first))
+        del first
+        for number, (data, _) in enumerate(parts, 2):
+            sender.send(number, len(data), partial(_same, data))
+        sender.wait()
+        _open(gate)
+        return _checked(key, sender.complete(absent=absent), counted.size)
+
+
+class _Path:
+    """What the bytes of an upload have to pass: the pace, the one who stops it, the one who counts."""
+
+    def __init__(
+        self,
+        pace: Pace = _NO_PACE,
+        stop: threading.Event | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._pace = pace
+        self._stop = stop
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def wait(self, size: int) -> None:
+        """Wait until it is the turn of so many bytes."""
+        self.check()
+        for at in range(0, size if self._pace.rate is not None else 0, _SLICE):
+            self._pace.spend(min(_SLICE, size - at))
+            self.check()
+
+    def check(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise InterruptedError("the upload was stopped")
+
+    def arrived(self, size: int) -> None:
+        if self._progress is not None and size:
+            with self._lock:
+                self._progress(size)
+
+
+class _Sender:
+    """Sends the parts of an upload that was begun, some at a time. Leaving it waits for those under way.
+
+    After an error the rest is not sent, and the upload is aborted unless somebody keeps it.
+    """
+
+    def __init__(  # noqa: PLR0913 - an upload, and how to go about it
+        self,
+        objects: Objects,
+        key: str,
+        ticket: Ticket,
+        path: _Path,
+        *,
+        workers: int,
+        keep: Callable[[Ticket], None] | None = None,
+    ) -> None:
+        self._objects, self._key, self._ticket, self._path, self._keep = objects, key, ticket, path, keep
+        self._workers = max(1, workers)
+        self._threads = Threads(self._workers, "holdfast-upload")
+        self._under_way: deque[Work] = deque()
+        self._lock = threading.Lock()
+        self._failed = threading.Event()
+        self._first: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._failed.set()
+        self._threads.stop()
+        if error is not None and self._keep is None:
+            with contextlib.suppress(Exception):  # the first error is the one to tell; what is left a sweep removes
+                self._objects.abort(self._key, self._ticket.upload)
+
+    def send(self, number: int, size: int, data: Callable[[], Bytes]) -> None:
+        """Have a part sent; wait while enough of them are under way."""
+        while len(self._under_way) > self._workers:
+            self._under_way.popleft().join()
+            self._raise()
+        self._under_way.append(self._threads.run(partial(self._send, number, size, data)))
+
+    def wait(self) -> None:
+        """Wait until the server has all parts."""
+        while self._under_way:
+            self._under_way.popleft().join()
+        self._raise()
+
+    def complete(self, *, absent: bool) -> Head:
+        """Make the object of the parts."""
+        etags = [etag for _, etag in sorted(self._ticket.etags.items())]
+        return self._objects.complete(self._key, self._ticket.upload, etags, absent=absent)
+
+    def _raise(self) -> None:
+        if self._first is not None:
+            raise self._first
+
+    def _send(self, number: int, size: int, data: Callable[[], Bytes]) -> None:
+        if self._failed.is_set():
+            return
+        try:
+            self._path.wait(size)
+            etag = self._objects.part(self._key, self._ticket.upload, number, data())
+            with self._lock:
+                self._ticket.etags[number] = etag
+                if self._keep is not None:
+                    self._keep(replace(self._ticket, etags=dict(self._ticket.etags)))
+            self._path.arrived(size)
+        except BaseException as error:  # noqa: BLE001 - raised by the one who waits
+            with self._lock:
+                self._first = self._first or error
+            self._failed.set()
+
+
+def _begun(objects: Objects, key: str, source: Source, ticket: Ticket | None) -> tuple[Ticket, bool]:
+    """Return the ticket of an upload that the server knows, with the parts that it has; and whether it is a new one."""
+    if ticket is not None:
+        try:
+            there = objects.parts_of(key, ticket.upload)
+        except FileNotFoundError:
+            pass
+        else:
+            has = {
+                number: part.etag
+                for number, part in there.items()
+                if part.size == _length(source, ticket, number)
+                and (ticket.etags.get(number) == part.etag or _has(part.etag, source, ticket, number))
+            }
+            return Ticket(ticket.upload, ticket.part_size, has), False
+    assert objects.parts is not None  # noqa: S101 - the caller has asked
+    size = Sizes.of(objects.parts, source.size).first
+    return Ticket(objects.begin(key), size), True
+
+
+def _has(etag: str, source: Source, ticket: Ticket, number: int) -> bool:
+    """Tell whether a part of which nobody took note is the source's: it came just before the one who sent it died."""
+    if number in ticket.etags or not _MD5.fullmatch(etag):
+        return False
+    return hashlib.md5(_part(source, ticket, number), usedforsecurity=False).hexdigest() == etag
+
+
+def _count(source: Source, ticket: Ticket) -> int:
+    return -(-source.size // ticket.part_size)
+
+
+def _length(source: Source, ticket: Ticket, number: int) -> int:
+    return max(0, min(ticket.part_size, source.size - (number - 1) * ticket.part_size))
+
+
+def _part(source: Source, ticket: Ticket, number: int) -> memoryview:
+    return source.view((number - 1) * ticket.part_size, _length(source, ticket, number))
+
+
+def _same(data: Bytes) -> Bytes:
+    return data
+
+
+def _blocks(source: Source, path: _Path, gate: Callable[[], None] | None) -> Iterator[Bytes]:
+    """Yield a source's bytes one part after the other; behind the last one open the gate."""
+    for offset in range(0, source.size, PART):
+        view = source.view(offset, PART)
+        path.wait(len(view))
+        yield bytes(view)  # whoever gets it may keep it, and a file's view is good for a moment only
+        path.arrived(len(view))
+    _open(gate)
+
+
+def _then(chunks: Iterable[Bytes], gate: Callable[[], None] | None) -> Iterator[Bytes]:
+    """Yield the chunks; behind the last one, before they become an object, open the gate."""
+    yield from chunks
+    _open(gate)
+
+
+def _open(gate: Callable[[], None] | None) -> None:
+    if gate is not None:
+        gate()
+
+
+class _Counted:
+    """Chunks, and how many bytes of them have come."""
+
+    def __init__(self, chunks: Iterable[Bytes]) -> None:
+        self._chunks = chunks
+        self.size = 0
+
+    def __iter__(self) -> Iterator[Bytes]:
+        for chunk in self._chunks:
+            self.size += memoryview(chunk).nbytes
+            yield chunk
+
+
+def _checked(key: str, head: Head, size: int) -> Head:
+    if head.size != size:
+        msg = f"sent {size} bytes but {key} has {head.size}"
+        raise OSError(msg)
+    return head
