@@ -62,6 +62,9 @@ class MemoryObjects:
         self._made[key] = (etag or _etag(data), self.now)
         return Head(len(data), *self._made[key])
 
+    def stream(self, key, chunks, *, absent=False):
+        return self.put(key, b"".join(bytes(memoryview(chunk).cast("B")) for chunk in chunks), absent=absent)
+
     def begin(self, key):
         with self._lock:
             self._tick()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -70,6 +70,11 @@ class _Wrapped:
     def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:
         """Make an object."""
         head: Head = self._call("put", key, lambda: self.inner.put(key, data, absent=absent, match=match), data)
+        return head
+
+    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
+        """Make an object of chunks as they come."""
+        head: Head = self._call("stream", key, lambda: self.inner.stream(key, chunks, absent=absent))
         return head
 
     def begin(self, key: str) -> str:
@@ -153,6 +158,8 @@ class CountingObjects(_Wrapped):
         with self._one_at_a_time:
             if kind in ("put", "part"):
                 self.sent += memoryview(data).nbytes
+            elif kind == "stream":
+                self.sent += result.size
             elif kind == "get":
                 self.received += len(result)
             elif kind == "get_into":
