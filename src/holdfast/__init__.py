@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from holdfast.front.pruning import Pruned, prune
     from holdfast.front.simulation import Course, Simulation, simulate
     from holdfast.front.start import Skipped, Start
+    from holdfast.front.syncing import Synced, sync
     from holdfast.front.tensors import TensorStatistics, statistics, tensor
     from holdfast.front.verifying import Verified, verify_all
     from holdfast.policy.budget import Within
@@ -98,6 +99,7 @@ __all__ = [
     "Simulation",
     "Skipped",
     "Start",
+    "Synced",
     "SystemClock",
     "TensorStatistics",
     "Thin",
@@ -122,6 +124,7 @@ __all__ = [
     "sign",
     "simulate",
     "statistics",
+    "sync",
     "tensor",
     "verify",
     "verify_all",
@@ -155,6 +158,7 @@ _LAZY = {
     "Simulation": "holdfast.front.simulation",
     "Skipped": "holdfast.front.start",
     "Start": "holdfast.front.start",
+    "Synced": "holdfast.front.syncing",
     "TensorStatistics": "holdfast.front.tensors",
     "Thin": "holdfast.policy.thinning",
     "Verified": "holdfast.front.verifying",
@@ -176,6 +180,7 @@ _LAZY = {
     "sign": "holdfast.engine",
     "simulate": "holdfast.front.simulation",
     "statistics": "holdfast.front.tensors",
+    "sync": "holdfast.front.syncing",
     "tensor": "holdfast.front.tensors",
     "verify": "holdfast.engine",
     "verify_all": "holdfast.front.verifying",

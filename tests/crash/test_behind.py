@@ -75,7 +75,7 @@ def kill_at_calls(trainer, tmp_path, whole, words, count):
 @pytest.mark.parametrize("words", sorted(BEHIND))
 def test_killed_at_calls_of_any_thread(trainer, tmp_path, whole, words):
     """Killed right before the n-th write, fsync, rename, link or unlink of all threads, twice: all is sound."""
-    kill_at_calls(trainer, tmp_path, whole, words, 6 * FACTOR)
+    kill_at_calls(trainer, tmp_path, whole, words, 4 * FACTOR)
 
 
 @pytest.mark.long
@@ -160,12 +160,10 @@ def test_a_child_that_ends_as_its_parent_would(trainer, tmp_path, how):
     assert fork(trainer, tmp_path / "run", "behind", how) == [0] * 2
 
 
-SPAWNED = pytest.param("zero-copy", "spawn", marks=pytest.mark.long)
+LONG = [pytest.param(*case, marks=pytest.mark.long) for case in (("zero-copy", "spawn"), ("everything", "fork"))]
 
 
-@pytest.mark.parametrize(
-    ("words", "method"), [("behind", "fork"), ("zero-copy", "fork"), ("everything", "fork"), SPAWNED]
-)
+@pytest.mark.parametrize(("words", "method"), [("behind", "fork"), ("zero-copy", "fork"), *LONG])
 def test_loader_workers_amid_saves(trainer, tmp_path, words, method):
     """Worker processes start, load and end while saves are on their way: the weights and the files are right."""
     plain = trainer.run(tmp_path / "without", words, act="load without", given={"words": words})

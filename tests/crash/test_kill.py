@@ -62,7 +62,7 @@ def test_killed_at_system_calls(trainer, tmp_path, whole, points, words):
     every = points(words)
     rare = [point for point in every if point[0] not in ("write", "close")]
     dice = chance(f"calls of {words}")
-    chosen = {*dice.sample(rare, min(len(rare), 18 * FACTOR)), *dice.sample(every, 8)}
+    chosen = {*dice.sample(rare, min(len(rare), 12 * FACTOR)), *dice.sample(every, 4)}
     for at, point in enumerate(sorted(chosen)):
         kill_at(trainer, tmp_path / str(at), words, point, whole)
 

@@ -137,7 +137,7 @@ def kill_and_go_on(dice, folder, kind, laps):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_a_save(tmp_path, kind):
     """One rank or all are killed at a random call, collective or moment: the newest whole one is the next start."""
-    kill_and_go_on(chance(f"ranks {kind}"), tmp_path, kind, 2 * FACTOR)
+    kill_and_go_on(chance(f"ranks {kind}"), tmp_path, kind, FACTOR)
 
 
 @pytest.mark.long

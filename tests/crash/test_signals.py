@@ -97,7 +97,7 @@ def interrupt_fits(trainer, tmp_path, number, *, laps, wanted):
         assert leftovers(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGTERM], ids=str)
 def test_a_fit_that_is_interrupted_at_random_moments(trainer, tmp_path, number):
     """The same under Lightning, which has a meaning of its own for some of the signals."""
     interrupt_fits(trainer, tmp_path, number, laps=1, wanted=2)

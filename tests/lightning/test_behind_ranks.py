@@ -98,7 +98,10 @@ def answers(folder):
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("words", [{}, {"images": 2, "overlap": True}, {"on_busy": "skip"}], ids=str)
+SKIPPING = pytest.param({"on_busy": "skip"}, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("words", [{}, {"images": 2, "overlap": True}, SKIPPING], ids=str)
 def test_both_ranks_know_the_same(tmp_path, words):
     """With a slow disk, each rank ends with the same attributes, which name what is there, and so does the parent."""
     folder, done, (first, second) = run(tmp_path, words)

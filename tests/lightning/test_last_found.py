@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
 
 from holdfast.storage import RUN_LOCK
-from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, loader, names, run_script, step_of, steps
+from tests.lightning import jobs_killed
+from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, loader, names, step_of, steps
 from tests.support.lightning_models import trainer
+from tests.support.ranks import start_ranks
 
 
 def _weights(folder, name="last"):
@@ -55,29 +58,13 @@ def test_a_full_last_comes_before_newer_weights(tmp_path, full_first):
     assert step_of(tmp_path / "d" / "full.ckpt") == step_of(tmp_path / "d" / "last.ckpt") == 6
 
 
-KILLED_BEFORE_THE_OLD_LAST_WENT = """
-import os, sys
-from holdfast.lightning import CheckpointIO, ModelCheckpoint
-from tests.support.lightning_cases import fit
-
-class Dies(CheckpointIO):
-    def remove_checkpoint(self, path):
-        if path.endswith("-last.ckpt"):
-            os._exit(9)
-        super().remove_checkpoint(path)
-
-cb = ModelCheckpoint(sys.argv[1], monitor="val_loss", save_top_k=int(sys.argv[2]), save_last=True)
-cb.CHECKPOINT_NAME_LAST = "{epoch}-last"
-fit(os.path.dirname(sys.argv[1]), cb, vals=[5, 4], max_epochs=2, plugins=[Dies()])
-"""
-
-
 @pytest.mark.parametrize(("save_top_k", "source"), [(1, "epoch=1-step=4.ckpt"), (1, "last"), (0, "last")])
 def test_a_last_that_a_kill_spared_is_removed(tmp_path, save_top_k, source):
     """Killed when a templated ``last`` was there and the one before it not yet gone: the resumed run removes it."""
     folder = str(tmp_path / "d")
-    done = run_script(KILLED_BEFORE_THE_OLD_LAST_WENT, folder, save_top_k)
-    assert done.returncode == 9, done.stderr
+    with start_ranks(1, jobs_killed.before_the_old_last_goes, folder, save_top_k, store=None) as run:
+        (outcome,) = run.wait()
+    assert outcome.signal == signal.SIGKILL, outcome
     ranked = ["epoch=1-step=4.ckpt"] if save_top_k else []
     assert names(folder) == sorted([RUN_LOCK, "epoch=0-last.ckpt", "epoch=1-last.ckpt", *ranked])
     assert set(steps(folder)) == {2, 4}

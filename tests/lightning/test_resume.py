@@ -9,8 +9,10 @@ import signal
 import pytest
 import torch
 
-from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, names, quietly, run_script, step_of, steps
+from tests.lightning import jobs_killed
+from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, names, quietly, step_of, steps
 from tests.support.lightning_parts import CrashAt
+from tests.support.ranks import start_ranks
 
 
 def _train(folder, vals, epochs, ckpt_path=None, **words):
@@ -131,25 +133,12 @@ def test_what_the_state_forgot_is_found_again(tmp_path):
     assert set(names(folder)) == kept | {"epoch=0-step=2.ckpt"}
 
 
-KILLED_BEFORE_THE_REMOVAL = """
-import os, signal, sys
-from holdfast.lightning import CheckpointIO, ModelCheckpoint
-from tests.support.lightning_cases import fit
-
-class Dies(CheckpointIO):
-    def remove_checkpoint(self, path):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-cb = ModelCheckpoint(sys.argv[1], monitor="val_loss", save_top_k=1)
-fit(os.path.dirname(sys.argv[1]), cb, vals=[5, 4], max_epochs=2, plugins=[Dies()])
-"""
-
-
 def test_killed_between_commit_and_removal(tmp_path):
     """SIGKILL after a commit, before the older file is removed: the next run finds both and keeps the best."""
     folder = str(tmp_path / "d")
-    done = run_script(KILLED_BEFORE_THE_REMOVAL, folder)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    with start_ranks(1, jobs_killed.before_the_removal, folder, store=None) as run:
+        (outcome,) = run.wait()
+    assert outcome.signal == signal.SIGKILL, outcome
     assert steps(folder) == [2, 4]
     cb = _train(folder, [3], 3, os.path.join(folder, "epoch=1-step=4.ckpt"), save_top_k=1, save_last=None)
     assert _scores(cb) == {6: 3.0}

@@ -43,6 +43,11 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(autouse=True)
+def _way_of_saving():
+    """As it is for users: the script runs in processes of its own."""
+
+
 def _run(tmp_path, strategy):
     """Run the script in a fresh folder, and once more if torch's own threads have aborted a process at its exit."""
     for lap in range(3):

@@ -21,9 +21,8 @@ class _Opened(StoreSuite):
 
     def really_there(self, store):
         if not store.is_local:
-            store.fs.invalidate_cache()
-            start = len(store.base.strip("/")) + 1
-            return sorted(key.strip("/")[start:] for key in store.fs.find(store.base))
+            start = len(store.base) + 1
+            return sorted(item.key[start:] for item in store.objects.list(f"{store.base}/"))
         found = [os.path.join(where, name) for where, _, files in os.walk(store.root) for name in files]
         return sorted(os.path.relpath(path, store.root) for path in found)
 

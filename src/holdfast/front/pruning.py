@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -91,9 +91,35 @@ def prune(
         for folder in sorted({_run_folder(checkpoint) for item, checkpoint in plan if not item.keep}):
             _own(owned, folder, given)
         # What a run that has just ended has committed, and what was pinned meanwhile, counts.
-        plan = _planned(catalog(path), keep, given)
-        tell = progress or (lambda _: None)
-        return [item if item.keep else _remove(item, checkpoint, tell) for item, checkpoint in plan]
+        return prune_listed(catalog(path), keep, given, progress=progress)
+
+
+def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
+    listed: Catalog,
+    keep: object,
+    now: datetime,
+    *,
+    resumed: Collection[str] = (),
+    dry_run: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Pruned]:
+    """Remove of these checkpoints what the rules do not keep, as ``prune`` does, for one to whom the place belongs.
+
+    Args:
+        listed: what is there.
+        keep: rules; None for those that each run has recorded.
+        now: the time that they go by.
+        resumed: names of checkpoints that runs resumed from, besides those that the manifests tell of.
+        dry_run: only say what would be done.
+        progress: called with the bytes of each file that is removed or spared.
+
+    Raises:
+        ConfigurationError: if ``keep`` is not made of rules.
+
+    """
+    tell = progress or (lambda _: None)
+    plan = _planned(listed, keep, now, resumed)
+    return [item if item.keep or dry_run else _remove(item, checkpoint, tell) for item, checkpoint in plan]
 
 
 def freed(pruned: Sequence[Pruned]) -> int:
@@ -136,8 +162,10 @@ def resumed_from(listed: Sequence[Checkpoint]) -> set[str]:
     }
 
 
-def _planned(listed: Catalog, keep: object, now: datetime) -> list[tuple[Pruned, Checkpoint]]:
-    decisions = listed.plan(keep, now, resumed_from=resumed_from(listed))
+def _planned(
+    listed: Catalog, keep: object, now: datetime, resumed: Collection[str] = ()
+) -> list[tuple[Pruned, Checkpoint]]:
+    decisions = listed.plan(keep, now, resumed_from={*resumed_from(listed), *resumed})
     return [(_of(decision, item), item) for decision, item in zip(decisions, listed, strict=True)]
 
 

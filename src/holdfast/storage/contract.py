@@ -19,13 +19,15 @@ class Blob:
     """One named blob: its name relative to the root (parts joined by ``/``) and bytes.
 
     ``file_id`` is the same for two names that share their bytes ("" where that cannot be told). Of a ``bundle`` the
-    size is that of its seal: a listing does not look at each of its files, ``Store.size`` does.
+    size is that of its seal: a listing does not look at each of its files, ``Store.size`` does. ``stamp`` is another
+    when the content is: an object's etag, "" where a listing does not tell.
     """
 
     name: str
     size: int
     file_id: str = field(default="", compare=False)
     bundle: bool = False
+    stamp: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,18 @@
-"""Blobs behind an fsspec URL. A blob is committed when its put has completed.
-
-On an object store an upload does not exist until it is completed; it is opened with
-``autocommit=False``, because a plain ``with fs.open()`` would complete it even when the writer fails
-in the middle. Elsewhere the bytes go to a temporary name that is then moved.
-"""
+"""Blobs behind a URL. A blob is committed when its put has completed: an object appears in one step, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
-
-import fsspec.core
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
+from holdfast.storage.remote.connect import connect, key_of
+from holdfast.storage.remote.objects import Listed, Objects
+from holdfast.storage.remote.uploading import upload_chunks
 
-_UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
-_FLAT = 8  # folders down from which everything is listed, and what lies deeper left out
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 _ABANDONED = timedelta(days=1)
 
@@ -31,13 +23,13 @@ class RemoteStore:
 
     root: str
     base: str
-    fs: Any
+    objects: Objects
 
     @classmethod
     def at(cls, url: str) -> RemoteStore:
-        """Connect to the filesystem of a URL."""
-        fs, base = fsspec.core.url_to_fs(url)
-        return cls(url.rstrip("/"), base.rstrip("/"), fs)
+        """Connect to the server of a URL."""
+        objects, base = connect(url)
+        return cls(url.rstrip("/"), base, objects)
 
     @property
     def is_local(self) -> bool:
@@ -50,12 +42,8 @@ class RemoteStore:
 
     def name_of(self, path: str) -> str | None:
         """Return the name of a URL under the root, however its slashes are written."""
-        scheme = path.partition("://")[0]
-        known = self.fs.protocol
-        if "://" not in path or scheme not in ({known} if isinstance(known, str) else set(known)):
-            return None
-        key, prefix = self.fs._strip_protocol(path), f"{self.base}/"  # noqa: SLF001 - fsspec's own name for it
-        return key[len(prefix) :] if key.startswith(prefix) else None
+        key, prefix = key_of(path, self.root), f"{self.base}/"
+        return key[len(prefix) :] if key is not None and key.startswith(prefix) else None
 
     def _key(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -69,8 +57,9 @@ class RemoteStore:
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the blobs in the hidden folders of this name."""
         if depth <= 0:
-            inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.fs)
-            found = [Blob(f"{folder}/{blob.name}", blob.size) for blob in inside._everything(_FLAT)]
+            inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
+            everything = inside._everything(_WITHIN * 4)
+            found = [replace(blob, name=f"{folder}/{blob.name}") for blob in everything]
         else:
             parts = ((blob, f"/{blob.name}".partition(f"/{folder}/")) for blob in self._everything(depth + _WITHIN))
             found = [blob for blob, (before, inside, _) in parts if inside and before.count("/") <= depth]
@@ -78,33 +67,33 @@ class RemoteStore:
 
     def leftovers(self, depth: int = 0) -> list[str]:
         """Return the temporaries of this store; unfinished uploads are the object store's own affair."""
-        return [blob.name for blob in self._temporaries(depth)]
+        return [name for name, _ in self._temporaries(depth)]
 
-    def _temporaries(self, depth: int) -> list[Blob]:
-        found = (blob for blob in self._everything(depth + _WITHIN) if _is_temporary(blob.name))
-        return [blob for blob in found if blob.name.count("/") <= depth or _hidden_at(blob.name)]
+    def _temporaries(self, depth: int) -> list[tuple[str, Listed]]:
+        found = ((name, item) for name, item in self._listed(depth + _WITHIN) if _is_temporary(name))
+        return [(name, item) for name, item in found if name.count("/") <= depth or _hidden_at(name)]
 
     def _everything(self, depth: int) -> list[Blob]:
-        """List the blobs. From some depth on without a limit: that is one request for a thousand, not one a folder."""
-        self.fs.invalidate_cache()
-        try:
-            found = self.fs.find(self.base, maxdepth=depth + 1 if depth < _FLAT else None, detail=True)
-        except FileNotFoundError:
-            return []
-        start = len(self.base.strip("/")) + 1
-        blobs = (Blob(key.strip("/")[start:], int(info["size"] or 0)) for key, info in found.items())
-        return sorted(
-            (blob for blob in blobs if blob.name and blob.name.count("/") <= depth), key=lambda blob: blob.name
-        )
+        return [Blob(name, item.size, stamp=item.etag) for name, item in self._listed(depth)]
+
+    def _listed(self, depth: int) -> list[tuple[str, Listed]]:
+        """List by name. Below the root without a limit: that is one request for a thousand, not one a folder."""
+        start = len(self.base) + 1
+        found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
+        kept = [(name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth]
+        return sorted(kept, key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache."""
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self._key(name)))
+        try:
+            self.objects.head(self._key(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Ask the remote side."""
-        return int(self.fs.info(self._key(name))["size"])
+        return self.objects.head(self._key(name)).size
 
     def stamp(self, name: str) -> tuple[int, ...] | None:  # noqa: ARG002 - the contract's
         """Return None: not every remote filesystem can tell."""
@@ -112,27 +101,15 @@ class RemoteStore:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read one range."""
+        key = self._key(name)
         if length <= 0:
             return b""
-        try:
-            return bytes(self.fs.cat_file(self._key(name), start=offset, end=offset + length))
-        except OSError:
-            if offset < self.size(name):
-                raise
-            return b""  # object stores call a range at the end, or of an empty blob, an error
+        return self.objects.get(key, offset, offset + length)
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
         """Upload, check the length, and only then let the blob appear."""
         del over  # there is no writing over what is stored
-        key = self._key(name)
-        self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
-        protocols = self.fs.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
-        send = self._upload if names & _UPLOADS_ARE_ATOMIC else self._write_and_move
-        written = send(key, _then(chunks, gate))
-        self.fs.invalidate_cache()
-        self._check_length(name, written)
-        return written
+        return upload_chunks(self.objects, self._key(name), chunks, gate=gate).size
 
     def draft(self, name: str) -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
@@ -152,33 +129,7 @@ class RemoteStore:
         self.remove(name)
         return ""
 
-    def _upload(self, key: str, chunks: Chunks) -> int:
-        file = self.fs.open(key, "wb", autocommit=False)
-        try:
-            written = _write_all(file, chunks)
-            file.close()
-            file.commit()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                file.discard()
-            raise
-        return written
-
-    def _write_and_move(self, key: str, chunks: Chunks) -> int:
-        folder = key.rpartition("/")[0]
-        temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
-        try:
-            with self.fs.open(temporary, "wb") as file:
-                written = _write_all(file, chunks)
-            self.fs.mv(temporary, key)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                self.fs.rm_file(temporary)
-            raise
-        return written
-
-    def _check_length(self, name: str, written: int) -> None:
-        length = self.size(name)
+    def _check_length(self, name: str, length: int, written: int) -> None:
         if length != written:
             msg = f"sent {written} bytes but {self.path(name)} has {length}"
             raise OSError(msg)
@@ -194,17 +145,13 @@ class RemoteStore:
 
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
-        self.fs.makedirs(self._key(target).rpartition("/")[0], exist_ok=True)
-        self.fs.cp_file(self._key(source), self._key(target))
-        self.fs.invalidate_cache()
-        self._check_length(target, self.size(source))
+        self.objects.copy(self._key(source), self._key(target))
+        self._check_length(target, self.size(target), self.size(source))
         return "copy"
 
     def remove(self, name: str) -> None:
         """Remove one blob."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self._key(name))
-        self.fs.invalidate_cache()
+        self.objects.remove([self._key(name)])
 
     def free(self) -> Free | None:
         """Return None: no remote store says so."""
@@ -212,27 +159,14 @@ class RemoteStore:
 
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
-        removed = []
-        for blob in self._temporaries(depth):
-            if self._age(blob.name) > _ABANDONED:
-                self.remove(blob.name)
-                removed.append(blob.name)
-        return removed
-
-    def _age(self, name: str) -> timedelta:
-        try:
-            modified: datetime = self.fs.modified(self._key(name))
-        except (NotImplementedError, OSError, KeyError, TypeError):
-            return timedelta(0)
-        zone = modified.tzinfo or timezone.utc
-        return datetime.now(zone) - modified.replace(tzinfo=zone)
+        dead = [name for name, item in self._temporaries(depth) if _age(item) > _ABANDONED]
+        if dead:
+            self.objects.remove([self._key(name) for name in dead])
+        return dead
 
 
-def _then(chunks: Chunks, gate: Callable[[], None] | None) -> Chunks:
-    """Yield the chunks; behind the last one, before the blob is completed, open the gate."""
-    yield from chunks
-    if gate is not None:
-        gate()
+def _age(item: Listed) -> timedelta:
+    return datetime.now(timezone.utc) - item.modified if item.modified else timedelta(0)
 
 
 def _is_temporary(name: str) -> bool:
@@ -242,12 +176,3 @@ def _is_temporary(name: str) -> bool:
 def _hidden_at(name: str) -> bool:
     """Tell whether a blob lies in a hidden folder."""
     return f"/{HIDDEN}" in f"/{name.rpartition('/')[0]}"
-
-
-def _write_all(file: Any, chunks: Chunks) -> int:
-    written = 0
-    for chunk in chunks:
-        view = memoryview(chunk).cast("B")
-        file.write(view)
-        written += len(view)
-    return written

@@ -1,0 +1,66 @@
+"""From a URL to the client that speaks to its server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fsspec
+import fsspec.core
+
+from holdfast.storage.options import options_for
+from holdfast.storage.remote.generic import FsspecObjects
+from holdfast.storage.remote.objects import Objects
+from holdfast.storage.remote.s3 import S3Objects, once
+
+_wrappers: list[Callable[[Objects], Objects]] = []
+_OURS = ("client", "patience")
+
+
+def connect(url: str) -> tuple[Objects, str]:
+    """Return the objects behind a URL, and the key that the URL itself has there.
+
+    Raises:
+        ImportError: if the filesystem's package is not installed.
+        ValueError: if there is none for the URL.
+
+    """
+    objects, base = _innermost(url)
+    for wrapper in _wrappers:
+        objects = wrapper(objects)
+    return objects, base
+
+
+def _innermost(url: str) -> tuple[Objects, str]:
+    options = {name: value for name, value in options_for(url).items() if name not in _OURS}
+    scheme = url.partition("://")[0]
+    kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
+    if kind is not None and hasattr(kind, "_call_s3"):
+        words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
+        return S3Objects(once(kind)(**words)), _bare_key(kind, url)
+    fs, base = fsspec.core.url_to_fs(url, **options)
+    return FsspecObjects(fs), base.rstrip("/")
+
+
+def _bare_key(kind: Any, url: str) -> str:
+    return str(kind._strip_protocol(url)).rstrip("/")  # noqa: SLF001 - fsspec's own name for it
+
+
+def key_of(url: str, root: str) -> str | None:
+    """Return the key of a URL, or None if it is one of another filesystem than the root's."""
+    if "://" not in url or "://" not in root:
+        return None
+    kind = fsspec.get_filesystem_class(root.partition("://")[0].rpartition("::")[2])
+    known = {kind.protocol} if isinstance(kind.protocol, str) else set(kind.protocol)
+    return _bare_key(kind, url) if url.partition("://")[0] in known else None
+
+
+@contextlib.contextmanager
+def wrapping(wrapper: Callable[[Objects], Objects]) -> Iterator[None]:
+    """Wrap, in this process and until the end, what every ``connect`` returns: below the retries, for tests."""
+    _wrappers.append(wrapper)
+    try:
+        yield
+    finally:
+        _wrappers.remove(wrapper)

@@ -1,0 +1,203 @@
+"""Any filesystem that fsspec knows, as objects. There are no parts: an object is written in one go.
+
+Where an upload does not exist until it is completed it is opened with ``autocommit=False``, because a plain
+``with fs.open()`` would complete it even when the writer fails in the middle. Elsewhere the bytes go to a temporary
+name that is then moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, TypeVar
+
+from holdfast.storage.contract import HIDDEN
+from holdfast.storage.remote.failures import translated
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
+
+_UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
+_ETAGS = ("etag", "ETag", "md5Hash", "generation")
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+_T = TypeVar("_T")
+
+
+class FsspecObjects:
+    """The objects of a filesystem. From any thread, and after a fork."""
+
+    def __init__(self, fs: Any) -> None:
+        """Speak through this filesystem, or in a forked child through one that is made alike."""
+        self._made = fs
+        self._pid = os.getpid()
+        protocol = fs.protocol
+        self._atomic = bool(({protocol} if isinstance(protocol, str) else set(protocol)) & _UPLOADS_ARE_ATOMIC)
+
+    @property
+    def client(self) -> str:
+        """The filesystem's own module."""
+        return type(self._made).__module__.partition(".")[0]
+
+    @property
+    def parts(self) -> PartRules | None:
+        """None: there are no parts."""
+        return None
+
+    @property
+    def fs(self) -> Any:
+        """The filesystem of this process."""
+        if self._pid != os.getpid():
+            self._made = type(self._made)(*self._made.storage_args, **self._made.storage_options)
+            self._pid = os.getpid()
+        return self._made
+
+    def _try(self, what: str, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except Exception as error:
+            known = translated(error, what)
+            if known is error:
+                raise
+            raise known from error
+
+    def head(self, key: str) -> Head:
+        """Look at an object."""
+        self.fs.invalidate_cache()
+        info = self._try(f"info {key}", lambda: self.fs.info(key))
+        if info.get("type") == "directory":
+            msg = f"{key} is a folder"
+            raise FileNotFoundError(msg)
+        return Head(int(info["size"] or 0), _etag(info), _modified(info))
+
+    def get(self, key: str, start: int, end: int) -> bytes:
+        """Return the bytes of a range."""
+        if end <= start:
+            return b""
+        try:
+            return self._try(f"read {key}", lambda: bytes(self.fs.cat_file(key, start=start, end=end)))
+        except OSError:
+            if start < self.head(key).size:
+                raise
+            return b""  # object stores call a range at the end, or of an empty object, an error
+
+    def get_into(self, key: str, start: int, view: memoryview) -> int:
+        """Read a range into memory."""
+        data = self.get(key, start, start + len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:  # noqa: ARG002
+        """Make an object, or replace it. A condition is looked at before, no more: there is none to hand over."""
+        chunks: Iterable[Bytes] = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
+        self.fs.invalidate_cache()
+        if absent and self._try(f"info {key}", lambda: self.fs.exists(key)):
+            msg = f"{key} is there"
+            raise FileExistsError(msg)
+        size = (self._upload if self._atomic else self._write_and_move)(key, chunks)
+        self.fs.invalidate_cache()
+        return Head(size)
+
+    def _upload(self, key: str, chunks: Iterable[Bytes]) -> int:
+        file = self.fs.open(key, "wb", autocommit=False)
+        try:
+            written = _write_all(file, chunks)
+            file.close()
+            file.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                file.discard()
+            raise
+        return written
+
+    def _write_and_move(self, key: str, chunks: Iterable[Bytes]) -> int:
+        folder = key.rpartition("/")[0]
+        self.fs.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
+        try:
+            with self.fs.open(temporary, "wb") as file:
+                written = _write_all(file, chunks)
+            self.fs.mv(temporary, key)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.fs.rm_file(temporary)
+            raise
+        return written
+
+    def begin(self, key: str) -> str:
+        """Raise an error: there are no parts."""
+        raise NotImplementedError(key)
+
+    def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
+        """Raise an error: there are no parts."""
+        raise NotImplementedError(key, upload, number, len(data))
+
+    def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
+        """Raise an error: there are no parts."""
+        raise NotImplementedError(key, upload, etags, absent)
+
+    def abort(self, key: str, upload: str) -> None:
+        """Do nothing: there are no uploads."""
+
+    def uploads(self, prefix: str) -> list[Upload]:  # noqa: ARG002 - the protocol's
+        """Return none."""
+        return []
+
+    def parts_of(self, key: str, upload: str) -> dict[int, Head]:  # noqa: ARG002 - the protocol's
+        """Raise an error: there is no such upload."""
+        raise FileNotFoundError(key)
+
+    def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
+        """Return the objects whose keys begin so."""
+        self.fs.invalidate_cache()
+        folder = prefix.rpartition("/")[0]
+        depth = None if deep else 1
+        try:
+            found = self._try(f"list {prefix}", lambda: self.fs.find(folder, maxdepth=depth, detail=True))
+        except FileNotFoundError:
+            return
+        for key, info in found.items():
+            if key.startswith(prefix):
+                yield Listed(int(info["size"] or 0), _etag(info), _modified(info), key)
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Remove objects, one by one."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                self._try(f"remove {key}", partial(self.fs.rm_file, key))
+        self.fs.invalidate_cache()
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy by the filesystem's own means."""
+        if not self._atomic:
+            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._try(f"copy {source}", lambda: self.fs.cp_file(source, target))
+        self.fs.invalidate_cache()
+
+
+def _write_all(file: Any, chunks: Iterable[Bytes]) -> int:
+    written = 0
+    for chunk in chunks:
+        view = memoryview(chunk).cast("B")
+        file.write(view)
+        written += len(view)
+    return written
+
+
+def _etag(info: dict[str, Any]) -> str:
+    found = next((info[name] for name in _ETAGS if info.get(name)), "")
+    return str(found).strip('"')
+
+
+def _modified(info: dict[str, Any]) -> datetime | None:
+    for name in _TIMES:
+        value = info.get(name)
+        if isinstance(value, (int, float)):
+            return datetime.fromtimestamp(value, timezone.utc)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return None
