@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from holdfast.storage.remote.objects import Bytes, Head, Listed, Objects, PartRules, Upload
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
 from holdfast.testing.faults import Rule, Rules
 
 _T = TypeVar("_T")
@@ -67,14 +67,9 @@ class _Wrapped:
         count: int = self._call("get_into", key, lambda: self.inner.get_into(key, start, view), view)
         return count
 
-    def put(self, key: str, data: Bytes, *, absent: bool = False, match: str = "") -> Head:
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
         """Make an object."""
-        head: Head = self._call("put", key, lambda: self.inner.put(key, data, absent=absent, match=match), data)
-        return head
-
-    def stream(self, key: str, chunks: Iterable[Bytes], *, absent: bool = False) -> Head:
-        """Make an object of chunks as they come."""
-        head: Head = self._call("stream", key, lambda: self.inner.stream(key, chunks, absent=absent))
+        head: Head = self._call("put", key, lambda: self.inner.put(key, data, absent=absent, match=match))
         return head
 
     def begin(self, key: str) -> str:
@@ -156,9 +151,9 @@ class CountingObjects(_Wrapped):
         self._count(kind, key)
         result = go()
         with self._one_at_a_time:
-            if kind in ("put", "part"):
+            if kind == "part":
                 self.sent += memoryview(data).nbytes
-            elif kind == "stream":
+            elif kind == "put":
                 self.sent += result.size
             elif kind == "get":
                 self.received += len(result)
