@@ -19,7 +19,7 @@ from holdfast.policy.retention import Decision
 from holdfast.policy.terms import Term
 from holdfast.records import RANKED
 from holdfast.scanning import look
-from holdfast.storage import is_local, is_owned_here, open_store, own_directory, real_path, split_path
+from holdfast.storage import is_local, is_own_place, open_store, own_place, real_path, split_path
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,10 @@ def _own(owned: ExitStack, folder: str, now: datetime) -> None:
         DirectoryInUseError: if a run has it, be it one of this process.
 
     """
-    if not is_local(folder):
-        return
-    if is_owned_here(folder):
+    store = open_store(folder)
+    if is_own_place(store):
         raise DirectoryInUseError(folder, pid=str(os.getpid()))
-    ownership = own_directory(folder, run="", since=now.astimezone(timezone.utc).isoformat(timespec="seconds"))
+    ownership = own_place(store, run="", since=now.astimezone(timezone.utc).isoformat(timespec="seconds"))
     if ownership is not None:
         owned.callback(ownership.give_up)
 

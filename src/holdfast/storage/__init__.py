@@ -6,9 +6,10 @@ What only few need, and slow to import, is asked of its own module: ``abilities`
 from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
+from holdfast.storage.owning import Owner, give_up_all, is_own_place, own_place
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
-from holdfast.storage.run_lock import Ownership, give_up_all, is_owned_here, own_directory
+from holdfast.storage.run_lock import Ownership, is_owned_here, own_directory
 
 __all__ = [
     "HIDDEN",
@@ -18,16 +19,19 @@ __all__ = [
     "Blob",
     "Draft",
     "Free",
+    "Owner",
     "Ownership",
     "Store",
     "give_up_all",
     "is_local",
     "is_locked",
+    "is_own_place",
     "is_owned_here",
     "join_path",
     "open_regular",
     "open_store",
     "own_directory",
+    "own_place",
     "plain_path",
     "real_path",
     "same_place",

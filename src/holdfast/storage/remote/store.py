@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
+from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
+from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
 from holdfast.storage.remote.objects import Listed, Objects
 from holdfast.storage.remote.uploading import upload_chunks
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
-_ABANDONED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class RemoteStore:
         return [blob for blob in found if not _is_temporary(blob.name)]
 
     def leftovers(self, depth: int = 0) -> list[str]:
-        """Return the temporaries of this store; unfinished uploads are the object store's own affair."""
-        return [name for name, _ in self._temporaries(depth)]
+        """Return the temporaries, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
+        uploads = (name for name, _ in unfinished(self.objects, self.base) if name.count("/") <= depth)
+        return sorted([*(name for name, _ in self._temporaries(depth)), *uploads])
 
     def _temporaries(self, depth: int) -> list[tuple[str, Listed]]:
         found = ((name, item) for name, item in self._listed(depth + _WITHIN) if _is_temporary(name))
@@ -95,9 +96,40 @@ class RemoteStore:
         """Ask the remote side."""
         return self.objects.head(self._key(name)).size
 
-    def stamp(self, name: str) -> tuple[int, ...] | None:  # noqa: ARG002 - the contract's
-        """Return None: not every remote filesystem can tell."""
-        return None
+    def stamp(self, name: str) -> tuple[int, ...] | None:
+        """Return the size and the etag, as numbers; None where there are no etags, or nobody answers. One request."""
+        try:
+            head = self.objects.head(self._key(name))
+        except OSError:
+            return None
+        return (head.size, int.from_bytes(head.etag.encode(), "big")) if head.etag else None
+
+    def claim(self, run: str, since: str) -> Claim:
+        """Take the prefix for this process, before anything below it is touched: one run, one prefix.
+
+        Waits for a run that seems to be dead, at most as long as its lease. See ``claims``.
+
+        Raises:
+            DirectoryInUseError: if a run that lives has it.
+            OSError: if the server cannot be asked, or nothing can be written there.
+
+        """
+        return claim(self.objects, self.base, self.root, run=run, since=since)
+
+    @property
+    def is_claimed_here(self) -> bool:
+        """Whether this very process has the prefix already. No request."""
+        return claimed_here(self.base)
+
+    def check_claim(self) -> None:
+        """Before a commit: make sure that a claim of this process which covers the prefix still holds.
+
+        Raises:
+            DirectoryInUseError: if another run has taken it over.
+            OSError: if that cannot be found out.
+
+        """
+        check_commit(f"{self.base}/")
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read one range."""
@@ -107,9 +139,15 @@ class RemoteStore:
         return self.objects.get(key, offset, offset + length)
 
     def put(self, name: str, chunks: Chunks, *, over: str = "", gate: Callable[[], None] | None = None) -> int:
-        """Upload, check the length, and only then let the blob appear."""
+        """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        return upload_chunks(self.objects, self._key(name), chunks, gate=gate).size
+
+        def pass_gate() -> None:
+            if gate is not None:
+                gate()
+            self.check_claim()
+
+        return upload_chunks(self.objects, self._key(name), chunks, gate=pass_gate).size
 
     def draft(self, name: str) -> Draft:
         """Raise an error: several files cannot yet be committed as one there.
@@ -145,6 +183,7 @@ class RemoteStore:
 
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
+        self.check_claim()
         self.objects.copy(self._key(source), self._key(target))
         self._check_length(target, self.size(target), self.size(source))
         return "copy"
@@ -158,15 +197,16 @@ class RemoteStore:
         return None
 
     def sweep(self, depth: int = 0) -> list[str]:
-        """Remove temporaries a day old: whether a younger one's writer still lives cannot be told from here."""
-        dead = [name for name, item in self._temporaries(depth) if _age(item) > _ABANDONED]
+        """Remove temporaries, and abort uploads, that are dead for certain: begun before this process had the prefix.
+
+        Without a claim, those a day old: whether a younger one's writer still lives cannot be told from here.
+        """
+        found = self._temporaries(depth)
+        before = dead_before(self.objects, self.base) if found else None
+        dead = [name for name, item in found if before is not None and item.modified and item.modified < before]
         if dead:
             self.objects.remove([self._key(name) for name in dead])
-        return dead
-
-
-def _age(item: Listed) -> timedelta:
-    return datetime.now(timezone.utc) - item.modified if item.modified else timedelta(0)
+        return [*dead, *abort_dead(self.objects, self.base, depth)]
 
 
 def _is_temporary(name: str) -> bool:
