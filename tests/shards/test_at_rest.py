@@ -394,16 +394,6 @@ def test_a_directory_of_runs_is_copied_with_its_second_names(made, tmp_path):
     assert holdfast.copy(run, there).copied == ()
 
 
-def test_a_copy_to_a_remote_store_is_refused_in_words(made):
-    """A sharded checkpoint does not go to a URL yet: an error for one, a problem among others of a directory."""
-    with pytest.raises(holdfast.ConfigurationError, match="local filesystem"):
-        holdfast.copy(made, "memory://there/x.ckpt")
-    save(os.path.join(folder(made), "one.ckpt"))
-    done = holdfast.copy(folder(made), "memory://there/run")
-    assert len(done.copied) == 1
-    assert [problem[0] for problem in done.problems] == [made]
-
-
 def test_load_gives_the_whole_state(made, tmp_path):
     """``holdfast.load`` of a directory, ours or plain DCP's, is the nested state of one process, bit for bit."""
     plain = save_plain(tmp_path / "plain.ckpt")

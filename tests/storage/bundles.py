@@ -2,89 +2,126 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from holdfast.storage import SEAL, Blob
+from holdfast.storage.marks import marked
 
-SHARDS = {"__0_0.distcp": b"zero" * 1000, "__1_0.distcp": b"one", ".metadata": b"meta"}
+SHARDS = {"__0_0.distcp": b"zero" * 1000, "__1_0.distcp": b"one"}
+SMALL = {".metadata": b"meta", "meta.pt": b"more"}
 
 
-def put_bundle(store, name, seal=b"seal", files=SHARDS):
-    """Commit a bundle as its writers do."""
+def put_bundle(store, name, seal=b"seal", shards=SHARDS, small=SMALL):
+    """Commit a bundle as its writers do; return the bytes of its files by their names."""
     draft = store.draft(name)
+    try:
+        return finish(store, draft, seal, shards, small)
+    finally:
+        draft.drop()
+
+
+def finish(store, draft, seal=b"seal", shards=SHARDS, small=SMALL):
+    """Fill a draft and settle it. A seal names the files."""
+    files = {marked(file, draft.mark): data for file, data in shards.items()}
     for file, data in files.items():
         store.put(f"{draft.folder}/{file}", [data])
-    store.put(f"{draft.folder}/{SEAL}", [seal])
-    draft.settle()
+    for file, data in small.items():
+        draft.add(file, data)
+    whole = {**files, **small}
+    text = seal + json.dumps(sorted(whole)).encode()
+    draft.add(SEAL, text)
+    draft.settle({file: len(data) for file, data in files.items()})
+    return {**whole, SEAL: text}
 
 
-def read_bundle(store, name, files=SHARDS):
-    """The bytes of its files and of its seal."""
-    return {file: store.read(f"{name}/{file}", 0, 1 << 20) for file in [*files, SEAL]}
+def read_bundle(store, name, files):
+    """The bytes of these files of it."""
+    return {file: store.read(f"{name}/{file}", 0, 1 << 20) for file in files}
 
 
-def expected(seal=b"seal", files=SHARDS):
-    return {**files, SEAL: seal}
-
-
-def seen(name, seal=b"seal"):
-    return Blob(name, len(seal), bundle=True)
+def seen(name, files):
+    """What a listing shows of it."""
+    return Blob(name, len(files[SEAL]), bundle=True)
 
 
 class BundleSuite:
     """What holds of a bundle as of any blob; for subclasses with the fixture ``store``, an empty one."""
 
+    def takes_both(self, store):
+        """Whether a file may give way to a folder of its name."""
+        return store.is_local
+
     @pytest.mark.parametrize("name", ["a.ckpt", "deep/er/b=1.ckpt", "with space é 損.ckpt", "a" * 200])
     def test_a_settled_bundle_is_one_blob(self, store, name):
         """A bundle is listed once and without its files, has the size of all of them, and each is read by its name."""
-        put_bundle(store, name)
-        assert store.blobs(name.count("/")) == [seen(name)]
-        assert store.blobs(9) == [seen(name)]
+        made = put_bundle(store, name)
+        assert store.blobs(name.count("/")) == [seen(name, made)]
+        assert store.blobs(9) == [seen(name, made)]
         assert store.exists(name)
-        assert store.size(name) == sum(map(len, expected().values()))
-        assert read_bundle(store, name) == expected()
+        assert store.size(name) == sum(map(len, made.values()))
+        assert read_bundle(store, name, made) == made
+        assert store.files(name) == [Blob(file, len(made[file])) for file in sorted(made)]
         assert store.leftovers(9) == []
         assert store.sweep(9) == []
 
     def test_a_draft_is_invisible(self, store):
         """Until it is settled nothing of a bundle is listed but as a leftover, and no sweep of ours takes it."""
         draft = store.draft("x.ckpt")
-        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
-        store.put(f"{draft.folder}/__0_0.distcp", [b"zero"])
+        shard = marked("__0_0.distcp", draft.mark)
+        store.put(f"{draft.folder}/{shard}", [b"zero"])
+        draft.add(SEAL, f'"{shard}"'.encode())
         assert (store.blobs(9), store.exists("x.ckpt")) == ([], False)
         assert store.leftovers(9) == [draft.folder]
         assert store.sweep(9) == []
-        draft.settle()
-        assert store.blobs() == [seen("x.ckpt")]
+        draft.settle({shard: 4})
+        assert [blob.name for blob in store.blobs()] == ["x.ckpt"]
         assert store.leftovers() == []
 
+    def test_nothing_has_changed_where_the_gate_is_shut(self, store):
+        """An error right before the commit leaves the old bundle as it was; once dropped, nothing of the new one."""
+        old = put_bundle(store, "last.ckpt", b"old")
+        draft = store.draft("last.ckpt")
+        store.put(f"{draft.folder}/{marked('__0_0.distcp', draft.mark)}", [b"new"])
+        draft.add(".metadata", b"new")
+        draft.add(SEAL, b"new")
+
+        def shut():
+            raise PermissionError
+
+        with pytest.raises(PermissionError):
+            draft.settle(gate=shut)
+        assert store.blobs() == [seen("last.ckpt", old)]
+        draft.drop()
+        assert read_bundle(store, "last.ckpt", old) == old
+        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in old)
+        assert store.leftovers(9) == []
+
     def test_a_dropped_draft_is_gone(self, store):
-        """Dropping removes what was written; what another writer still wants to put there fails and makes nothing."""
+        """Dropping removes what was written."""
         draft = store.draft("deep/x.ckpt")
-        store.put(f"{draft.folder}/__0_0.distcp", [b"zero"])
+        store.put(f"{draft.folder}/{marked('__0_0.distcp', draft.mark)}", [b"zero"])
         draft.drop()
         draft.drop()
-        with pytest.raises(FileNotFoundError):
-            store.put(f"{draft.folder}/__1_0.distcp", [b"one"])
         assert self.really_there(store) == []
         assert store.leftovers(9) == []
 
     def test_dropping_what_was_settled_does_nothing(self, store):
         """A drop that comes after the commit, as in a ``finally``, leaves the bundle."""
         draft = store.draft("x.ckpt")
-        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
-        draft.settle()
+        made = finish(store, draft)
         draft.drop()
-        assert store.blobs() == [seen("x.ckpt")]
+        assert store.blobs() == [seen("x.ckpt", made)]
+        assert read_bundle(store, "x.ckpt", made) == made
 
     def test_a_draft_without_a_seal_is_not_settled(self, store):
         """What no listing would show is not committed: an error, and the draft is still one."""
         draft = store.draft("x.ckpt")
         with pytest.raises(OSError, match=SEAL):
             draft.settle()
-        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
-        draft.settle()
-        assert store.blobs() == [seen("x.ckpt")]
+        made = finish(store, draft)
+        assert store.blobs() == [seen("x.ckpt", made)]
 
     @pytest.mark.parametrize("old", ["nothing", "bundle", "file", "empty folder"])
     def test_a_bundle_takes_the_place_of_what_has_its_name(self, store, old):
@@ -92,18 +129,23 @@ class BundleSuite:
         import os
 
         if old == "bundle":
-            put_bundle(store, "last.ckpt", b"old", {"gone.distcp": b"x"})
-        elif old == "file":
+            put_bundle(
+                store, "last.ckpt", b"old", {"gone.distcp": b"x"}, {".metadata": b"old", "holdfast.keys": b"old"}
+            )
+        elif old == "file" and self.takes_both(store):
             store.put("last.ckpt", [b"old file"])
-        elif old == "empty folder":
+        elif old == "empty folder" and store.is_local:
             os.makedirs(store.path("last.ckpt"))
-        put_bundle(store, "last.ckpt")
-        assert store.blobs() == [seen("last.ckpt")]
-        assert read_bundle(store, "last.ckpt") == expected()
-        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in expected())
+        made = put_bundle(store, "last.ckpt")
+        assert store.blobs() == [seen("last.ckpt", made)]
+        assert read_bundle(store, "last.ckpt", made) == made
+        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in made)
+        assert store.leftovers(9) == []
 
     def test_a_file_takes_the_place_of_a_bundle(self, store):
         """A single file that is put, or linked, where a bundle was replaces it whole."""
+        if not store.is_local:
+            pytest.skip("a file and a folder of one name are two things there, or one that cannot be")
         store.put("one.ckpt", [b"one"])
         for replace in (lambda: store.put("last.ckpt", [b"one"]), lambda: store.link("one.ckpt", "last.ckpt")):
             store.remove("last.ckpt")
@@ -116,37 +158,36 @@ class BundleSuite:
     def test_a_folder_of_others_is_not_replaced(self, store):
         """A folder that is no bundle has somebody's files: settling over it is an error, and all stays as it was."""
         store.put("x.ckpt/precious.txt", [b"precious"])
-        draft = store.draft("x.ckpt")
-        store.put(f"{draft.folder}/{SEAL}", [b"seal"])
         with pytest.raises(IsADirectoryError, match="no holdfast has made"):
-            draft.settle()
-        draft.drop()
+            put_bundle(store, "x.ckpt")
         assert self.really_there(store) == ["x.ckpt/precious.txt"]
 
     def test_a_second_name(self, store):
         """A link to a bundle reads the same, replaces what was there, is the same twice, and outlives the first."""
-        put_bundle(store, "deep/a.ckpt")
+        made = put_bundle(store, "deep/a.ckpt")
         put_bundle(store, "last.ckpt", b"old", {"gone.distcp": b"x"})
         for _ in range(2):
             assert store.link("deep/a.ckpt", "last.ckpt") in ("hard link", "reflink", "copy")
         first, second = store.blobs(1)
-        assert (first, second) == (seen("deep/a.ckpt"), seen("last.ckpt"))
+        assert (first, second) == (seen("deep/a.ckpt", made), seen("last.ckpt", made))
         assert first.file_id == second.file_id
         put_bundle(store, "deep/a.ckpt", b"newer", {"__0_0.distcp": b"new"})
-        assert read_bundle(store, "last.ckpt") == expected()
+        assert read_bundle(store, "last.ckpt", made) == made
         store.remove("deep/a.ckpt")
-        assert store.blobs(9) == [seen("last.ckpt")]
-        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in expected())
+        assert store.blobs(9) == [seen("last.ckpt", made)]
+        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in made)
 
     def test_a_move(self, store):
         """A moved bundle has its new name and no other; never over another."""
-        put_bundle(store, "x.ckpt")
+        made = put_bundle(store, "x.ckpt")
         store.put("taken", [b"taken"])
-        assert store.move("x.ckpt", "x.ckpt.damaged")
-        assert store.blobs() == [Blob("taken", 5), seen("x.ckpt.damaged")]
+        if not store.move("x.ckpt", "x.ckpt.damaged"):
+            assert store.blobs() == [Blob("taken", 5), seen("x.ckpt", made)]
+            return
+        assert store.blobs() == [Blob("taken", 5), seen("x.ckpt.damaged", made)]
         with pytest.raises(FileExistsError):
             store.move("x.ckpt.damaged", "taken")
-        assert read_bundle(store, "x.ckpt.damaged") == expected()
+        assert read_bundle(store, "x.ckpt.damaged", made) == made
 
     @pytest.mark.parametrize("how", ["remove", "retire"])
     def test_a_removed_bundle_is_gone(self, store, how):
@@ -163,6 +204,8 @@ class BundleSuite:
         put_bundle(store, "a.ckpt")
         before = store.stamp("a.ckpt")
         store.link("a.ckpt", "b.ckpt")
+        if before is None and not store.is_local:
+            pytest.skip("a store without etags")
         assert before is not None
         assert store.stamp("a.ckpt") == store.stamp("b.ckpt") == before
         put_bundle(store, "a.ckpt")
@@ -173,7 +216,7 @@ class BundleSuite:
         put_bundle(store, "a.ckpt")
         store.link("a.ckpt", "b.ckpt")
         with store.hold("a.ckpt", alone=True) as first, store.hold("b.ckpt") as second:
-            assert (first, second) == (True, False)
+            assert (first, second) == (True, not store.is_local)
         with store.hold("a.ckpt") as first, store.hold("b.ckpt") as second:
             assert (first, second) == (True, True)
         with store.hold("none.ckpt") as held:

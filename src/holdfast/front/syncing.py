@@ -16,8 +16,7 @@ from holdfast.errors import (
 from holdfast.front.catalog import Catalog
 from holdfast.front.mirror_keeping import kept_there, prune_there
 from holdfast.mirroring import GONE, LINKED, SKIPPED, Carrier, OccupiedError
-from holdfast.mirroring.sending import Way
-from holdfast.mirroring.tickets import Tickets
+from holdfast.mirroring.sending import way_to
 from holdfast.storage import is_local, open_store, real_path, same_place
 
 
@@ -94,7 +93,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
         workers: parts of a file that are under way, and in memory, at a time.
         force: write over checkpoints of the same name that are of another run, or newer.
         dry_run: only say what would be done.
-        progress: called with the bytes of each piece that is there.
+        progress: called with the bytes of each piece that is there, be it since long: in all those of the source.
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
@@ -109,18 +108,22 @@ def sync(  # noqa: PLR0913 - what may be asked of it
     if not listed and not (here.is_local and os.path.isdir(here.root)):
         msg = f"there is no directory {printable(origin)}"
         raise CheckpointNotFoundError(msg)
-    work = _Work()
+    work, tell = _Work(), progress or (lambda _: None)
     wanted = None if keep is None else kept_there(listed, there, keep)
-    tickets = Tickets(here, there.root) if here.is_local and not dry_run else None
-    way = Way(there, bandwidth, workers, tickets, progress or (lambda _: None))
+    way = way_to(there, here, bandwidth=bandwidth, workers=workers, progress=tell)
     carrier = Carrier(here, way, force=force, dry_run=dry_run)
-    for checkpoint in listed:
-        if checkpoint.problem:
-            work.problems.append((checkpoint.name, checkpoint.problem))
-        elif wanted is not None and checkpoint.name not in wanted:
-            work.left_out.append(checkpoint.name)
-        else:
-            _carry(work, carrier, checkpoint.name)
+    try:
+        if not dry_run:
+            carrier.tidy()
+        for checkpoint in listed:
+            if checkpoint.problem:
+                work.problems.append((checkpoint.name, checkpoint.problem))
+            elif wanted is not None and checkpoint.name not in wanted:
+                work.left_out.append(checkpoint.name)
+            else:
+                tell(_carry(work, carrier, checkpoint.name))
+    finally:
+        carrier.close()
     if keep is not None:
         for item in prune_there(there, keep, dry_run=dry_run):
             if item.spared:
@@ -130,7 +133,8 @@ def sync(  # noqa: PLR0913 - what may be asked of it
     return work.result()
 
 
-def _carry(work: _Work, carrier: Carrier, name: str) -> None:
+def _carry(work: _Work, carrier: Carrier, name: str) -> int:
+    """Bring one there; return how many of its bytes were there and not sent."""
     try:
         carried = carrier.carry(name)
     except DamagedCheckpointError as error:
@@ -145,6 +149,9 @@ def _carry(work: _Work, carrier: Carrier, name: str) -> None:
         elif carried.how != GONE:
             work.copied.append(name)
             work.size += carried.size
+            return 0
+        return carried.size
+    return 0
 
 
 def _check(origin: str, goal: str, bandwidth: float | None, workers: int) -> None:

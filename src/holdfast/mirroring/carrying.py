@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from holdfast import notes
 from holdfast.directories import Directory, is_sealed, verify_directory, with_directory
 from holdfast.errors import DamagedCheckpointError, SaveError, printable
-from holdfast.format.directory import MANIFEST_FILE
+from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.signature import LONGEST, SUFFIX
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
-from holdfast.mirroring.passing import Bytes, Passing, check_of, opened
-from holdfast.mirroring.sending import Way, send
+from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing_of
+from holdfast.mirroring.sending import Parcel, Way, abandon, send
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
+from holdfast.storage.marks import mark_of
 
 COPIED, LINKED, SKIPPED, GONE = "copied", "linked", "skipped", "gone"
 
@@ -75,6 +76,23 @@ class Carrier:
         """Where they go."""
         return self._way.target
 
+    def tidy(self) -> None:
+        """Give up the uploads that nobody goes on with: of checkpoints that the source has no more.
+
+        Raises:
+            OSError: if the target does not do it.
+
+        """
+        tickets = self._way.notes
+        for begun in tickets.all() if tickets is not None else ():
+            if not self._source.exists(begun.name):
+                abandon(self._way, begun)
+
+    def close(self) -> None:
+        """Leave the notes of unfinished uploads to others."""
+        if self._way.tickets is not None:
+            self._way.tickets.give_up()
+
     def carry(self, name: str) -> Carried:
         """Bring one checkpoint to the target: on return it is committed there, with its notes and its signature.
 
@@ -105,7 +123,8 @@ class Carrier:
         mine = Likeness(size=source.size) if manifest is None else likeness_of(manifest, source.size)
 
         def bring() -> None:
-            send(self._way, name, Passing(source, check), kind=mine.print, gate=self._gate)
+            with passing_of(source, check, far=not self.target.is_local) as passing:
+                send(self._way, Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate))
 
         return self._bring(name, mine, manifest, bring, source)
 
@@ -113,17 +132,20 @@ class Carrier:
         manifest = found.manifest()
         if manifest is None:
             raise found.damaged(MANIFEST_FILE, "it is missing")
-        files = [*(record.name for record in manifest.records), MANIFEST_FILE]
+        files = [record.name for record in manifest.records]
+        shards = {record.name: record.size for record in manifest.records if record.name.endswith(SHARD_SUFFIX)}
 
         def bring() -> None:
             verify_directory(found)
-            draft = self.target.draft(name)
+            draft = self.target.draft(name, next(filter(None, map(mark_of, shards)), ""))
             try:
-                for file in files:
+                for file in (*files, MANIFEST_FILE):
                     with opened(self._source, f"{name}/{file}") as source:
-                        send(self._way, f"{draft.folder}/{file}", Passing(source, None))
-                self._gate()
-                draft.settle()
+                        if file in shards:
+                            send(self._way, Parcel(f"{draft.folder}/{file}", Passing(source, None)))
+                        else:
+                            draft.add(file, source.read(0, source.size))
+                draft.settle(shards, self._gate)
             finally:
                 draft.drop()
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from holdfast.errors import HoldfastError, LoadError, printable
 from holdfast.mirroring.carrying import COPIED, GONE, LINKED, Carried, Carrier, OccupiedError
-from holdfast.mirroring.sending import Progress, Way
+from holdfast.mirroring.sending import Progress, way_to
 from holdfast.mirroring.status import Status
-from holdfast.mirroring.tickets import Tickets
 from holdfast.storage import Store
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds before the next try, after one failure, two, ...
@@ -74,9 +73,9 @@ class Mirror:
         self._running = _Running()
         self._thread: threading.Thread | None = None
         self._closed = False
-        tickets = Tickets(local, remote.root) if local.is_local else None
-        way = Way(remote, bandwidth, workers, tickets, self._sent, self._stop)
+        way = way_to(remote, local, bandwidth=bandwidth, workers=workers, progress=self._sent, stop=self._stop)
         self._carrier = Carrier(local, way, gate=gate)
+        self._tidy = False
 
     def offer(self, name: str) -> None:
         """Have a checkpoint carried that was just committed. Cheap; returns at once."""
@@ -125,7 +124,7 @@ class Mirror:
                 now = self._running.bytes
             if progress is not None and now > before:
                 progress(now - before)
-            before = now
+            before = max(now, before)
             if over or left <= 0:
                 return over
         self._serve()
@@ -146,6 +145,8 @@ class Mirror:
         self._stop.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        if mine:
+            self._carrier.close()
         return self.status
 
     def _size(self, name: str) -> int:
@@ -196,6 +197,9 @@ class Mirror:
         """Carry one checkpoint; return how many seconds to wait before the next try."""
         pause = 0.0
         try:
+            if not self._tidy:
+                self._carrier.tidy()
+                self._tidy = True
             carried = self._carrier.carry(name) if self._wants(name) else None
         except InterruptedError:
             self._again(name)
@@ -230,6 +234,8 @@ class Mirror:
             self._running.failures += 1
             failures = self._running.failures
             self._running.error = str(error)
+            self._running.bytes -= self._running.sent  # what the next try need not send again counts then
+            self._running.sent = 0
         if failures == 1:
             self._tell(
                 f"the mirror {printable(self.remote.root)} does not take {printable(name)}: {error}. It is tried again "

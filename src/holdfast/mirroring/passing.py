@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.errors import DamagedCheckpointError
+from holdfast.errors import DamagedCheckpointError, LoadError, printable
 from holdfast.format import reading
 from holdfast.format.digest import crc32
 from holdfast.source import BlobSource, FileSource, TailSource
@@ -68,34 +68,40 @@ class Passing:
     A source of an upload. Where a piece is asked for again it must be the same.
 
     Attributes:
+        path: the path or URL of the blob.
         size: how many bytes there are.
 
     """
 
-    def __init__(self, source: Bytes, check: Callable[[], Check] | None) -> None:
-        """Nothing has passed yet."""
-        self._source = source
+    def __init__(
+        self,
+        source: Bytes,
+        check: Callable[[], Check] | None,
+        read: Callable[[int, int], bytes | memoryview] | None = None,
+    ) -> None:
+        """Nothing has passed yet. ``read`` is another way to the same bytes."""
+        self.path = source.path
+        self._bytes = read or source.read
         self._make = check
         self._check = check() if check is not None else None
         self._lock = threading.Lock()
         self._seen: dict[int, tuple[int, int]] = {}
         self.size = source.size
 
-    @property
-    def path(self) -> str:
-        """The path or URL of the blob."""
-        return self._source.path
-
     def view(self, offset: int, length: int) -> memoryview:
         """Read a piece.
 
         Raises:
             DamagedCheckpointError: if the blob ends within it, or it is another than before.
-            OSError: if it cannot be read.
+            LoadError: if it cannot be read.
 
         """
         length = min(length, self.size - offset)
-        data = memoryview(self._source.read(offset, length))
+        try:
+            data = memoryview(self._bytes(offset, length))
+        except OSError as error:
+            msg = f"{printable(self.path)} cannot be read: {error.strerror or error}"
+            raise LoadError(msg) from error
         if len(data) != length:
             problem = f"it ended after {offset + len(data)} of {self.size} bytes"
             raise DamagedCheckpointError(self.path, "the file", problem)
@@ -122,13 +128,14 @@ class Passing:
 
         Raises:
             DamagedCheckpointError: if they are not.
-            OSError: if they cannot be read.
+            LoadError: if they cannot be read.
 
         """
         end = 0
         for offset, (length, _) in sorted(self._seen.items()):
             if offset < end:  # pieces of another cut: each byte counts once
-                self._again()
+                self.restart()
+                self._read(0, self.size)
                 break
             self._read(end, offset)
             end = offset + length
@@ -137,10 +144,10 @@ class Passing:
         if self._check is not None:
             self._check.finish()
 
-    def _again(self) -> None:
+    def restart(self) -> None:
+        """Begin again: nothing has passed."""
         self._seen = {}
         self._check = self._make() if self._make is not None else None
-        self._read(0, self.size)
 
     def _read(self, start: int, end: int) -> None:
         for offset in range(start, end, BLOCK):
@@ -172,3 +179,19 @@ def opened(store: Store, name: str) -> Iterator[Bytes]:
         return
     with open_regular(store.path(name)) as file:
         yield FileSource(store.path(name), file)
+
+
+@contextmanager
+def passing_of(source: Bytes, check: Callable[[], Check] | None, *, far: bool) -> Iterator[Passing]:
+    """Return the bytes of a blob for a target that is ``far``, or near.
+
+    A file is read past the page cache where it does not lie in it, so that it stays the training's; but not for a
+    directory, whose writer wants memory that stays as it is.
+    """
+    if not far or not isinstance(source, FileSource):
+        yield Passing(source, check)
+        return
+    from holdfast.storage.remote.bodies import FileBytes  # noqa: PLC0415 - with fsspec: not for two directories
+
+    with FileBytes(source.file.fileno()) as file:
+        yield Passing(source, check, file.view)

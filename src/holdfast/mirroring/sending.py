@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from holdfast.errors import DamagedCheckpointError
 from holdfast.mirroring.passing import Passing
-from holdfast.mirroring.tickets import Tickets
+from holdfast.mirroring.tickets import Begun, Tickets
 from holdfast.storage import Store
+from holdfast.storage.partial import put_by_parts
+
+if TYPE_CHECKING:  # with fsspec: not for two directories
+    from holdfast.storage.remote.pace import Pace
+    from holdfast.storage.remote.uploading import Ticket
 
 Progress = Callable[[int], None]
+
+_TOKEN = 32  # letters of the name under which an unfinished copy waits in a directory
+_SLICE = 1 << 18  # bytes that are waited for at a time, so that the wait can be ended
 
 
 @dataclass(frozen=True)
@@ -19,7 +33,7 @@ class Way:
 
     Attributes:
         target: where to.
-        bandwidth: bytes per second; None for as fast as it goes.
+        pace: bytes per second, for all that are sent; None for as fast as it goes.
         workers: parts that are under way at a time, and in memory.
         tickets: where unfinished uploads are noted; None for nowhere: they are aborted when they fail.
         progress: called with how many more bytes are there.
@@ -28,40 +42,222 @@ class Way:
     """
 
     target: Store
-    bandwidth: float | None = None
+    pace: Pace | None = None
     workers: int = 4
     tickets: Tickets | None = None
     progress: Progress = lambda _: None
-    stop: threading.Event | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def notes(self) -> Tickets | None:
+        """Where unfinished uploads are noted, if that is ours at the moment."""
+        return self.tickets if self.tickets is not None and self.tickets.own() else None
 
 
-def send(way: Way, name: str, passing: Passing, *, kind: str = "", gate: Callable[[], None] = lambda: None) -> None:
-    """Commit a blob at the target: whole, and as its check says, or not at all.
+def way_to(  # noqa: PLR0913 - how it goes
+    target: Store,
+    source: Store,
+    *,
+    bandwidth: float | None = None,
+    workers: int = 4,
+    progress: Progress = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Way:
+    """Return the way from one store to another; what is sent from a directory to a server is noted in the directory."""
+    pace = None
+    if bandwidth is not None:
+        from holdfast.storage.remote.pace import Pace  # noqa: PLC0415 - with fsspec: not for two directories
 
-    Args:
-        way: how.
-        name: of the blob.
+        pace = Pace(bandwidth)
+    tickets = Tickets(source, target.root) if source.is_local and not target.is_local else None
+    return Way(target, pace, workers, tickets, progress, stop or threading.Event())
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A blob that is to be sent.
+
+    Attributes:
+        name: at the target.
         passing: its bytes.
-        kind: what identifies them; "" for what is not worth a ticket.
-        gate: asked when all bytes are there and found right, before they are committed.
+        print: what identifies them; "" for what is not worth a note of where it stopped.
+        still: whether the source has it still: what is gone meanwhile is not committed.
+        gate: asked when all bytes are there and found right, before they are committed; may raise.
+
+    """
+
+    name: str
+    passing: Passing
+    print: str = ""
+    still: Callable[[], bool] = lambda: True
+    gate: Callable[[], None] = lambda: None
+
+    def check_still(self) -> None:
+        """Raise ``FileNotFoundError`` if the source has it no more."""
+        if not self.still():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.passing.path)
+
+    def check(self) -> None:
+        """See that all bytes are right, and that they may be committed."""
+        self.check_still()
+        self.passing.finish()
+        self.gate()
+
+
+class _OtherPartsError(Exception):
+    """What an earlier try has sent is not what the file holds."""
+
+
+def send(way: Way, parcel: Parcel) -> None:
+    """Commit a blob at the target: whole, and as its check says, or not at all.
 
     Raises:
         DamagedCheckpointError: if the source is not as it was saved. What the target had is untouched.
-        InterruptedError: if it was stopped.
-        OSError: if the source cannot be read, or the target cannot be written.
+        FileNotFoundError: if the source has it no more.
+        InterruptedError: if it was stopped; a later try goes on with what is there.
+        OSError: if the source cannot be read, or the target cannot be written; likewise.
 
     """
-    del kind
+    if way.target.is_local:
+        _write(way, parcel)
+        return
+    try:
+        _upload(way, parcel)
+    except _OtherPartsError:
+        abandon_named(way, parcel.name)
+        _upload(way, parcel)
+
+
+def abandon(way: Way, begun: Begun) -> None:
+    """Give an upload up that nobody will go on with: its parts go, and the note of it.
+
+    Raises:
+        OSError: if the server does not do it; then the note stays.
+
+    """
+    target: Any = way.target
+    target.objects.abort(f"{target.base}/{begun.name}", begun.upload)
+    if way.notes is not None:
+        way.notes.drop(begun.name)
+
+
+def abandon_named(way: Way, name: str) -> None:
+    """Give up whatever upload of a blob was begun."""
+    notes = way.notes
+    begun = notes.find(name) if notes is not None else None
+    if begun is not None:
+        abandon(way, begun)
+
+
+def _upload(way: Way, parcel: Parcel) -> None:
+    """Send it in parts; of those that the server has already each is compared with the file, and not sent again."""
+    from holdfast.storage.remote.uploading import Ticket  # noqa: PLC0415 - with fsspec: not for two directories
+
+    target: Any = way.target
+    begun = _begun(way, parcel)
+    ticket = None if begun is None else Ticket(begun.upload, begun.part_size, dict(begun.etags))
 
     def check() -> None:
-        passing.finish()
-        gate()
+        if begun is not None:
+            _compare(parcel.passing, begun)
+        parcel.check()
 
-    def flow() -> Iterator[memoryview]:
-        for block in passing.blocks():
-            if way.stop is not None and way.stop.is_set():
-                raise InterruptedError("it was stopped")
+    try:
+        target.put_from(
+            parcel.name,
+            parcel.passing,
+            ticket=ticket,
+            keep=_keeper(way, parcel, begun),
+            pace=way.pace,
+            workers=way.workers,
+            progress=way.progress,
+            gate=check,
+            stop=way.stop,
+        )
+    except (DamagedCheckpointError, FileNotFoundError):
+        with contextlib.suppress(OSError):  # the first error is the one to tell; the next start sees to the note
+            abandon_named(way, parcel.name)
+        raise
+    if way.notes is not None:
+        way.notes.drop(parcel.name)
+
+
+def _begun(way: Way, parcel: Parcel) -> Begun | None:
+    """Return the upload of these very bytes that was begun; one of other bytes under this name is given up."""
+    notes = way.notes if parcel.print else None
+    begun = notes.find(parcel.name) if notes is not None else None
+    if begun is None or (begun.print, begun.size) == (parcel.print, parcel.passing.size):
+        return begun
+    abandon(way, begun)
+    return None
+
+
+def _keeper(way: Way, parcel: Parcel, begun: Begun | None) -> Callable[[Ticket], None] | None:
+    """Return what takes note of each part; None where nothing is noted, so that what fails is aborted."""
+    tickets = way.notes if parcel.print else None
+    if tickets is None:
+        return None
+    known = begun.crcs if begun is not None else {}
+
+    def keep(ticket: Ticket) -> None:
+        parcel.check_still()
+        crcs = {number: parcel.passing.crc_of((number - 1) * ticket.part_size) for number in ticket.etags}
+        said = {number: known.get(number) if crc is None else crc for number, crc in crcs.items()}
+        noted = {number: crc for number, crc in said.items() if crc is not None}
+        etags = {number: ticket.etags[number] for number in noted}
+        size = parcel.passing.size
+        tickets.keep(Begun(parcel.name, parcel.print, size, ticket.upload, ticket.part_size, etags, noted))
+
+    return keep
+
+
+def _compare(passing: Passing, begun: Begun) -> None:
+    """See that the parts which an earlier try has sent are those of the file as it is."""
+    for number, crc in begun.crcs.items():
+        offset = (number - 1) * begun.part_size
+        if passing.crc_of(offset) is None:
+            passing.view(offset, begun.part_size)
+        if passing.crc_of(offset) != crc:
+            raise _OtherPartsError
+
+
+def _write(way: Way, parcel: Parcel) -> None:
+    """Write it into a directory; what an earlier try has written is taken up, unless it proves wrong."""
+    said = f"{parcel.print} {parcel.name}".encode("utf-8", "surrogateescape")
+    token = hashlib.sha256(said).hexdigest()[:_TOKEN]
+    feed = _Feed(way, parcel)
+    try:
+        put_by_parts(way.target, parcel.name, token, feed, parcel.check)
+    except DamagedCheckpointError:
+        if not feed.taken_up:
+            raise
+        parcel.passing.restart()
+        put_by_parts(way.target, parcel.name, token, _Feed(way, parcel), parcel.check)
+
+
+@dataclass
+class _Feed:
+    """The bytes on their way into a directory."""
+
+    way: Way
+    parcel: Parcel
+    taken_up: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.parcel.passing.size
+
+    def earlier(self, offset: int, data: bytes) -> None:
+        self.taken_up += len(data)
+        self.parcel.passing.earlier(offset, data)
+        self.way.progress(len(data))
+
+    def rest(self, offset: int) -> Iterator[memoryview]:
+        for block in self.parcel.passing.blocks(offset):
+            for at in range(0, len(block), _SLICE):
+                if self.way.stop.is_set():
+                    raise InterruptedError(errno.EINTR, "it was stopped")
+                if self.way.pace is not None:
+                    self.way.pace.spend(min(_SLICE, len(block) - at))
             yield block
-            way.progress(len(block))
-
-    way.target.put(name, flow(), gate=check)
+            self.way.progress(len(block))

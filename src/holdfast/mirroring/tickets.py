@@ -5,7 +5,8 @@ Each is one small file in a hidden folder of the local directory::
     <directory>/.holdfast-mirror/<target><name>.json
 
 Nothing in it is trusted: the parts are those that the server says it has, and all bytes are checked before they
-become a checkpoint. A URL may have a secret in it, so that only a digest of it is written.
+become a checkpoint. A URL may have a secret in it, so that only a digest of it is written. One process at a time has
+the notes of a target; another one that brings checkpoints to it meanwhile does so without.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.storage import HIDDEN, Store
+from holdfast.storage.locks import close, lock_for_life, unlock
 
 FOLDER = f"{HIDDEN}mirror"
 
@@ -53,19 +56,49 @@ class Begun:
 
 
 class Tickets:
-    """The notes of the uploads from one directory to one target."""
+    """The notes of the uploads from one directory of this machine to one target. For one thread at a time."""
 
     def __init__(self, store: Store, target: str) -> None:
         """Look at nothing yet."""
         self._store = store
         self._target = _digest(target)
+        self._lock: int | None = None
+
+    def own(self) -> bool:
+        """Take the notes for this process, until ``give_up``; False while another one has them, or none can be made."""
+        if self._lock is None:
+            path = self._store.path(f"{FOLDER}/{self._target}.lock")
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                made = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            except OSError:  # a directory that may only be read
+                return False
+            if not lock_for_life(made):
+                close(made)
+                return False
+            self._lock = made
+        return True
+
+    def give_up(self) -> None:
+        """Leave the notes to others, and the folder as it was found, if nothing is noted."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(self._store.path(f"{FOLDER}/{self._target}.lock"))
+            os.rmdir(self._store.path(FOLDER))
+        unlock(self._lock)
+        close(self._lock)
+        self._lock = None
 
     def find(self, name: str) -> Begun | None:
         """Return the upload of a blob that was begun; None if there is none that can be read."""
         return self._read(self._file(name))
 
     def keep(self, begun: Begun) -> None:
-        """Take note of an upload, or of further parts. What cannot be written is not: then it begins anew one day."""
+        """Take note of an upload, or of further parts. What cannot be written is not: then it begins anew one day.
+
+        Of very many parts not each is noted: those that are not are told by their content, or sent again.
+        """
         many = len(begun.etags)
         if many > _OFTEN and many % _SELDOM:
             return
@@ -84,7 +117,7 @@ class Tickets:
 
     def drop(self, name: str) -> None:
         """Forget the upload of a blob: it is complete, or aborted."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is dead: whoever reads it finds no upload
             self._store.remove(self._file(name))
 
     def all(self) -> list[Begun]:

@@ -40,3 +40,9 @@ def alias(name: str, seal: bytes) -> str:
     It is known to all who know the seal, and another for every other seal.
     """
     return f"{name}.{_MARK}{hashlib.sha256(seal).hexdigest()[:_LETTERS]}"
+
+
+def without(name: str) -> str:
+    """Return a file's name without its mark."""
+    found = _MARKED.search(name)
+    return name if found is None else name.replace(f".{_MARK}{found[1]}", "")

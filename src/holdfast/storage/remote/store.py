@@ -5,14 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from typing_extensions import Unpack
 
-from holdfast.errors import ConfigurationError
-from holdfast.storage.contract import HIDDEN, Blob, Chunks, Draft, Free
+from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
+from holdfast.storage.marks import mark_of
+from holdfast.storage.remote.bundles import Listing, fold, may_be_bundle, remains
 from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
 from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
+from holdfast.storage.remote.drafts import (
+    RemoteDraft,
+    folder_at,
+    link_bundle,
+    read_all,
+    remove_bundle,
+    sweep_bundles,
+)
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
 from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
@@ -48,19 +58,20 @@ class RemoteStore:
         key, prefix = key_of(path, self.root), f"{self.base}/"
         return key[len(prefix) :] if key is not None and key.startswith(prefix) else None
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """Return the key of a name."""
         return f"{self.base}/{name}"
 
     def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
         """Return the blobs under the root; there is nothing odd among them."""
         del odd
-        found = self._everything(depth)
-        return [blob for blob in found if not _is_temporary(blob.name) and not _hidden_at(blob.name)]
+        listing = self._listed(depth + 1)  # a seal is one folder further down than its bundle
+        return fold([pair for pair in listing if not _is_temporary(pair[0]) and not _hidden_at(pair[0])], depth)
 
     def files(self, folder: str) -> list[Blob]:
-        """Return the files right in a folder."""
-        inside = RemoteStore(f"{self.root}/{folder}", f"{self.base}/{folder}", self.objects)
-        return inside._everything(0)
+        """Return the files right in a folder. One request for a thousand."""
+        there = folder_at(self, folder).files
+        return [Blob(name, item.size, stamp=item.etag) for name, item in sorted(there.items())]
 
     def hidden(self, folder: str, depth: int = 0) -> list[Blob]:
         """Return the blobs in the hidden folders of this name."""
@@ -74,12 +85,16 @@ class RemoteStore:
         return [blob for blob in found if not _is_temporary(blob.name)]
 
     def leftovers(self, depth: int = 0) -> list[str]:
-        """Return the temporaries, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
+        """Return temporaries, drafts, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
+        listing = self._listed(depth + _WITHIN)
         uploads = (name for name, _ in unfinished(self.objects, self.base) if name.count("/") <= depth)
-        return sorted([*(name for name, _ in self._temporaries(depth)), *uploads])
+        drafts = (name for left in remains(listing, partial(read_all, self)) for name in left.names)
+        drafts = (name for name in drafts if name.count("/") <= depth + 1)
+        return sorted({*(name for name, _ in self._temporaries(listing, depth)), *drafts, *uploads})
 
-    def _temporaries(self, depth: int) -> list[tuple[str, Listed]]:
-        found = ((name, item) for name, item in self._listed(depth + _WITHIN) if _is_temporary(name))
+    @staticmethod
+    def _temporaries(listing: Listing, depth: int) -> list[tuple[str, Listed]]:
+        found = ((name, item) for name, item in listing if _is_temporary(name))
         return [(name, item) for name, item in found if name.count("/") <= depth or _hidden_at(name)]
 
     def _everything(self, depth: int) -> list[Blob]:
@@ -93,21 +108,36 @@ class RemoteStore:
         return sorted(kept, key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
-        """Ask the remote side, past every cache."""
+        """Ask the remote side, past every cache: for the blob, and if there is none for a bundle of that name."""
         try:
-            self.objects.head(self._key(name))
+            self._head(name)
         except FileNotFoundError:
             return False
         return True
 
+    def _head(self, name: str) -> Head:
+        """Look at a blob, or at a bundle's seal."""
+        try:
+            return self.objects.head(self.key(name))
+        except FileNotFoundError:
+            if not may_be_bundle(name) or name.endswith(f"/{SEAL}"):
+                raise
+            return self.objects.head(self.key(f"{name}/{SEAL}"))
+
     def size(self, name: str) -> int:
-        """Ask the remote side."""
-        return self.objects.head(self._key(name)).size
+        """Ask the remote side; of a bundle, the sum of its files."""
+        try:
+            return self.objects.head(self.key(name)).size
+        except FileNotFoundError:
+            there = folder_at(self, name) if may_be_bundle(name) else None
+            if there is None or there.seal is None:
+                raise
+            return sum(item.size for item in there.files.values())
 
     def stamp(self, name: str) -> tuple[int, ...] | None:
         """Return the size and the etag, as numbers; None where there are no etags, or nobody answers. One request."""
         try:
-            head = self.objects.head(self._key(name))
+            head = self._head(name)
         except OSError:
             return None
         return (head.size, int.from_bytes(head.etag.encode(), "big")) if head.etag else None
@@ -141,14 +171,14 @@ class RemoteStore:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read one range."""
-        key = self._key(name)
+        key = self.key(name)
         if length <= 0:
             return b""
         return self.objects.get(key, offset, offset + length)
 
     def read_into(self, name: str, offset: int, view: memoryview) -> int:
         """Read into memory, a large range by several requests side by side."""
-        return read_into(self.objects, self._key(name), offset, view)
+        return read_into(self.objects, self.key(name), offset, view)
 
     def put(
         self,
@@ -161,7 +191,7 @@ class RemoteStore:
     ) -> int:
         """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        return upload_chunks(self.objects, self._key(name), chunks, gate=self._gate(gate), size=size).size
+        return upload_chunks(self.objects, self.key(name), chunks, gate=self._gate(gate), size=size).size
 
     def put_from(self, name: str, source: Source, **how: Unpack[Sending]) -> Head:
         """Upload a source as ``uploading.upload`` does, with its keywords, and the same care as ``put``.
@@ -169,7 +199,7 @@ class RemoteStore:
         Returns what the server says of the blob.
         """
         how["gate"] = self._gate(how.get("gate"))
-        return upload(self.objects, self._key(name), source, **how)
+        return upload(self.objects, self.key(name), source, **how)
 
     def _gate(self, gate: Callable[[], None] | None) -> Callable[[], None]:
         def pass_gate() -> None:
@@ -179,19 +209,9 @@ class RemoteStore:
 
         return pass_gate
 
-    def draft(self, name: str, mark: str = "") -> Draft:
-        """Raise an error: several files cannot yet be committed as one there.
-
-        Raises:
-            ConfigurationError: always.
-
-        """
-        del mark
-        msg = (
-            f"{self.path(name)} would have several files, and those are committed as one only on a local filesystem: "
-            "choose a directory of this machine, or one that is mounted, for sharded checkpoints"
-        )
-        raise ConfigurationError(msg)
+    def draft(self, name: str, mark: str = "") -> RemoteDraft:
+        """Begin a bundle, whose files stand in its own folder from the beginning. No request."""
+        return RemoteDraft(self, name, mark)
 
     def retire(self, name: str) -> str:
         """Remove the blob: there are no blocks to keep."""
@@ -215,13 +235,19 @@ class RemoteStore:
     def link(self, source: str, target: str) -> str:
         """Copy on the remote side: object stores have no second names."""
         self.check_claim()
-        self.objects.copy(self._key(source), self._key(target))
-        self._check_length(target, self.size(target), self.size(source))
+        try:
+            size = self.objects.head(self.key(source)).size
+        except FileNotFoundError:
+            link_bundle(self, source, target)
+            return "copy"
+        self.objects.copy(self.key(source), self.key(target))
+        self._check_length(target, self.size(target), size)
         return "copy"
 
     def remove(self, name: str) -> None:
-        """Remove one blob."""
-        self.objects.remove([self._key(name)])
+        """Remove one blob. One request, and one that asks for a bundle where a name can be that of one."""
+        if not (may_be_bundle(name) and remove_bundle(self, name)):
+            self.objects.remove([self.key(name)])
 
     def free(self) -> Free | None:
         """Return None: no remote store says so."""
@@ -232,11 +258,15 @@ class RemoteStore:
 
         Without a claim, those a day old: whether a younger one's writer still lives cannot be told from here.
         """
-        found = self._temporaries(depth)
-        before = dead_before(self.objects, self.base) if found else None
+        listing = self._listed(depth + _WITHIN)
+        found = self._temporaries(listing, depth)
+        loose = any(mark_of(name) for name, _ in listing)
+        before = dead_before(self.objects, self.base) if found or loose else None
         dead = [name for name, item in found if before is not None and item.modified and item.modified < before]
         if dead:
-            self.objects.remove([self._key(name) for name in dead])
+            self.objects.remove([self.key(name) for name in dead])
+        if loose:
+            dead += sweep_bundles(self, listing, before)
         return [*dead, *abort_dead(self.objects, self.base, depth)]
 
 

@@ -1,0 +1,133 @@
+"""``holdfast.sync`` and ``holdfast sync``: all checkpoints of a directory at another place, as often as one likes."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+import holdfast
+from holdfast import CheckpointNotFoundError, ConfigurationError, Latest, sync
+from holdfast.cli import main
+from holdfast.storage import open_store
+from tests.mirroring.makings import all_whole, content, link, pin, save
+
+
+def a_run(local, count=3):
+    """Some checkpoints, the newest with a second name."""
+    for number in range(count):
+        save(local, f"{number}.ckpt", seed=number)
+    link(local, f"{count - 1}.ckpt", "last.ckpt")
+
+
+def test_all_that_is_here_is_there(local, anywhere):
+    """A sync brings every checkpoint, once; the same again does nothing; all of it is whole by every digest."""
+    a_run(local)
+    done = sync(local.root, anywhere)
+    assert (len(done.copied), len(done.linked), done.problems) == (3, 1, ())
+    assert content(open_store(anywhere)) == content(local)
+    again = sync(local.root, anywhere)
+    assert (again.copied, again.linked, again.size) == ((), (), 0)
+    assert len(again.skipped) == len(all_whole(anywhere)) == 4
+
+
+def test_from_one_url_to_another_and_back(local, memory, bucket, tmp_path):
+    """Directories and URLs are all the same to it: through two servers and back, bit for bit."""
+    a_run(local)
+    sync(local.root, bucket)
+    sync(bucket, memory)
+    sync(memory, tmp_path / "back")
+    assert content(open_store(tmp_path / "back")) == content(local)
+
+
+def test_rules_decide_what_is_there(local, memory):
+    """With rules only what they keep is brought there, what they no longer keep goes, and a pin stays."""
+    known = [save(local, f"{number}.ckpt", seed=number) for number in range(4)]
+    pin(local, known[0])
+    first = sync(local.root, memory, keep=Latest(1))
+    assert (set(first.copied), set(first.left_out), first.removed) == ({"0.ckpt", "3.ckpt"}, {"1.ckpt", "2.ckpt"}, ())
+    save(local, "4.ckpt", seed=4)
+    second = sync(local.root, memory, keep=Latest(1))
+    assert (second.copied, second.removed) == (("4.ckpt",), ("3.ckpt",))
+    assert sync(local.root, memory, keep=Latest(1)).size == 0
+    assert sorted(all_whole(memory)) == ["0.ckpt", "4.ckpt"]
+
+
+def test_a_dry_run_changes_nothing(local, memory):
+    """A dry run says what would be sent and removed, and does neither."""
+    a_run(local, 1)
+    sync(local.root, memory)
+    before = content(open_store(memory))
+    save(local, "9.ckpt", seed=9)
+    done = sync(local.root, memory, keep=Latest(1), dry_run=True)
+    assert done.copied == ("9.ckpt",)
+    assert content(open_store(memory)) == before
+
+
+def test_one_damaged_does_not_keep_the_others(local, memory):
+    """What is damaged is named and left out; the others are there."""
+    a_run(local, 2)
+    data = bytearray(local.read("0.ckpt", 0, 10**6))
+    data[200] ^= 1
+    local.put("0.ckpt", [bytes(data)])
+    done = sync(local.root, memory)
+    assert [name for name, _ in done.problems] == ["0.ckpt"]
+    assert "0.ckpt" not in all_whole(memory)
+
+
+def test_files_without_a_manifest_come_along(local, memory):
+    """A checkpoint that another program wrote is brought there, and recognized by its bytes."""
+    local.put("plain.ckpt", [b"what torch wrote before it wrote zips"])
+    assert sync(local.root, memory).copied == ("plain.ckpt",)
+    assert sync(local.root, memory).skipped == ("plain.ckpt",)
+    local.put("plain.ckpt", [b"what torch wrote before it wrote zipS"])
+    assert len(sync(local.root, memory).problems) == 1
+    assert sync(local.root, memory, force=True).copied == ("plain.ckpt",)
+    assert content(open_store(memory)) == content(local)
+
+
+def test_progress_counts_all_bytes(local, memory):
+    """Progress adds up to the bytes of the source, whether they were sent or there."""
+    a_run(local)
+    total = sum(item.size for item in holdfast.catalog(local.root))
+    for _ in range(2):
+        seen = []
+        sync(local.root, memory, progress=seen.append)
+        assert sum(seen) == total
+
+
+@pytest.mark.parametrize("words", [{"bandwidth": 0}, {"workers": 0}, {"keep": 3}])
+def test_wrong_words_are_refused(local, memory, words):
+    """A wrong argument is an error that names it, and nothing is sent."""
+    a_run(local, 1)
+    with pytest.raises(ConfigurationError):
+        sync(local.root, memory, **words)
+    assert content(open_store(memory)) == {}
+
+
+def test_places_that_are_not_apart(local):
+    """A directory is not brought into itself, and one that is not there is an error."""
+    a_run(local, 1)
+    for target in (local.root, os.path.join(local.root, "x")):
+        with pytest.raises(ConfigurationError, match="apart"):
+            sync(local.root, target)
+    with pytest.raises(CheckpointNotFoundError):
+        sync(os.path.join(local.root, "nothing"), os.path.join(local.root, os.pardir, "y"))
+
+
+def test_the_command(local, memory, capsys):
+    """The command says what became of all, in words and as JSON, with the exit codes of the others."""
+    a_run(local, 2)
+    assert main(["sync", local.root, memory, "--dry-run"]) == 0
+    assert "would be sent" in capsys.readouterr().out
+    assert main(["sync", local.root, memory, "--bandwidth", "500MB/s"]) == 0
+    assert capsys.readouterr().out.startswith("2 sent (")
+    assert main(["sync", local.root, memory, "--json", "--keep", "Latest(1)"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["removed"], done["problems"], sorted(done["skipped"])) == (["0.ckpt"], [], ["1.ckpt", "last.ckpt"])
+    assert main(["sync", local.root, memory, "--bandwidth", "fast"]) == 2
+    assert main(["sync", local.root + "x", memory]) == 3
+    local.put("1.ckpt", [b"PK\x03\x04" + b"x" * 100])
+    assert main(["sync", local.root, memory]) == 1
+    assert "NOT THERE" in capsys.readouterr().out
