@@ -134,7 +134,9 @@ def _holdfast_save(size: Size, endpoint: str) -> Way:
 
     training = Training(size)
     model, optimizer = training.model, training.optimizer
-    ckpt = Checkpointer("s3://bucket/ours", model=model, optimizer=optimizer, every_n_train_steps=1, on_error="raise")
+    ckpt = Checkpointer(
+        f"s3://bucket/ours-{size.width}", model=model, optimizer=optimizer, every_n_train_steps=1, on_error="raise"
+    )
     ckpt.step()
     ckpt.wait()
 
@@ -181,10 +183,10 @@ def _limit_save(size: Size, endpoint: str) -> Way:
 
 
 def _holdfast_load(size: Size, endpoint: str) -> Way:
-    del size, endpoint
+    del endpoint
     import holdfast  # noqa: PLC0415 - in the child
 
-    path = holdfast.catalog("s3://bucket/ours")[-1].path
+    path = holdfast.catalog(f"s3://bucket/ours-{size.width}")[-1].path
 
     def way() -> Rest:
         holdfast.load(path)
