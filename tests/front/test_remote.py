@@ -10,7 +10,6 @@ import pytest
 import holdfast
 from holdfast.storage import open_store
 from tests.front.loops import Loop
-from tests.storage.conftest import s3  # noqa: F401 - a fixture
 
 SCORES = [5.0, 2.0, 4.0, 1.0]
 

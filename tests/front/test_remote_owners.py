@@ -17,7 +17,6 @@ from holdfast.storage.remote import claims, connect
 from tests.front.loops import Loop
 from tests.front.test_directory_in_use import HOLDER
 from tests.front.test_remote import url  # noqa: F401 - a fixture
-from tests.storage.conftest import s3  # noqa: F401 - a fixture
 from tests.support.running import PYTHONPATH
 
 _CONFIGURED = "import json, sys, fsspec.config; fsspec.config.conf['s3'] = json.loads(sys.argv[2])\n"
@@ -172,3 +171,28 @@ def test_a_save_that_fails(url, error, said, left, after):  # noqa: F811 - the f
     assert found == [f"epoch=0-step={step}.ckpt" for step in (1, 2, 3) if after or step != 2]
     for name in found:
         holdfast.verify(f"{url}/{name}")
+
+
+@in_memory
+def test_a_mirror_that_is_anothers(url, tmp_path, monkeypatch, recwarn):  # noqa: F811 - the fixture
+    """A run does not mirror over another that lives: it says so, trains on, and has it once the other has ended."""
+    monkeypatch.setattr("holdfast.mirroring.mirror.PAUSES", (0.05,))
+    refused, real = [True], claims.Taking.take
+
+    def take(self):
+        if refused[0]:
+            raise DirectoryInUseError(url, run="another", host="far", pid="7")
+        return real(self)
+
+    monkeypatch.setattr(claims.Taking, "take", take)
+    words = {"every_n_train_steps": 1, "async_save": False, "mirror": url}
+    with Checkpointer(tmp_path, model=torch.nn.Linear(1, 1), **words) as ckpt:
+        while ckpt.mirror.status.failures < 2:
+            ckpt.step()
+        ckpt.wait()
+        ckpt.step()
+        assert any("does not take" in str(said.message) and "run another" in str(said.message) for said in recwarn)
+        assert names(open_store(url)) == []
+        refused[0] = False
+    assert names(open_store(url)) == names(open_store(tmp_path))
+    assert open_store(url).hidden(".holdfast-claims") == []

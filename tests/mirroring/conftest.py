@@ -7,9 +7,6 @@ import os
 import pytest
 
 from holdfast.storage import open_store
-from tests.storage.conftest import s3
-
-__all__ = ["s3"]
 
 
 @pytest.fixture

@@ -103,7 +103,8 @@ class ObjectsInMemory:
 
     def list(self, prefix, *, deep=True):
         self._note("list")
-        return iter([Listed(len(body), _md5(body), None, key) for key, body in self.kept.items()])
+        found = sorted(key for key in self.kept if key.startswith(prefix) and (deep or "/" not in key[len(prefix) :]))
+        return iter([Listed(len(self.kept[key]), _md5(self.kept[key]), None, key) for key in found])
 
     def remove(self, keys):
         for key in keys:

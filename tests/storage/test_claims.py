@@ -388,3 +388,21 @@ def test_damaged_claims_lapse(objects):
     objects.put(key, b"\xff{")
     objects.age(key, 61)
     take(objects).check()
+
+
+def test_the_network_is_lost(objects, monkeypatch):
+    """A run that cannot renew its claim in time commits nothing until it can; then it goes on, if nobody came."""
+    claim = take(objects)
+    slept(monkeypatch)
+    real = objects.put, objects.list
+
+    def lost(*_, **__):
+        raise ConnectionError("no route to host")
+
+    objects.put = objects.list = lost
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            claims.check_commit(f"{BASE}/x.ckpt")
+    objects.put, objects.list = real
+    claims.check_commit(f"{BASE}/x.ckpt")
+    claim.check()

@@ -14,7 +14,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells count
 GROUPS: Final = (
     ("look", ("ls", "show", "best", "last", "diff", "plan")),
     ("decide", ("prune", "tag", "pin", "unpin", "note", "metric")),
-    ("move", ("cp", "export", "import", "average")),
+    ("move", ("cp", "sync", "export", "import", "average")),
     ("mend and trust", ("verify", "doctor", "sign", "keygen")),
     ("set up", ("completion",)),
 )

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 
 
-def sign(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ed25519PrivateKey) -> str:
+def sign(
+    path: str | os.PathLike[str],
+    key: str | os.PathLike[str] | Ed25519PrivateKey,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
     """Sign a whole checkpoint; the signature is committed beside it, as ``PATH.sig``, whose path is returned.
 
     An earlier signature is replaced. The checkpoint is not touched.
@@ -37,6 +42,7 @@ def sign(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ed25519Priv
         path: file or fsspec URL.
         key: an ed25519 private key: the path of a PEM or OpenSSH file without a password, or the object of
             ``cryptography``.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
@@ -46,6 +52,7 @@ def sign(path: str | os.PathLike[str], key: str | os.PathLike[str] | Ed25519Priv
         OSError: if the signature cannot be written.
 
     """
+    use_options(storage_options, path)
     secret = private_key(key)
     sharded = is_sharded_at(path)
     digest, size = with_directory(path, _checked_digest) if sharded else _checked_file_digest(path)

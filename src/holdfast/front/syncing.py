@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from holdfast.errors import (
     CheckpointNotFoundError,
@@ -17,7 +18,7 @@ from holdfast.front.catalog import Catalog
 from holdfast.front.mirror_keeping import kept_there, prune_there
 from holdfast.mirroring import GONE, LINKED, SKIPPED, Carrier, OccupiedError
 from holdfast.mirroring.sending import way_to
-from holdfast.storage import is_local, open_store, real_path, same_place
+from holdfast.storage import is_local, open_store, real_path, same_place, use_options
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Synced:
     """Bring all checkpoints of a directory to another one: what is there already, whatever its name, is not sent again.
 
@@ -94,6 +96,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
         force: write over checkpoints of the same name that are of another run, or newer.
         dry_run: only say what would be done.
         progress: called with the bytes of each piece that is there, be it since long: in all those of the source.
+        storage_options: for URLs, as fsspec takes them; remembered for what lies beside: ``docs/object-storage.md``.
 
     Raises:
         CheckpointNotFoundError: if there is no such directory.
@@ -102,6 +105,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
 
     """
     origin, goal = os.fspath(source), os.fspath(target)
+    use_options(storage_options, origin, goal)
     _check(origin, goal, bandwidth, workers)
     here, there = open_store(origin), open_store(goal)
     listed = Catalog(origin, here)

@@ -15,7 +15,7 @@ from holdfast.front.sizes import amount
 from holdfast.mirroring import Mirror, Status
 from holdfast.policy import tiers
 from holdfast.scanning import newest_first, scan
-from holdfast.storage import Store, open_store
+from holdfast.storage import Owner, Store, open_store, own_place
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -55,9 +55,25 @@ class Uploads:
         far = open_store(words.url)
         rules = MirrorRules(store, far, words.keep, protected=protected, clock=clock, run=run)
         self._rules = rules
+        self._far, self._run, self._clock = far, run, clock
+        self._asked = False
+        self._owner: Owner | None = None
         self.spared: set[str] = set()
-        self.mirror = Mirror(store, far, bandwidth=words.bandwidth, wants=rules.wants, after=self._forget_there)
+        self.mirror = Mirror(store, far, bandwidth=words.bandwidth, wants=self._wants, after=self._forget_there)
         self._pruning_fails = False
+
+    def _wants(self, name: str) -> bool:
+        """Tell whether a checkpoint is to be there, on the mirror's thread; the first time, take the mirror.
+
+        Raises:
+            DirectoryInUseError: if another run mirrors there; asked again as long as this one goes on.
+
+        """
+        if not self._asked:
+            since = self._clock.now().isoformat(timespec="seconds")
+            self._owner = own_place(self._far, run=self._run(), since=since)
+            self._asked = True
+        return self._rules.wants(name)
 
     def _forget_there(self, name: str) -> None:
         """After a commit there, on the mirror's thread: retention there. What fails is done after the next one."""
@@ -123,6 +139,8 @@ class Uploads:
         if not self.mirror.status.settled:
             self._wait(stop, min(limits, default=None))
         status = self.mirror.close(wait=False)
+        if self._owner is not None:  # the process that goes on with the rest may have it
+            self._owner.give_up()
         self.tell()
         if not status.settled:
             self._hand_over(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,14 +34,25 @@ def connect(url: str) -> tuple[Objects, str]:
 
 
 def _innermost(url: str) -> tuple[Objects, str]:
-    options = {name: value for name, value in options_for(url).items() if name not in _OURS}
+    said = options_for(url)
+    options = {name: value for name, value in said.items() if name not in _OURS}
     scheme = url.partition("://")[0]
     kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
     if kind is not None and hasattr(kind, "_call_s3"):
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
-        return S3Objects(once(kind)(**words)), _bare_key(kind, url)
+        fs = once(kind)(**words)
+        return _by_client(S3Objects(fs), fs, said.get("client")), _bare_key(kind, url)
     fs, base = fsspec.core.url_to_fs(url, **options)
     return FsspecObjects(fs), base.rstrip("/")
+
+
+def _by_client(objects: S3Objects, fs: Any, client: str | None) -> Objects:
+    """Have ranges read by obstore where that was asked for."""
+    if (client or os.environ.get("HOLDFAST_CLIENT", "auto")) != "obstore":
+        return objects
+    from holdfast.storage.remote.obstore_client import FastObjects  # noqa: PLC0415 - only where it is asked for
+
+    return FastObjects(objects, fs)
 
 
 def _bare_key(kind: Any, url: str) -> str:
