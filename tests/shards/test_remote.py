@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import secrets
 
 import fsspec
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
+from torch.distributed.checkpoint.api import CheckpointException
 
 import holdfast
 from holdfast import directories, scanning
@@ -53,6 +54,13 @@ def value_of(path, reader=StorageReader):
     dcp.load(into, storage_reader=reader(path))
     assert into["w"].eq(into["n"]).all()
     return into["n"]
+
+
+def plainly(path):
+    """What plain DCP reads there."""
+    # This S3 server sends the checksum of the whole object with a part of it, which botocore then finds wrong.
+    words = {"config_kwargs": {"response_checksum_validation": "when_required"}} if path.startswith("s3") else {}
+    return value_of(path, functools.partial(FsspecReader, **words))
 
 
 def files_of(path):
@@ -110,10 +118,10 @@ def test_what_is_saved_there_is_found_verified_and_read(url):
     assert holdfast.open(path).step == 5
     assert holdfast.verify(path).facts.step == directories.read_manifest(open_store(url), "x.ckpt").facts.step == 5
     assert holdfast.load(path)["w"].eq(3).all()
-    assert value_of(path) == value_of(path, FsspecReader) == 3
+    assert value_of(path) == plainly(path) == 3
     assert files_of(path) == [".metadata", "__0_0.distcp", SEAL]
     assert item.size == open_store(url).size("x.ckpt")
-    assert holdfast.newest(url) is None  # saved by hand: it is of no run
+    assert holdfast.newest(url) == path
     with pytest.raises(CheckpointNotFoundError, match="sharded"):
         holdfast.catalog(path)
 
@@ -123,7 +131,7 @@ def test_one_takes_the_place_of_another(url):
     path = f"{url}/last.ckpt"
     for value in (1, 2, 3):
         save(path, value, step=value)
-        assert value_of(path) == value_of(path, FsspecReader) == value
+        assert value_of(path) == plainly(path) == value
         assert files_of(path) == [".metadata", "__0_0.distcp", SEAL]
     assert [item.step for item in holdfast.catalog(url)] == [3]
     assert open_store(url).leftovers(9) == []
@@ -153,7 +161,7 @@ def test_wherever_a_save_dies_old_or_new_is_whole(memory, monkeypatch, old, afte
         if there:
             assert value_of(path) == there[0]
             assert holdfast.verify(path).facts.step == there[0]
-            plain = value_of(path, FsspecReader) if ".metadata" in files_of(path) else None
+            plain = plainly(path) if ".metadata" in files_of(path) else None
             assert plain in (there[0], old, None)
         forget_the_living()
         store.sweep(9)
@@ -161,7 +169,7 @@ def test_wherever_a_save_dies_old_or_new_is_whole(memory, monkeypatch, old, afte
         assert store.leftovers(9) == []
         assert files_of(path) == ([".metadata", "__0_0.distcp", SEAL] if there else [])
         if there:
-            assert value_of(path) == value_of(path, FsspecReader) == there[0]
+            assert value_of(path) == plainly(path) == there[0]
     assert number >= 4
 
 
@@ -217,7 +225,7 @@ def test_readers_that_come_between_seal_and_names(memory):
     def put(store, name, chunks, **words):
         if seen and name.endswith("/.metadata"):
             path = f"{memory}/x.ckpt"
-            seen.append((value_of(path), value_of(path, FsspecReader), holdfast.verify(path).facts.step))
+            seen.append((value_of(path), plainly(path), holdfast.verify(path).facts.step))
         result = real(store, name, chunks, **words)
         if name.endswith(SEAL):
             seen.append("sealed")
@@ -227,7 +235,7 @@ def test_readers_that_come_between_seal_and_names(memory):
         patch.setattr(type(writer._store), "put", put)
         dcp.save({"w": torch.full((1000,), 2.0), "n": 2}, storage_writer=writer)
     assert seen == ["sealed", (2, 1, 2)]
-    assert value_of(f"{memory}/x.ckpt", FsspecReader) == 2
+    assert plainly(f"{memory}/x.ckpt") == 2
 
 
 @pytest.mark.parametrize("file", [".metadata", "__0_0.distcp", SEAL])
@@ -262,7 +270,7 @@ def test_removed_it_is_gone_at_once(url):
     assert store.link("x.ckpt", "last.ckpt") == "copy"
     remove_path(f"{url}/x.ckpt")
     assert (store.exists("x.ckpt"), store.files("x.ckpt")) == (False, [])
-    assert value_of(f"{url}/last.ckpt") == value_of(f"{url}/last.ckpt", FsspecReader) == 1
+    assert value_of(f"{url}/last.ckpt") == plainly(f"{url}/last.ckpt") == 1
 
 
 def test_copies_both_ways(url, tmp_path):
@@ -315,7 +323,7 @@ def test_plain_directories_there_are_listed_and_loaded(memory, tmp_path):
     assert holdfast.verify(f"{memory}/plain") is None
     save(f"{memory}/plain", 4)
     assert files_of(f"{memory}/plain") == [".metadata", "__0_0.distcp", SEAL]
-    assert value_of(f"{memory}/plain", FsspecReader) == 4
+    assert plainly(f"{memory}/plain") == 4
 
 
 def test_export_and_single_tensors(memory, tmp_path):
