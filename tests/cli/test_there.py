@@ -12,7 +12,6 @@ import torch
 
 from holdfast import Checkpointer
 from holdfast.cli.main import VERBS, main
-from tests.storage.conftest import s3  # noqa: F401 - a fixture
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

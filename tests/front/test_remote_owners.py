@@ -17,7 +17,6 @@ from holdfast.storage.remote import claims, connect
 from tests.front.loops import Loop
 from tests.front.test_directory_in_use import HOLDER
 from tests.front.test_remote import url  # noqa: F401 - a fixture
-from tests.storage.conftest import s3  # noqa: F401 - a fixture
 from tests.support.running import PYTHONPATH
 
 _CONFIGURED = "import json, sys, fsspec.config; fsspec.config.conf['s3'] = json.loads(sys.argv[2])\n"

@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 import shutil
+import threading
+import time
 
 import fsspec
 import pytest
@@ -115,7 +117,7 @@ def _unreachable(monkeypatch, reason="no route to host"):
     def fail(*_, **__):
         raise ConnectionError(reason)
 
-    for name in ("blobs", "put", "exists", "size", "read", "hidden", "link"):
+    for name in ("blobs", "put", "put_from", "exists", "size", "read", "hidden", "link"):
         monkeypatch.setattr(RemoteStore, name, fail)
 
 
@@ -182,3 +184,107 @@ def test_places(tmp_path):
         Loop().checkpointer(tmp_path, mirror=str(tmp_path))
     with pytest.raises(holdfast.ConfigurationError, match="give a local"):
         Loop().checkpointer("memory://a", mirror="memory://b")
+
+
+def test_a_slow_upload_is_not_cut_short_by_retention(tmp_path, url, monkeypatch):
+    """What is on its way stays here, and the newest that waits; what lies between goes; at the end both tiers agree."""
+    from holdfast.storage.remote.generic import FsspecObjects
+
+    begun, going = threading.Event(), threading.Event()
+
+    put = FsspecObjects.put
+
+    def slow(*given, **words):
+        begun.set()
+        assert going.wait(30)
+        return put(*given, **words)
+
+    monkeypatch.setattr(FsspecObjects, "put", slow)
+    loop = Loop()
+    ckpt = loop.checkpointer(tmp_path / "run", mirror=url, async_save=False)
+    here = []
+    for epoch in range(4):
+        for batch in loop.batches(epoch):
+            loop.learn(batch)
+            ckpt.step()
+        ckpt.end_epoch()
+        assert begun.wait(30)
+        here.append([name.partition("-")[0] for name in _names(tmp_path / "run")])
+    assert here == [["epoch=0"], ["epoch=0", "epoch=1"], ["epoch=0", "epoch=2"], ["epoch=0", "epoch=3"]]
+    going.set()
+    ckpt.close()
+    assert _names(tmp_path / "run") == _names(url) == ["epoch=3-step=16.ckpt"]
+
+
+def test_what_another_run_has_there_stays(tmp_path, url):
+    """Neither the uploads nor the retention of a run touch another run's checkpoints on the same mirror."""
+    _trained(tmp_path / "one", url, mirror_keep="All()")
+    before = {name: open_store(url).read(name, 0, 1 << 20) for name in _names(url)}
+    with pytest.warns(UserWarning, match="is not mirrored"):
+        _trained(tmp_path / "other", url, mirror_keep="Latest(1)")
+    assert {name: open_store(url).read(name, 0, 1 << 20) for name in before} == before
+
+
+def test_the_source_of_a_resume_stays_in_both_tiers(tmp_path, url):
+    """The checkpoint that a run resumed from is removed in neither tier, by whatever rules."""
+    _trained(tmp_path / "one", url, epochs=2)
+    shutil.rmtree(tmp_path / "one")
+    loop = Loop(seed=9)
+    ckpt = loop.checkpointer(tmp_path / "two", mirror=url, save_top_k=1, monitor="val_loss", mirror_keep="Latest(1)")
+    start = ckpt.resume(f"{url}/epoch=1-step=8.ckpt")
+    assert start.path == str(tmp_path / "two" / "epoch=1-step=8.ckpt")
+    loop.run(ckpt, 4, start=start, scores=[9.0, 9.0, 1.0, 0.5])
+    for place in (tmp_path / "two", url):
+        assert {"epoch=1-step=8.ckpt", "epoch=3-step=16.ckpt"} <= set(_names(place))
+        assert "epoch=2-step=12.ckpt" not in _names(place)
+
+
+_TRAINEE = """
+import sys, torch
+from tests.front.loops import Loop
+folder, url, port, epochs, rate = sys.argv[1:]
+endpoint = {"endpoint_url": f"http://127.0.0.1:{port}"}
+options = {"key": "testaccesskey", "secret": "testsecretkey", "client_kwargs": endpoint}
+loop = Loop()
+loop.model.register_buffer("ballast", torch.rand(4_000_000))
+ckpt = loop.checkpointer(folder, mirror=url, storage_options=options, mirror_bandwidth=float(rate) or None)
+start = ckpt.resume()
+print("start", start.step, start.tier, flush=True)
+loop.run(ckpt, int(epochs), start=start)
+print("end", ckpt.global_step, flush=True)
+"""
+
+
+@pytest.mark.long
+def test_a_trainer_that_is_killed_in_mid_upload(tmp_path, s3):
+    """Killed while its newest is on the way, a run goes on from the directory, and the mirror has all in the end."""
+    import subprocess
+    import sys
+
+    from tests.support.running import PYTHONPATH
+
+    url, folder = f"s3://bucket/{secrets.token_hex(4)}", tmp_path / "run"
+    port = fsspec.config.conf["s3"]["client_kwargs"]["endpoint_url"].rpartition(":")[2]
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+
+    def train(epochs, rate):
+        command = [sys.executable, "-c", _TRAINEE, str(folder), url, port, str(epochs), str(rate)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    first = train(2, 4e6)  # 16 MB at 4 MB/s: the end of the training waits for seconds
+    assert first.stdout.readline() == "start 0 None\n"
+    tickets = folder / ".holdfast-mirror"
+    while first.poll() is None and not (folder / "epoch=1-step=8.ckpt").exists():
+        time.sleep(0.05)
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    assert not [blob.name for blob in open_store(url).blobs() if "epoch=1" in blob.name]
+    second = train(3, 0)
+    assert second.communicate(timeout=120)[0] == "start 8 local\nend 12\n"
+    assert _names(url) == _names(folder) == ["epoch=1-step=8.ckpt", "epoch=2-step=12.ckpt"]
+    assert all(item.problem == "" for item in holdfast.verify_all(url))
+    assert not tickets.exists() or not list(tickets.iterdir())
+    shutil.rmtree(folder)
+    third = train(3, 0)
+    assert third.communicate(timeout=120)[0] == "start 12 mirror\nend 12\n"

@@ -38,17 +38,17 @@ def filled(url, count):
                 ckpt.step({"loss": float(step)})
             asked.clear()
             ckpt.step({"loss": -1.0})
-            saved = asked.copy()
+            saved = asked.counts()
             asked.clear()
             ckpt.step({"loss": -1.0})
-            idle = asked.copy()
+            idle = asked.counts()
     return saved, idle
 
 
 def cost(*argv):
     with requests() as asked:
         assert main([*argv]) == 0
-    return dict(asked)
+    return dict(asked.counts())
 
 
 def test_steps_and_saves(url):

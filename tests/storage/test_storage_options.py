@@ -23,8 +23,8 @@ from holdfast.cli.main import main
 from holdfast.storage import StorageOptions, open_store, use_options
 from tests.support.running import PYTHONPATH
 
-ODD = "Sq7/+=%24&<odd>secret"  # what URLs, HTML and JSON each write in their own way
-SPELLINGS = ("Sq7/", "Sq7%2F", "odd>secret", "odd&gt;secret", "odd%3Esecret", "testsecretkey")
+ODD = "Sq7+=%24&<odd>secret/"  # what URLs, HTML and JSON each write in their own way
+SPELLINGS = ("Sq7+", "Sq7%2B", "odd>secret", "odd&gt;secret", "odd%3Esecret", "testsecretkey")
 
 
 @pytest.fixture
@@ -146,6 +146,17 @@ def test_a_missing_package_is_named_with_its_extra(package, url, extra):
     command = [sys.executable, "-c", MISSING, package, url]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert f"pip install 'holdfast[{extra}]'" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["sftp", "ftp", "smb", "ssh", "https", "http", "ftps"])
+def test_a_url_with_a_password_is_refused(scheme):
+    """URLs are in manifests: one with a password is an error that does not tell it, and says where it belongs."""
+    password = ODD.replace("/", "")
+    for url in (f"{scheme}://me:{password}@host/run", f"{scheme}://me:pa:{password}@host/run/x.ckpt"):
+        with pytest.raises(ConfigurationError, match="storage_options") as caught:
+            open_store(url)
+        assert_untold("the error", f"{caught.value} {caught.value!r}")
+        assert "host/" in str(caught.value)
 
 
 def everything(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import Store
@@ -11,17 +12,26 @@ from holdfast.storage.paths import is_local, plain_path, real_path
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
+# Elsewhere a colon and an @ mean something else: github://organisation:repository@branch/file.
+_PASSWORD = re.compile(r"(?<=ftp:|tps:|ttp:|ssh:|smb:)//[^/@]*:[^/]*@")
+
 
 def open_store(root: str | os.PathLike[str]) -> Store:
     """Return the store for a directory or fsspec URL. Creates nothing.
 
     Raises:
-        ConfigurationError: if no filesystem is known for the URL, naming what to install.
+        ConfigurationError: if no filesystem is known for the URL, naming what to install; if it has a password in it.
 
     """
     text = os.fspath(root)
     if is_local(text):
         return LocalStore(plain_path(text))
+    if _PASSWORD.search(text):
+        msg = (
+            f"the URL {_PASSWORD.sub('//...@', text)!r} has a password in it, which would be written into manifests "
+            "and logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
+        )
+        raise ConfigurationError(msg)
     from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
 
     try:
