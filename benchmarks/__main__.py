@@ -8,7 +8,7 @@ import sys
 from benchmarks import goals
 from benchmarks.options import parse
 
-TABLES = ("save_sync", "save_async", "throughput", "load", "overhead", "sharded", "beats", "gpu")
+TABLES = ("save_sync", "save_async", "throughput", "load", "overhead", "sharded", "beats", "remote", "gpu")
 
 
 def main() -> None:

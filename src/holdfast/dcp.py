@@ -32,7 +32,7 @@ from holdfast.engine.sharded.reading import Reading
 from holdfast.engine.sharded.resting import Resting, at_rest
 from holdfast.errors import ConfigurationError
 from holdfast.records import Facts, Record
-from holdfast.storage import Store, is_local, open_store, split_path
+from holdfast.storage import Store, open_store, split_path
 from holdfast.storage.contract import HIDDEN, Draft
 
 __all__ = ["StorageReader", "StorageWriter"]
@@ -63,7 +63,7 @@ class StorageWriter(storage.StorageWriter):
     rank leaves nothing behind. With ``dcp.async_save`` as well.
 
     Args:
-        path: the directory that the checkpoint becomes, on a filesystem that all ranks see.
+        path: the directory that the checkpoint becomes, on a filesystem that all ranks see, or an fsspec URL.
         step: of the training, for those who list and rank checkpoints.
         epoch: likewise, from 0.
         metrics: likewise, by name.
@@ -167,8 +167,8 @@ class StorageWriter(storage.StorageWriter):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Tell whether this is a path on this machine's filesystem."""
-        return is_local(os.fspath(checkpoint_id))
+        """Tell whether this is a path, or a URL that fsspec knows."""
+        return _is_place(checkpoint_id)
 
     def _drop(self) -> None:
         if self._draft is not None:
@@ -183,7 +183,7 @@ class StorageReader(storage.StorageReader):
     (all of ours), and goes straight to where it belongs where it can; each shard is read once.
 
     Args:
-        path: the directory.
+        path: the directory, or its fsspec URL.
         allow: further classes that values which are no tensors may need.
         allow_unsafe: True runs whatever code such a value names: only for a checkpoint that you would run as a program.
         verify: whether to compare the digests.
@@ -264,8 +264,8 @@ class StorageReader(storage.StorageReader):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Tell whether this is a path on this machine's filesystem."""
-        return is_local(os.fspath(checkpoint_id))
+        """Tell whether this is a path, or a URL that fsspec knows."""
+        return _is_place(checkpoint_id)
 
     def _found(self) -> Resting:
         self.read_metadata()
@@ -276,13 +276,18 @@ class StorageReader(storage.StorageReader):
 def _where(path: str | os.PathLike[str]) -> tuple[Store, str]:
     root, name = split_path(os.fspath(path))
     store = open_store(root)
-    if not store.is_local:
-        msg = f"a sharded checkpoint cannot be saved to {os.fspath(path)} yet: give a directory that all ranks see"
-        raise ConfigurationError(msg)
-    if any(part.startswith(HIDDEN) for part in store.path(name).split(os.sep)):
+    if not name or any(part.startswith(HIDDEN) for part in store.path(name).replace(os.sep, "/").split("/")):
         msg = f"{os.fspath(path)} is hidden: names with {HIDDEN} are of unfinished saves, which a sweep removes"
         raise ConfigurationError(msg)
     return store, name
+
+
+def _is_place(path: str | os.PathLike[str]) -> bool:
+    try:
+        open_store(split_path(path)[0])
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _count(what: str, value: object) -> int:

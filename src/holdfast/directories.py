@@ -2,8 +2,9 @@
 
 Every byte is checked, from the manifest down to each tensor. Imports no torch.
 
-The directory stays open: what is checked is one and the same, also where its name goes to a newer one meanwhile
-(``last.ckpt``). That removes the files of the old one, which is no damage: then the newer one is checked.
+The directory stays open, or what is behind a URL is held to its manifest: what is checked is one and the same, also
+where its name goes to a newer one meanwhile (``last.ckpt``). That removes the files of the old one, which is no damage:
+then the newer one is checked.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, NewerFormatError, printable
+from holdfast.folders import Folder, FolderSource, open_folder
 from holdfast.format import directory as form
 from holdfast.format import reading, shards
 from holdfast.format.manifest import LONGEST
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.records import Manifest, Record
-from holdfast.source import BlobSource, FileSource, TellingSource
-from holdfast.storage import Store, is_local, open_regular, open_store, split_path
+from holdfast.source import FAR_PIECE, BlobSource, telling
+from holdfast.storage import Store, open_store, split_path
+from holdfast.storage.marks import mark_of
 
 T = TypeVar("T")
 
@@ -35,22 +37,35 @@ _THREADS = 4  # files side by side, where a file is read by one thread
 
 
 def is_sealed(store: Store, name: str) -> bool:
-    """Tell whether a sharded checkpoint of ours has this name: a directory with a manifest."""
-    return store.is_local and store.exists(f"{name}/{form.MANIFEST_FILE}")
+    """Tell whether a sharded checkpoint of ours has this name: a directory with a manifest. One request."""
+    return store.exists(f"{name}/{form.MANIFEST_FILE}")
 
 
 def is_sharded(store: Store, name: str) -> bool:
-    """Tell whether a sharded checkpoint has this name: a directory of ours, or a plain one."""
+    """Tell whether a sharded checkpoint has this name: a directory of ours, or a plain one. One request."""
+    if not store.is_local:
+        files = [blob.name for blob in store.files(name)]
+        return form.MANIFEST_FILE in files or _are_plain(files)
     return is_sealed(store, name) or is_plain_directory(store, name)
 
 
 def is_plain_directory(store: Store, name: str) -> bool:
-    """Tell whether a directory that plain ``torch.distributed.checkpoint`` has made has this name."""
-    if not store.is_local or not os.path.isfile(store.path(f"{name}/{form.METADATA_FILE}")):
+    """Tell whether a directory that plain ``torch.distributed.checkpoint`` has made has this name. One request."""
+    if store.is_local and not os.path.isfile(store.path(f"{name}/{form.METADATA_FILE}")):
         return False
-    if is_sealed(store, name):
-        return False
-    return any(file.endswith(form.SHARD_SUFFIX) for file in os.listdir(store.path(name)))
+    return _are_plain([blob.name for blob in store.files(name)])
+
+
+def are_of_a_checkpoint(files: list[str]) -> bool:
+    """Tell whether files that lie in one folder make a sharded checkpoint, or are to, by their names."""
+    return form.MANIFEST_FILE in files or _are_plain(files) or any(map(mark_of, files))
+
+
+def _are_plain(files: list[str]) -> bool:
+    """Tell whether files are those of plain DCP, by their names: with a mark they would be of a save of ours."""
+    shards = [file for file in files if file.endswith(form.SHARD_SUFFIX)]
+    known = form.METADATA_FILE in files and form.MANIFEST_FILE not in files
+    return known and bool(shards) and not any(map(mark_of, files))
 
 
 def read_manifest(store: Store, name: str) -> Manifest | None:
@@ -62,7 +77,13 @@ def read_manifest(store: Store, name: str) -> Manifest | None:
         NewerFormatError: if a later holdfast wrote it.
 
     """
-    if not is_sharded(store, name):
+    if not store.is_local:
+        try:
+            return reading.read_manifest(BlobSource(store, name, store.size(name)))
+        except FileNotFoundError:
+            if not is_sharded(store, name):
+                raise
+    elif not is_sharded(store, name):
         return reading.read_manifest(BlobSource(store, name, store.size(name)))
     if is_plain_directory(store, name):
         return None
@@ -71,6 +92,23 @@ def read_manifest(store: Store, name: str) -> Manifest | None:
         size = store.size(seal)
         _check_length(size)
         return form.decode(store.read(seal, 0, size))
+
+
+def mark_in(manifest: Manifest) -> str:
+    """Return the mark that the files of a sharded checkpoint have in their names; "" if they have none."""
+    return next((mark for mark in (mark_of(record.name) for record in manifest.records) if mark), "")
+
+
+def check_names(store: Store, name: str, manifest: Manifest) -> None:
+    """See that a copy of a sharded checkpoint cannot write over files of another one that is to be there until then.
+
+    Raises:
+        FileExistsError: if it could: the files were saved before each save had names of its own.
+
+    """
+    if not store.is_local and not mark_in(manifest) and is_sealed(store, name):
+        msg = "its files have the same names, as they all had once, and both cannot be there: remove it first"
+        raise FileExistsError(errno.EEXIST, msg, store.path(name))
 
 
 @contextmanager
@@ -93,10 +131,8 @@ def _check_length(size: int) -> None:
 
 def is_sharded_at(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is that of a sharded checkpoint: a directory of ours, or of plain DCP."""
-    if not is_local(path):
-        return False
     root, name = split_path(path)
-    return is_sharded(open_store(root), name)
+    return bool(name) and is_sharded(open_store(root), name)
 
 
 def no_single_file(path: str) -> LoadError:
@@ -110,31 +146,34 @@ def no_single_file(path: str) -> LoadError:
 
 @dataclass(frozen=True)
 class Directory:
-    """An open directory that holds one checkpoint.
+    """An open directory that holds one checkpoint."""
 
-    Attributes:
-        path: as it was given, for messages.
-        descriptor: of the directory.
+    folder: Folder
 
-    """
+    @property
+    def path(self) -> str:
+        """Its path or URL, for messages."""
+        return self.folder.path
 
-    path: str
-    descriptor: int
-
-    def open(self, name: str) -> BinaryIO:
+    @contextmanager
+    def opened(self, name: str) -> Iterator[FolderSource]:
         """Open one of its files.
 
         Raises:
             DamagedCheckpointError: if it is not there, or is no file.
 
         """
-        try:
-            return open_regular(name, self.descriptor)
-        except FileNotFoundError as error:
-            missing = error.strerror == os.strerror(errno.ENOENT)
-            raise self.damaged(name, "it is missing" if missing else str(error.strerror)) from error
-        except IsADirectoryError as error:
-            raise self.damaged(name, "a directory stands where a file was saved") from error
+        with ExitStack() as held:
+            try:
+                source = held.enter_context(self.folder.opened(name))
+            except FileNotFoundError as error:
+                special = error.errno == errno.ENOENT and error.strerror != os.strerror(errno.ENOENT)
+                raise self.damaged(
+                    name, str(error.strerror) if special and error.strerror else "it is missing"
+                ) from error
+            except IsADirectoryError as error:
+                raise self.damaged(name, "a directory stands where a file was saved") from error
+            yield source
 
     def damaged(self, name: str, problem: str) -> DamagedCheckpointError:
         """Return the error for a file that is not as it was saved."""
@@ -148,18 +187,11 @@ class Directory:
             NewerFormatError: if a later holdfast wrote it.
 
         """
-        if form.MANIFEST_FILE not in os.listdir(self.descriptor):
+        if form.MANIFEST_FILE not in self.folder.names():
             return None
-        with self.open(form.MANIFEST_FILE) as file, manifest_errors(self.path):
-            _check_length(os.fstat(file.fileno()).st_size)
-            return form.decode(file.read(LONGEST))
-
-    def is_still_there(self) -> bool:
-        """Tell whether its name still leads to it."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
-        except OSError:
-            return False
+        with self.opened(form.MANIFEST_FILE) as source, manifest_errors(self.path):
+            _check_length(source.size)
+            return form.decode(source.read(0, source.size))
 
 
 def with_directory(path: str | os.PathLike[str], use: Callable[[Directory], T]) -> T:
@@ -170,23 +202,19 @@ def with_directory(path: str | os.PathLike[str], use: Callable[[Directory], T]) 
         DamagedCheckpointError: as ``use`` finds it, of a directory that still has its name.
 
     """
-    text = os.fspath(path)
-    root, name = split_path(text)
-    place = open_store(root).path(name)
     for left in range(_TRIES, 0, -1):
         try:
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = open_folder(path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            msg = f"there is no sharded checkpoint at {printable(text)}"
+            msg = f"there is no sharded checkpoint at {printable(os.fspath(path))}"
             raise CheckpointNotFoundError(msg) from error
-        found = Directory(place, descriptor)
         try:
-            return use(found)
+            return use(Directory(folder))
         except (DamagedCheckpointError, OSError):
-            if left == 1 or found.is_still_there():
+            if left == 1 or folder.is_still_there():
                 raise
         finally:
-            os.close(descriptor)
+            folder.close()
     raise AssertionError("the last try returns or raises")
 
 
@@ -204,7 +232,7 @@ def verify_directory(found: Directory, progress: Callable[[int], None] | None = 
     manifest = found.manifest()
     if manifest is None:
         return None
-    plans = [(record, _pieces(found, record)) for record in manifest.records]
+    plans = [(record, pieces_of(found, record)) for record in manifest.records]
     for record, pieces in plans:
         _check_bytes(found, record, pieces, progress)
     return manifest
@@ -213,13 +241,12 @@ def verify_directory(found: Directory, progress: Callable[[int], None] | None = 
 def strangers(found: Directory, manifest: Manifest) -> list[str]:
     """Return the names in a directory of what was not saved with its checkpoint, sorted."""
     ours = {record.name for record in manifest.records} | {form.MANIFEST_FILE}
-    return sorted(set(os.listdir(found.descriptor)) - ours)
+    return sorted(set(found.folder.names()) - ours)
 
 
-def _pieces(found: Directory, record: Record) -> list[Piece]:
+def pieces_of(found: Directory, record: Record) -> list[Piece]:
     """Return what the bytes of a file must be, as it says itself if it is a shard; its size is checked."""
-    with found.open(record.name) as file:
-        source = FileSource(record.name, file)
+    with found.opened(record.name) as source:
         if source.size != record.size:
             raise found.damaged(record.name, f"it has {source.size} bytes but {record.size} were saved")
         if not record.name.endswith(form.SHARD_SUFFIX):
@@ -241,9 +268,21 @@ def _check_bytes(
     found: Directory, record: Record, plan: Sequence[Piece], progress: Callable[[int], None] | None
 ) -> None:
     pieces = Pieces(plan)
-    with found.open(record.name) as file:
-        source = FileSource("", file) if progress is None else TellingSource("", file, progress)
-        source.pour(pieces.end, pieces.take)
+    with found.opened(record.name) as source:
+        source.pour(pieces.end, pieces.take if progress is None else telling(pieces.take, progress))
+        if isinstance(source, BlobSource) and pieces.problem() is not None:  # it may have become so on its way
+            pieces = Pieces(plan)
+            source.pour(pieces.end, pieces.take)
+    check_pieces(found, record, pieces)
+
+
+def check_pieces(found: Directory, record: Record, pieces: Pieces) -> None:
+    """See that the bytes of a file that were taken are as they were saved.
+
+    Raises:
+        DamagedCheckpointError: naming the file, and the tensor in it.
+
+    """
     problem = pieces.problem()
     if problem is not None:
         label, what = problem
@@ -262,7 +301,7 @@ def digest_directory(found: Directory) -> tuple[bytes, int]:
     """
     manifest = found.manifest()
     if manifest is None:
-        names = [name for name in os.listdir(found.descriptor) if _is_file(found, name)]
+        names = [name for name in found.folder.names() if _is_file(found, name)]
     else:
         names = [form.MANIFEST_FILE, *(record.name for record in manifest.records)]
     from holdfast.storage.direct_read import in_threads  # noqa: PLC0415 - with ctypes: not for those who only look
@@ -272,8 +311,8 @@ def digest_directory(found: Directory) -> tuple[bytes, int]:
     lock = threading.Lock()
 
     def work(name: str) -> None:
-        with found.open(name) as file:
-            digest, size = _digest(file)
+        with found.opened(name) as source:
+            digest, size = _digest(source)
         with lock:
             lines[name] = f"{digest} {size} {name}\n"
             sizes.append(size)
@@ -285,15 +324,16 @@ def digest_directory(found: Directory) -> tuple[bytes, int]:
 
 def _is_file(found: Directory, name: str) -> bool:
     try:
-        found.open(name).close()
+        with found.opened(name):
+            return True
     except DamagedCheckpointError:
         return False
-    return True
 
 
-def _digest(file: BinaryIO) -> tuple[str, int]:
+def _digest(source: FolderSource) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
-    for block in iter(partial(file.read, _BLOCK), b""):
+    length = FAR_PIECE if isinstance(source, BlobSource) else _BLOCK
+    while block := source.read(size, length):
         digest.update(block)
         size += len(block)
     return digest.hexdigest(), size

@@ -104,7 +104,9 @@ def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
     blobs = list(blobs)
     plain = _plain_directories(store, blobs) if extension is None else {}
-    wanted = [blob for blob in blobs if _counts(blob.name, ending) and blob.name.rpartition("/")[0] not in plain]
+    every = extension is None  # of directories, which are told apart without a request, also in a remote store
+    chosen = (blob for blob in blobs if _counts(blob.name, "" if every and blob.bundle else ending))
+    wanted = [blob for blob in chosen if blob.name.rpartition("/")[0] not in plain]
     found = each(store.is_local, wanted, lambda blob: _look(store, blob))
     there = [item for item in found if item is not None]
     there = [item for item in there if extension is not None or item.facts or item.name.endswith(EXTENSION)]

@@ -185,12 +185,19 @@ class TellingBlob(BlobSource):
 
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+        super().pour(end, telling(take, self.progress))
 
-        def tell(offset: int, data: memoryview) -> None:
-            take(offset, data)
-            self.progress(len(data))
 
-        super().pour(end, tell)
+def telling(
+    take: Callable[[int, memoryview], None], progress: Callable[[int], None]
+) -> Callable[[int, memoryview], None]:
+    """Return what takes pieces, and tells how many bytes each had."""
+
+    def tell(offset: int, data: memoryview) -> None:
+        take(offset, data)
+        progress(len(data))
+
+    return tell
 
 
 @dataclass(frozen=True)
@@ -201,9 +208,4 @@ class TellingSource(FileSource):
 
     def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
         """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
-
-        def tell(offset: int, data: memoryview) -> None:
-            take(offset, data)
-            self.progress(len(data))
-
-        super().pour(end, tell)
+        super().pour(end, telling(take, self.progress))

@@ -198,11 +198,11 @@ def catalog(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] 
     text = os.fspath(path)
     given = os.path.expanduser(text) if is_local(text) else text
     store = open_store(given)
-    sealed = is_sealed(*_split(given))
-    found = os.path.isdir(store.root) and not sealed if store.is_local else True
+    found = os.path.isdir(store.root) and not is_sealed(*_split(given)) if store.is_local else True
     with reading_of(text):
         made = Catalog(text, store) if found else None
     if made is None or not (store.is_local or made or made.aside):
+        sealed = is_sealed(*_split(given))
         what = (
             f"that is a {'sharded checkpoint' if sealed else 'file'}: `holdfast show` and `holdfast.open` take one"
             if sealed or _is_file(store, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from holdfast.directories import is_sharded, is_sharded_at, read_manifest
+from holdfast.directories import are_of_a_checkpoint, is_sharded, is_sharded_at, read_manifest
 from holdfast.errors import CheckpointNotFoundError, printable
 from holdfast.format import reading
 from holdfast.records import Manifest
@@ -20,7 +20,10 @@ _DEPTH = 100  # folders below a directory: any number that people nest runs in
 def is_directory(path: str) -> bool:
     """Tell whether a path is a directory and no sharded checkpoint, or a URL with blobs below it."""
     store = open_store(path)
-    return os.path.isdir(store.root) and not is_sharded_at(path) if store.is_local else bool(store.blobs(depth=1))
+    if store.is_local:
+        return os.path.isdir(store.root) and not is_sharded_at(path)
+    names = [blob.name for blob in store.blobs(depth=1)]
+    return bool(names) and not are_of_a_checkpoint(names)
 
 
 def checkpoints_below(path: str) -> list[Found]:

@@ -39,7 +39,21 @@ class Place:
         return self.store.path(self.name)
 
 
-def copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance) -> str:
+@dataclass(frozen=True)
+class Watch:
+    """Somebody who knows what the bytes must be.
+
+    Attributes:
+        take: called with each piece that passes, and its offset.
+        finish: called when all have passed, before anything is committed; raises if they are others.
+
+    """
+
+    take: Callable[[int, memoryview], None]
+    finish: Callable[[], None]
+
+
+def copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance, watch: Watch | None = None) -> str:
     """Copy one blob; return whether it was copied, was there already, or is another one that was left.
 
     A file with a manifest is checked against it on the way: a damaged one is not copied. What was written is read
@@ -59,16 +73,18 @@ def copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance) -> s
         if known is not None and (known or not force):
             advance(size)
             return SKIPPED if known else DIFFERENT
-        flow = _write(opened, goal, account, size, advance)
+        flow = _write(opened, goal, account, size, advance, watch)
     with save_errors(goal):
         _read_back(goal, flow.size, flow.crc)
     return COPIED
 
 
-def _write(opened: Source, goal: Place, account: reading.Account | None, size: int, advance: Advance) -> _Flow:
+def _write(  # noqa: PLR0913, PLR0917 - what a flow is made of
+    opened: Source, goal: Place, account: reading.Account | None, size: int, advance: Advance, watch: Watch | None
+) -> _Flow:
     """Write the bytes; where those of an earlier try prove wrong, all of them once more."""
     while True:
-        flow = _Flow(opened, size, account, advance)
+        flow = _Flow(opened, size, account, advance, watch)
         try:
             with save_errors(goal):
                 if account is None:
@@ -90,6 +106,7 @@ class _Flow:
     size: int
     account: reading.Account | None
     advance: Advance
+    watch: Watch | None = None
     crc: int = 0
     passed: int = 0
     taken_up: int = 0
@@ -121,6 +138,8 @@ class _Flow:
         self.passed += len(data)
         if self.inspection is not None and self.account is not None and offset < self.account.end:
             self.inspection.take(offset, memoryview(data)[: self.account.end - offset])
+        if self.watch is not None:
+            self.watch.take(offset, memoryview(data))
         self.advance(len(data))
 
     def check(self) -> None:
@@ -135,6 +154,8 @@ class _Flow:
             raise DamagedCheckpointError(self.source.path, "the file", problem)
         if self.inspection is not None:
             self.inspection.finish()
+        if self.watch is not None:
+            self.watch.finish()
 
 
 def _token(account: reading.Account, goal: Place) -> str:

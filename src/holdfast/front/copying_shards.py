@@ -1,15 +1,26 @@
-"""Copying a sharded checkpoint: all its files into a draft, checked against the manifest there, and then committed.
+"""Copying a sharded checkpoint: all its files into a draft, each checked as it passes, and then committed as one.
 
 Imports no torch.
 """
 
 from __future__ import annotations
 
-from holdfast.directories import Directory, is_sealed, verify_directory, with_directory
-from holdfast.errors import DamagedCheckpointError, LoadError
-from holdfast.format.directory import MANIFEST_FILE
-from holdfast.front.copying import COPIED, DIFFERENT, SKIPPED, Advance, Place, copy_blob, save_errors
-from holdfast.records import Manifest
+from holdfast.directories import (
+    Directory,
+    check_names,
+    check_pieces,
+    is_sealed,
+    mark_in,
+    pieces_of,
+    verify_directory,
+    with_directory,
+)
+from holdfast.errors import LoadError
+from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
+from holdfast.format.pieces import Pieces
+from holdfast.front.copying import COPIED, DIFFERENT, SKIPPED, Advance, Place, Watch, copy_blob, save_errors
+from holdfast.records import Manifest, Record
+from holdfast.storage.contract import Draft
 
 
 def copy_checkpoint(source: Place, goal: Place, *, force: bool, advance: Advance) -> str:
@@ -17,7 +28,6 @@ def copy_checkpoint(source: Place, goal: Place, *, force: bool, advance: Advance
 
     Raises:
         DamagedCheckpointError: if the source is damaged, or changed while it was read.
-        ConfigurationError: if it is sharded and the target is no local filesystem.
         SaveError: if the copy cannot be written, or does not read back as it was written.
         LoadError, OSError: if the source cannot be read.
 
@@ -34,30 +44,50 @@ def copy_checkpoint(source: Place, goal: Place, *, force: bool, advance: Advance
             if same or not force:
                 advance(goal.store.size(goal.name) if same else 0)
                 return SKIPPED if same else DIFFERENT
-        return _copy(source, goal, manifest, advance)
+        return _copy(found, source, goal, manifest, advance)
 
     return with_directory(source.path, copy)
 
 
-def _copy(source: Place, goal: Place, manifest: Manifest, advance: Advance) -> str:
+def _copy(found: Directory, source: Place, goal: Place, manifest: Manifest, advance: Advance) -> str:
+    shards = [record for record in manifest.records if record.name.endswith(SHARD_SUFFIX)]
     with save_errors(goal):
-        draft = goal.store.draft(goal.name)
+        check_names(goal.store, goal.name, manifest)
+        draft = goal.store.draft(goal.name, mark_in(manifest))
     try:
-        for name in (*(record.name for record in manifest.records), MANIFEST_FILE):
-            part = Place(source.store, f"{source.name}/{name}")
-            try:
-                copy_blob(part, Place(goal.store, f"{draft.folder}/{name}"), force=True, advance=advance)
-            except FileNotFoundError as error:
-                raise DamagedCheckpointError(source.path, name, "it is missing") from error
-        try:
-            with_directory(goal.store.path(draft.folder), verify_directory)
-        except DamagedCheckpointError as error:  # each file was read back: it is the source that is so
-            raise DamagedCheckpointError(source.path, error.record, error.problem) from error
+        for record in shards:
+            part, there = f"{source.name}/{record.name}", f"{draft.folder}/{record.name}"
+            _copy_shard(found, record, Place(source.store, part), Place(goal.store, there), advance)
+        for record in manifest.records:
+            if record not in shards:
+                _add(found, record.name, goal, draft, record)
+        _add(found, MANIFEST_FILE, goal, draft)
+        advance(sum(record.size for record in manifest.records if record not in shards))
         with save_errors(goal):
-            draft.settle()
+            draft.settle({record.name: record.size for record in shards})
     finally:
         draft.drop()
     return COPIED
+
+
+def _copy_shard(found: Directory, record: Record, part: Place, there: Place, advance: Advance) -> None:
+    pieces = Pieces(pieces_of(found, record))
+    check = Watch(pieces.take, lambda: check_pieces(found, record, pieces))
+    try:
+        copy_blob(part, there, force=True, advance=advance, watch=check)
+    except FileNotFoundError as error:
+        raise found.damaged(record.name, "it is missing") from error
+
+
+def _add(found: Directory, name: str, goal: Place, draft: Draft, record: Record | None = None) -> None:
+    with found.opened(name) as opened:
+        data = opened.read(0, opened.size)
+    if record is not None:
+        pieces = Pieces(pieces_of(found, record))
+        pieces.take(0, memoryview(data))
+        check_pieces(found, record, pieces)
+    with save_errors(goal):
+        draft.add(name, data)
 
 
 def _is_same(goal: Place, manifest: Manifest) -> bool:

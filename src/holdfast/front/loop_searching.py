@@ -21,6 +21,7 @@ from holdfast.policy.tiers import LOCAL
 from holdfast.ranks import Ranks
 from holdfast.scanning import Found, newest_first
 from holdfast.snapshot import is_sharded
+from holdfast.storage import is_local
 
 T = TypeVar("T")
 
@@ -93,13 +94,14 @@ class Reading:
         self._allowed = [*self.allow, *globals_of([self._live])]
         self._cut = bool(self.ranks.highest([int(is_sharded(self._live))])[0])
 
-    def read(self, path: str, *, in_shards: bool, careful: bool) -> dict[str, Any]:
+    def read(self, path: str, *, in_shards: bool, careful: bool, seen: str = "") -> dict[str, Any]:
         """Return the state of a checkpoint, for this rank. Every rank calls it.
 
         Args:
             path: where it lies.
             in_shards: whether it is a directory.
             careful: write over living tensors only what is known to be whole.
+            seen: where this very rank finds it, if that is another place.
 
         Raises:
             LoadError: on every rank, if it failed on any.
@@ -108,38 +110,38 @@ class Reading:
         """
         self.touched = False
         if in_shards:
-            return self._read_shards(path, careful=careful)
+            return self._read_shards(path, seen or path, careful=careful)
         if self._cut:
-            return self._read_whole(path)
+            return self._read_whole(path, seen or path)
         into = Into(self._over, careful=careful)
         try:
             state: dict[str, Any] = jointly(
-                self.ranks, lambda: load_into(path, into, allow=self._allowed), f"reading {path}"
+                self.ranks, lambda: load_into(seen or path, into, allow=self._allowed), f"reading {path}"
             )
         finally:
             self.touched = into.touched
         return state
 
-    def _read_shards(self, path: str, *, careful: bool) -> dict[str, Any]:
+    def _read_shards(self, path: str, seen: str, *, careful: bool) -> dict[str, Any]:
         from holdfast.engine import read_metadata, read_sharded  # noqa: PLC0415 - slow to import, and for shards only
 
         at = f"reading {path}"
 
         def prepare() -> tuple[Any, dict[str, Any]]:
-            saved = read_metadata(path)
+            saved = read_metadata(seen)
             return saved, place_for(self.parts, self._live, saved, self.ranks, fresh=careful)
 
         saved, place = jointly(self.ranks, prepare, at)
         self.touched = not careful
-        read_sharded(path, place, ranks=self.ranks, allow=self._allowed)
+        read_sharded(seen, place, ranks=self.ranks, allow=self._allowed)
         return filled(place, saved)
 
-    def _read_whole(self, path: str) -> dict[str, Any]:
+    def _read_whole(self, path: str, seen: str) -> dict[str, Any]:
         """Read one file on every rank, which takes of its tensors what it needs: they are mapped, not copied."""
         self.ranks.agree(lambda: verify(path) and None)  # its account stays on rank 0
 
         def take() -> dict[str, Any]:
-            state: dict[str, Any] = load(path, mmap=True, allow=self._allowed)
+            state: dict[str, Any] = load(seen, mmap=is_local(seen), allow=self._allowed)
             self.touched = True
             return spread(self.parts, self._live, state)
 
@@ -189,7 +191,8 @@ class Search:
             if following is None:
                 continue
             try:
-                state = reading.read(following.seen, in_shards=following.in_shards, careful=following.careful)
+                path, seen = following.path, self._where(following)
+                state = reading.read(path, in_shards=following.in_shards, careful=following.careful, seen=seen)
             except (DamagedCheckpointError, OSError) as error:
                 self._pass_over(place, error)
                 if any(self._ranks.exchange(reading.touched)):
@@ -205,6 +208,13 @@ class Search:
             )
             raise LoadError(msg)
         return None
+
+    def _where(self, following: _Next) -> str:
+        """Return where this rank reads a checkpoint; of several files all ranks read it at one place."""
+        if not following.elsewhere or not following.in_shards:
+            return following.seen
+        unseen = self._ranks.highest([int(following.seen != following.path)])[0]
+        return following.elsewhere if unseen else following.path
 
     def _next(self, place: int) -> _Next | None:
         """Rank 0 only: what is on the mirror alone is here by then; None if it could not be had."""

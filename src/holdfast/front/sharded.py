@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.directories import is_sealed, is_sharded_at
 from holdfast.engine import Order, ShardedSaver, write_sharded
 from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.engine.sharded.reading import check_values
 from holdfast.front.opening import verify
 from holdfast.front.saving import Behind
 from holdfast.front.words import ranks_here
-from holdfast.records import MANIFEST_FILE, Facts, Manifest
+from holdfast.records import Facts, Manifest
 from holdfast.snapshot import stepped
 from holdfast.storage import open_store, split_path
 
@@ -83,7 +84,13 @@ def save_shards(path: str | os.PathLike[str], shares: Shares, facts: Facts) -> M
 
 def is_committed(path: str | os.PathLike[str]) -> bool:
     """Tell whether there is a directory of shards at a path that holdfast has committed."""
-    return os.path.isfile(os.path.join(os.fspath(path), MANIFEST_FILE))
+    root, name = split_path(path)
+    return bool(name) and is_sealed(open_store(root), name)
+
+
+def _exists(path: str | os.PathLike[str]) -> bool:
+    root, name = split_path(path)
+    return open_store(root).exists(name)
 
 
 def check_shards(path: str | os.PathLike[str], allow: Sequence[Any] | None, *, deep: bool) -> None:
@@ -101,9 +108,10 @@ def check_shards(path: str | os.PathLike[str], allow: Sequence[Any] | None, *, d
     """
 
     def check() -> None:  # on rank 0: what the ranks do here must not hang on what each of them sees
-        if deep and (os.path.isfile(path) or is_committed(path)):
+        sharded = is_sharded_at(path)
+        if deep and (is_committed(path) if sharded else not os.path.isdir(path) and _exists(path)):
             verify(path)
-        if allow is not None and os.path.isdir(path):
+        if allow is not None and sharded:
             check_values(path, allow)
 
     ranks_here().agree(check, at="verifying a checkpoint")

@@ -175,7 +175,7 @@ class SettlingMixin(MirrorMixin, FailureWords):
 
     def _take_away(self, trainer: Any, run: Run, name: str) -> None:
         path = run.store.path(name)
-        if self._may_retire(trainer) and (is_committed(path) or not os.path.isdir(path)):
+        if self._may_retire(trainer) and (not os.path.isdir(path) or is_committed(path)):
             if trainer.is_global_zero:
                 self._retire(trainer, run, name)
             return

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from holdfast import notes
-from holdfast.directories import Directory, is_sealed, verify_directory, with_directory
+from holdfast.directories import Directory, check_names, is_sealed, mark_in, verify_directory, with_directory
 from holdfast.errors import DamagedCheckpointError, SaveError, printable
 from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.signature import LONGEST, SUFFIX
@@ -16,7 +16,6 @@ from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing
 from holdfast.mirroring.sending import Parcel, Way, abandon, send
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
-from holdfast.storage.marks import mark_of
 
 COPIED, LINKED, SKIPPED, GONE = "copied", "linked", "skipped", "gone"
 
@@ -137,10 +136,11 @@ class Carrier:
 
         def bring() -> None:
             verify_directory(found)
-            draft = self.target.draft(name, next(filter(None, map(mark_of, shards)), ""))
+            check_names(self.target, name, manifest)
+            draft = self.target.draft(name, mark_in(manifest))
             try:
                 for file in (*files, MANIFEST_FILE):
-                    with opened(self._source, f"{name}/{file}") as source:
+                    with found.opened(file) as source:
                         if file in shards:
                             send(self._way, Parcel(f"{draft.folder}/{file}", Passing(source, None)))
                         else:

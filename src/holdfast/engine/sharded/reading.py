@@ -21,8 +21,8 @@ from holdfast.engine.globals import needed_globals, permitting
 from holdfast.engine.sharded.regions import Wanted, read_regions
 from holdfast.engine.sharded.resting import Resting
 from holdfast.errors import DamagedCheckpointError, LoadError, UnsafeCheckpointError, printable
+from holdfast.folders import FolderSource
 from holdfast.format.shards import Region
-from holdfast.source import FileSource
 
 _BATCH = 1 << 28  # bytes of regions that pass through memory of their own at a time
 _OWN = (torch.Tensor, torch.nn.Parameter)
@@ -83,7 +83,7 @@ class Reading:
 
     def _delivery(
         self,
-        source: FileSource,
+        source: FolderSource,
         known: dict[int, Region],
         index: MetadataIndex,
         items: list[ReadItem],
@@ -124,7 +124,7 @@ class Reading:
 
         return _Delivery(Wanted(region, 0, region.length, ctypes.addressof(memory)), deliver, len(data))
 
-    def _dense(self, source: FileSource, region: Region, items: list[ReadItem], planner: LoadPlanner) -> _Delivery:
+    def _dense(self, source: FolderSource, region: Region, items: list[ReadItem], planner: LoadPlanner) -> _Delivery:
         """Read a tensor's own bytes, straight to where they belong if they can go there as they are."""
         whole = self._resting.metadata.state_dict_metadata.get(region.name)
         chunks = whole.chunks if isinstance(whole, TensorStorageMetadata) else []

@@ -8,20 +8,20 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from torch.distributed.checkpoint.metadata import Metadata
 
 from holdfast.engine.sharded import metadata as dcp_metadata
 from holdfast.engine.sharded.flattening import KEYS_FILE, Keys
 from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, NewerFormatError, printable
+from holdfast.folders import Folder, FolderSource, open_folder
 from holdfast.format import directory
 from holdfast.format.digest import crc32
 from holdfast.format.manifest import LONGEST
 from holdfast.format.shards import NewerShardError, Region, ShardError, read_table
 from holdfast.records import Manifest, Record
-from holdfast.source import FileSource
-from holdfast.storage import open_regular, plain_path
+from holdfast.storage import join_path, open_store, plain_path, split_path
 
 T = TypeVar("T")
 
@@ -29,9 +29,9 @@ _TRIES = 5  # of what has got another checkpoint under its name while it was rea
 
 
 class Resting:
-    """A directory with a sharded checkpoint, ours or plain DCP's. Its files are read when they are asked for.
+    """A directory with a sharded checkpoint, ours or plain DCP's, by path or URL. Its files are read when asked for.
 
-    It is held open: they are those of one and the same checkpoint, wherever its name goes.
+    They are those of one and the same checkpoint, wherever its name goes.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
@@ -44,9 +44,9 @@ class Resting:
         self.path = plain_path(os.fspath(path))
         self.verify = verify
         while True:
-            self._descriptor = _folder(self.path)
-            self._close = weakref.finalize(self, os.close, self._descriptor)
-            if any(self._has(name) for name in (directory.METADATA_FILE, directory.MANIFEST_FILE)):
+            self._folder = _folder(self.path)
+            self._close = weakref.finalize(self, self._folder.close)
+            if {directory.METADATA_FILE, directory.MANIFEST_FILE}.intersection(self._names()):
                 return
             if self.is_still_there():
                 msg = f"{self.path} is no sharded checkpoint: it has no {directory.METADATA_FILE}"
@@ -55,10 +55,7 @@ class Resting:
 
     def is_still_there(self) -> bool:
         """Tell whether its name still leads to it: if not, what is missing may be no damage, but replaced."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
-        except OSError:
-            return False
+        return self._folder.is_still_there()
 
     def replaced(self) -> LoadError:
         """Return the error for those who cannot begin again."""
@@ -71,18 +68,15 @@ class Resting:
         seal = directory.METADATA_FILE if self.manifest is None else directory.MANIFEST_FILE
         return crc32(self._bytes(seal, dcp_metadata.LONGEST))
 
-    def _has(self, name: str) -> bool:
+    def _names(self) -> list[str]:
         try:
-            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
+            return self._folder.names()
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return True
 
     def file(self, name: str) -> str:
-        """Return the path of one of its files."""
-        return os.path.join(self.path, name)
+        """Return the path or URL of one of its files."""
+        return join_path(self.path, name)
 
     @cached_property
     def manifest(self) -> Manifest | None:
@@ -92,7 +86,7 @@ class Resting:
             DamagedCheckpointError, NewerFormatError: if it cannot be read.
 
         """
-        if not self._has(directory.MANIFEST_FILE):
+        if directory.MANIFEST_FILE not in self._names():
             return None
         try:
             return directory.decode(self._bytes(directory.MANIFEST_FILE, LONGEST))
@@ -123,7 +117,7 @@ class Resting:
         except (ValueError, RecursionError) as error:
             raise DamagedCheckpointError(self.file(KEYS_FILE), "the file", f"{error}"[:200]) from error
 
-    def regions(self, name: str, source: FileSource) -> dict[int, Region]:
+    def regions(self, name: str, source: FolderSource) -> dict[int, Region]:
         """Return the regions of one of its open files, by where they begin; none for what plain DCP has written.
 
         Raises:
@@ -162,7 +156,7 @@ class Resting:
                     raise DamagedCheckpointError(source.path, "the file", problem)
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[FileSource]:
+    def opened(self, name: str) -> Iterator[FolderSource]:
         """Open one of its files.
 
         Raises:
@@ -170,16 +164,16 @@ class Resting:
             LoadError: if it is not, because another checkpoint took the name of this one.
 
         """
-        try:
-            file = open_regular(name, self._descriptor)
-        except FileNotFoundError as error:
-            if not self.is_still_there():
-                raise self.replaced() from error
-            raise DamagedCheckpointError(self.path, f"file {name}", "it is missing") from error
-        except OSError as error:
-            raise _unreadable(self.file(name), error) from error
-        with file:
-            yield FileSource(self.file(name), file)
+        with contextlib.ExitStack() as held:
+            try:
+                source = held.enter_context(self._folder.opened(name))
+            except FileNotFoundError as error:
+                if not self.is_still_there():
+                    raise self.replaced() from error
+                raise DamagedCheckpointError(self.path, f"file {name}", "it is missing") from error
+            except OSError as error:
+                raise _unreadable(self.file(name), error) from error
+            yield source
 
     def _record(self, name: str) -> Record | None:
         records = () if self.manifest is None else self.manifest.records
@@ -206,7 +200,10 @@ class Resting:
             if size > longest:
                 problem = f"it has {size} bytes, of which at most {longest} are read"
                 raise DamagedCheckpointError(source.path, "the file", problem)
-            return _read(source.file, source.path)
+            try:
+                return source.read(0, size)
+            except OSError as error:
+                raise _unreadable(source.path, error) from error
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
@@ -239,24 +236,23 @@ def at_rest(path: str | os.PathLike[str], use: Callable[[Resting], T], *, verify
     raise AssertionError("the last try returns or raises")
 
 
-def _folder(path: str) -> int:
+def _folder(path: str) -> Folder:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_folder(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"there is no checkpoint at {path}"
-        if os.path.lexists(path):
+        if _exists(path):
             msg = f"{path} is a file, not the directory of a sharded checkpoint"
         raise CheckpointNotFoundError(msg) from error
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _read(file: BinaryIO, path: str) -> bytes:
-    try:
-        return file.read()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _exists(path: str) -> bool:
+    root, name = split_path(path)
+    return open_store(root).exists(name)
 
 
 def _unreadable(path: str, error: OSError) -> LoadError:
-    return LoadError(f"{path} cannot be read: {os.strerror(error.errno or errno.EIO)}")
+    why = os.strerror(error.errno) if error.errno else str(error) or os.strerror(errno.EIO)
+    return LoadError(f"{path} cannot be read: {why}")

@@ -29,7 +29,7 @@ from holdfast.engine.sharded.flying import ShardedFlight, grounded, rank_part, w
 from holdfast.engine.sharded.image import Part, ShardImage, Staged, ordered
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.planning import Planned, Plans
-from holdfast.errors import ConfigurationError, SaveError
+from holdfast.errors import SaveError
 from holdfast.ranks import Ranks
 from holdfast.records import Manifest
 from holdfast.storage.marks import mark_of
@@ -67,16 +67,8 @@ class ShardedSaver(Holding[ShardedFlight, ShardImage]):
 
         Raises:
             SaveError: the same on every rank, if the ranks' states do not fit together.
-            ConfigurationError: if the store is not on this machine's filesystem.
-
         """
         path = order.store.path(order.name)
-        if not order.store.is_local:
-            msg = (
-                f"a sharded checkpoint cannot be saved to {path} yet: give a directory of a filesystem that all ranks "
-                "see, or save a full state dict from rank 0"
-            )
-            raise ConfigurationError(msg)
         image = self._wait_for_image(order.stats)
         begun = time.perf_counter()
         planned = self._plans.plan(self.ranks, order.state, path)

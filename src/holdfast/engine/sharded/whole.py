@@ -16,9 +16,9 @@ from holdfast.engine.sharded.reading import Reading
 from holdfast.engine.sharded.resting import Resting
 from holdfast.engine.streaming import Promises
 from holdfast.errors import DamagedCheckpointError
+from holdfast.folders import FolderSource
 from holdfast.format.shards import Region
 from holdfast.records import Manifest
-from holdfast.source import FileSource
 
 _TO_COME = object()  # stands where a value is going to be
 
@@ -107,7 +107,7 @@ class _Remembering(Resting):
         super().__init__(path)
         self._tables: dict[str, dict[int, Region]] = {}
 
-    def regions(self, name: str, source: FileSource) -> dict[int, Region]:
+    def regions(self, name: str, source: FolderSource) -> dict[int, Region]:
         if name not in self._tables:
             self._tables[name] = super().regions(name, source)
         return self._tables[name]

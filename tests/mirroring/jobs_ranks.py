@@ -1,0 +1,38 @@
+"""What two ranks do that train with a mirror."""
+
+from __future__ import annotations
+
+import os
+import types
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from holdfast import Checkpointer
+from holdfast.front import loop_searching
+
+SCORES = [5.0, 2.0, 4.0]
+
+
+def trained(folder, mirror, epochs, blind):
+    """Train from wherever there is to go on from; with ``blind`` rank 1 does not see what rank 0 has fetched."""
+    rank = torch.distributed.get_rank()
+    if blind and rank:
+        nothing = types.SimpleNamespace(exists=lambda path: False, isdir=os.path.isdir)
+        loop_searching.os = types.SimpleNamespace(path=nothing)
+    torch.manual_seed(3)
+    model = DistributedDataParallel(torch.nn.Linear(3, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    words = {"monitor": "val_loss", "save_top_k": 2, "save_last": True}
+    with Checkpointer(folder, model=model, optimizer=optimizer, mirror=mirror, **words) as ckpt:
+        start = ckpt.resume()
+        assert (ckpt.mirror is None) == bool(rank or mirror is None)
+        for epoch in range(start.epoch, epochs):
+            for _ in range(2):
+                optimizer.zero_grad()
+                model(torch.rand(2, 3)).pow(2).mean().backward()
+                optimizer.step()
+                ckpt.step()
+            ckpt.end_epoch({"val_loss": SCORES[epoch]})
+    ranking = {os.path.basename(path): float(score) for path, score in ckpt.best_k_models.items()}
+    return start.step, start.tier, ranking, model.module.weight.tolist()
