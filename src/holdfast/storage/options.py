@@ -38,6 +38,12 @@ def options_for(url: str) -> dict[str, Any]:
         return dict(_remembered[max(above, key=len)]) if above else {}
 
 
+def all_options() -> list[dict[str, Any]]:
+    """Return the options of all URLs: for those who keep their values out of texts."""
+    with _lock:
+        return [dict(options) for options in _remembered.values()]
+
+
 class StorageOptions(dict[str, Any]):
     """Options that do not show their values: they may be secrets, and a representation gets into logs."""
 

@@ -7,6 +7,8 @@ import errno
 import http.client
 from typing import Any
 
+from holdfast.storage.remote.redaction import redacted
+
 _Kind = tuple[type[OSError], int]
 _ABSENT: _Kind = (FileNotFoundError, errno.ENOENT)
 _CONDITION: _Kind = (FileExistsError, errno.EEXIST)
@@ -50,7 +52,9 @@ def answered(status: int, code: str, said: str, what: str) -> OSError:
     text = f"{what}: the server answered {status or ''} {code}".rstrip() + (f" ({said})" if said else "")
     if code in _EXPIRED:
         text += ": the credentials have expired, get new ones (a new login, or a new token in the storage options)"
-    return made(system, text)
+    error = made(system, redacted(text))
+    vars(error)["code"] = code
+    return error
 
 
 def translated(error: BaseException, what: str) -> OSError:
@@ -65,16 +69,43 @@ def translated(error: BaseException, what: str) -> OSError:
     names = {kind.__name__ for kind in type(error).__mro__}
     kind = next((kind for kind, known in _NAMES.items() if known & names), None)
     if kind is None and isinstance(error, OSError) and not isinstance(error, _CUT):
-        return error
+        return error if is_clean(error) else _like(error)
     made, system = kind or (_BROKEN if isinstance(error, _CUT) else _OTHER)
-    return made(system, f"{what}: {type(error).__name__}: {error}".rstrip(": "))
+    return made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")))
+
+
+def _like(error: OSError) -> OSError:
+    """Return one of the system's own kind, of the same meaning, without the secrets in its text."""
+    known = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+    made = next((kind for kind in known if isinstance(error, kind)), OSError)
+    return made(error.errno or errno.EIO, redacted(error.strerror or str(error)))
+
+
+def cause_of(known: OSError, error: BaseException) -> BaseException | None:
+    """Return what an error may show as its cause: the other one, unless a secret is in its text, or it is itself."""
+    return None if known is error or not is_clean(error) else error
+
+
+def is_clean(error: BaseException) -> bool:
+    """Tell whether an error, and all that it shows as its causes, can be told as they are."""
+    shown: BaseException | None = error
+    while shown is not None:
+        if redacted(str(shown)) != str(shown):
+            return False
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+    return True
+
+
+def has_expired(error: BaseException) -> bool:
+    """Tell whether the credentials of a request were good once."""
+    return code_of(error) in _EXPIRED
 
 
 def code_of(error: BaseException | None) -> str:
     """Return the server's own word for an error; "" where it had none."""
     while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
+        code = vars(error).get("code")
+        if isinstance(code, str):
+            return code
         error = error.__cause__
     return ""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.storage.contract import HIDDEN
-from holdfast.storage.remote.failures import translated
+from holdfast.storage.remote.failures import cause_of, translated
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
@@ -60,7 +60,7 @@ class FsspecObjects:
             known = translated(error, what)
             if known is error:
                 raise
-            raise known from error
+            raise known from cause_of(known, error)
 
     def head(self, key: str) -> Head:
         """Look at an object."""
@@ -100,11 +100,12 @@ class FsspecObjects:
         return Head(size)
 
     def _upload(self, key: str, chunks: Iterable[Bytes]) -> int:
-        file = self.fs.open(key, "wb", autocommit=False)
+        what = f"write {key}"
+        file = self._try(what, lambda: self.fs.open(key, "wb", autocommit=False))
         try:
-            written = _write_all(file, chunks)
-            file.close()
-            file.commit()
+            written = self._write(what, file, chunks)
+            self._try(what, file.close)
+            self._try(what, file.commit)
         except BaseException:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 file.discard()
@@ -112,17 +113,27 @@ class FsspecObjects:
         return written
 
     def _write_and_move(self, key: str, chunks: Iterable[Bytes]) -> int:
-        folder = key.rpartition("/")[0]
-        self.fs.makedirs(folder, exist_ok=True)
+        folder, what = key.rpartition("/")[0], f"write {key}"
         temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
         try:
-            with self.fs.open(temporary, "wb") as file:
-                written = _write_all(file, chunks)
-            self.fs.mv(temporary, key)
+            self._try(what, lambda: self.fs.makedirs(folder, exist_ok=True))
+            with self._try(what, lambda: self.fs.open(temporary, "wb")) as file:
+                written = self._write(what, file, chunks)
+                self._try(what, file.close)
+            self._try(what, lambda: self.fs.mv(temporary, key))
         except BaseException:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 self.fs.rm_file(temporary)
             raise
+        return written
+
+    def _write(self, what: str, file: Any, chunks: Iterable[Bytes]) -> int:
+        """Write the chunks; what these raise comes out as it is."""
+        written = 0
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B")
+            self._try(what, partial(file.write, view))
+            written += len(view)
         return written
 
     def begin(self, key: str) -> str:
@@ -174,15 +185,6 @@ class FsspecObjects:
             self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._try(f"copy {source}", lambda: self.fs.cp_file(source, target))
         self.fs.invalidate_cache()
-
-
-def _write_all(file: Any, chunks: Iterable[Bytes]) -> int:
-    written = 0
-    for chunk in chunks:
-        view = memoryview(chunk).cast("B")
-        file.write(view)
-        written += len(view)
-    return written
 
 
 def _etag(info: dict[str, Any]) -> str:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
+import contextlib
 import functools
 import os
-from collections.abc import Collection, Coroutine, Iterator
+import threading
+import time
+import zlib
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
-from holdfast.storage.remote.failures import code_of, translated
+from holdfast.storage.remote.failures import answered, cause_of, code_of, has_expired, translated
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
+from holdfast.storage.remote.sending import Body as Sent
+from holdfast.storage.remote.sending import limit_sending
 
 _AT_ONCE = 1000  # keys in one request of removal
-_COPY = 5 << 30  # bytes that the server copies in one request
-_COPY_PART = 1 << 30
+_COPY = 1 << 30  # bytes that are copied in one request: more takes longer than some servers leave an answer open
+_COPIES = 8  # parts that are copied at a time
+_SILENCE = 60  # seconds that a server may take nothing, or say nothing
+_ASKED_ANEW = 30.0  # seconds between two looks for new credentials
+_NO_CHECKSUMS = frozenset(
+    {"NotImplemented", "InvalidRequest", "InvalidArgument", "MalformedTrailerError", "501", "400"}
+)
+_ONE_BY_ONE = frozenset(
+    {"NotImplemented", "MissingContentMD5", "InvalidDigest", "MalformedXML", "InvalidRequest", "501"}
+)
+_UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument", "MethodNotAllowed", "501", "405"})
 
 
 @functools.lru_cache
@@ -22,13 +38,21 @@ def once(kind: type) -> type:
     """Return s3fs's class, tried once and with time limits: patience is ours, and the user's own instances his."""
 
     def prepare(self: Any) -> dict[str, Any]:
-        limits = {"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 32}
+        limits = {"connect_timeout": 10, "read_timeout": _SILENCE, "max_pool_connections": 32}
         tries = {"retries": {"total_max_attempts": 1, "mode": "standard"}}
         # Some servers send the whole object's checksum with a range; every byte is checked by the manifest's digests.
-        checks = {"response_checksum_validation": "when_required"}
-        return {**limits, **tries, **checks, **self.config_kwargs}
+        # Those of what is sent are made here, so that they go before the bytes and not behind them.
+        checks = {"response_checksum_validation": "when_required", "request_checksum_calculation": "when_required"}
+        return {**limits, **tries, **checks, **self.config_kwargs, "request_checksum_calculation": "when_required"}
 
-    return type(kind.__name__, (kind,), {"retries": 1, "_prepare_config_kwargs": prepare})
+    async def set_session(self: Any, *args: Any, **words: Any) -> Any:
+        client = await kind.set_session(self, *args, **words)  # type: ignore[attr-defined]
+        limit = prepare(self)["read_timeout"] or _SILENCE
+        limit_sending(client, float(limit))
+        return client
+
+    words = {"retries": 1, "_prepare_config_kwargs": prepare, "set_session": set_session}
+    return type(kind.__name__, (kind,), words)
 
 
 class S3Objects:
@@ -38,6 +62,9 @@ class S3Objects:
         """Speak through this filesystem, or in a forked child through one that is made alike."""
         self._made = fs
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._renewed = float("-inf")
+        self._checksums: bool | None = None  # not known yet whether they are wanted
 
     @property
     def client(self) -> str:
@@ -54,26 +81,71 @@ class S3Objects:
         """The filesystem of this process."""
         if self._pid != os.getpid():
             self._made = type(self._made)(*self._made.storage_args, **self._made.storage_options)
+            self._lock = threading.Lock()
             self._pid = os.getpid()
         return self._made
 
-    def _run(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
+    def _run(self, work: Callable[[], Coroutine[Any, Any, Any]], what: str) -> Any:
+        """Run it on fsspec's loop; with credentials that have expired once more, if there are new ones."""
+        try:
+            return self._run_once(work, what)
+        except PermissionError as error:
+            if not (has_expired(error) and self._renew()):
+                raise
+        return self._run_once(work, what)
+
+    def _run_once(self, work: Callable[[], Coroutine[Any, Any, Any]], what: str) -> Any:
         """Run it on fsspec's loop; an interrupt of ours ends it there, too."""
-        future = asyncio.run_coroutine_threadsafe(work, self.fs.loop)
+        future = asyncio.run_coroutine_threadsafe(_caught(work), self.fs.loop)
         try:
             while not concurrent.futures.wait([future], timeout=5).done:
                 self.fs.loop.call_soon_threadsafe(int)  # an error if it has ended
-            return future.result()
-        except Exception as error:
-            raise translated(error, what) from error
+            result, error = future.result()
         finally:
             future.cancel()
+        if error is not None:
+            known = translated(error, what)
+            raise known from cause_of(known, error)
+        return result
+
+    def _renew(self) -> bool:
+        """Ask whoever gives the credentials anew, where they were not handed to us; tell whether that was done."""
+        fs = self.fs
+        if fs.key or fs.anon:
+            return False
+        with self._lock:
+            if time.monotonic() - self._renewed > _ASKED_ANEW:
+                self._run_once(lambda: fs.set_session(refresh=True), "renew the credentials")
+                self._renewed = time.monotonic()
+        return True
 
     def _call(self, method: str, key: str, **words: Any) -> Any:
         bucket, rest = self.fs._find_bucket_key(key)  # noqa: SLF001 - it knows access points
         if rest:
             words["Key"] = rest
-        return self._run(self.fs._call_s3(method, Bucket=bucket, **words), f"{method} {key}")  # noqa: SLF001
+        call = functools.partial(self.fs._call_s3, method, Bucket=bucket, **words)  # noqa: SLF001
+        return self._run(call, f"{method} {key}")
+
+    def _send(self, method: str, key: str, data: Bytes, **words: Any) -> Any:
+        """Send bytes with their checksum, or without one to a server that takes none."""
+        if self._may_check():
+            sum_of = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+            try:
+                return self._call(method, key, Body=Sent(data), ChecksumCRC32=sum_of, **words)
+            except OSError as error:
+                if code_of(error) not in _NO_CHECKSUMS or "checksum" not in str(error).lower():
+                    raise
+                self._checksums = False
+        return self._call(method, key, Body=Sent(data), **words)
+
+    def _may_check(self) -> bool:
+        """Tell whether checksums are sent: by botocore's own settings, until a server refuses them."""
+        if self._checksums is None:
+            name, fs = "request_checksum_calculation", self.fs
+            self._run_once(fs.set_session, "connect")
+            said = fs.config_kwargs.get(name) or fs.session.get_config_variable(name) or "when_supported"
+            self._checksums = str(said).lower() == "when_supported"
+        return self._checksums
 
     def head(self, key: str) -> Head:
         """Look at an object."""
@@ -95,7 +167,7 @@ class S3Objects:
         what = f"get_object {key}"
         words = {"Bucket": bucket, "Key": rest, "Range": f"bytes={start}-{start + len(view) - 1}"}
         try:
-            return int(self._run(_receive(self.fs, words, start, view), what))
+            return int(self._run(lambda: _receive(self.fs, words, start, view), what))
         except OSError as error:
             if code_of(error) in ("InvalidRange", "416"):
                 return 0  # it ends before
@@ -103,9 +175,9 @@ class S3Objects:
 
     def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
         """Make an object, or replace it."""
-        body = bytes(data) if isinstance(data, (bytes, bytearray, memoryview)) else b"".join(data)
-        said = self._call("put_object", key, Body=body, **_conditions(absent=absent, match=match))
-        return Head(len(body), _bare(said))
+        body = data if isinstance(data, (bytes, bytearray, memoryview)) else b"".join(data)
+        said = self._send("put_object", key, body, **_conditions(absent=absent, match=match))
+        return Head(memoryview(body).nbytes, _bare(said))
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts."""
@@ -113,7 +185,7 @@ class S3Objects:
 
     def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
         """Send one part."""
-        return _bare(self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=bytes(data)))
+        return _bare(self._send("upload_part", key, data, UploadId=upload, PartNumber=number))
 
     def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
         """Make the object of its parts."""
@@ -168,21 +240,51 @@ class S3Objects:
                 self._remove(bucket, rests[at : at + _AT_ONCE])
 
     def _remove(self, bucket: str, rests: list[str]) -> None:
-        if len(rests) == 1:
-            self._call("delete_object", f"{bucket}/{rests[0]}")
-            return
-        wanted = {"Objects": [{"Key": rest} for rest in rests], "Quiet": True}
-        said = self._call("delete_objects", bucket, Delete=wanted)
-        failed = [one for one in said.get("Errors", ()) if one.get("Code") != "NoSuchKey"]
-        if failed:
-            msg = f"{len(failed)} of {len(rests)} objects were not removed, {bucket}/{failed[0].get('Key')} because of "
-            msg += f"{failed[0].get('Code')}"
-            raise OSError(msg)
+        if len(rests) > 1:
+            wanted = {"Objects": [{"Key": rest} for rest in rests], "Quiet": True}
+            try:
+                said = self._call("delete_objects", bucket, Delete=wanted)
+            except OSError as error:
+                if code_of(error) not in _ONE_BY_ONE:
+                    raise
+            else:
+                _all_removed(bucket, said.get("Errors", ()))
+                return
+        for rest in rests:
+            with contextlib.suppress(FileNotFoundError):
+                self._call("delete_object", f"{bucket}/{rest}")
 
     def copy(self, source: str, target: str) -> None:
         """Copy on the server's side."""
         bucket, rest = self.fs._find_bucket_key(source)  # noqa: SLF001
-        self._call("copy_object", target, CopySource={"Bucket": bucket, "Key": rest})
+        head, words = self.head(source), {"CopySource": {"Bucket": bucket, "Key": rest}, **self._key_of_source()}
+        if head.size <= _COPY or not self._copy_parts(target, head.size, words):
+            self._call("copy_object", target, **words)
+
+    def _key_of_source(self) -> dict[str, Any]:
+        """Return the customer's key, where there is one: the server reads the source with it, too."""
+        said = self.fs.s3_additional_kwargs
+        return {f"CopySource{name}": said[name] for name in said if name.startswith("SSECustomer")}
+
+    def _copy_parts(self, target: str, size: int, words: dict[str, Any]) -> bool:
+        """Copy in parts; return False, with nothing done, where the server does not know of that."""
+        bucket, rest = self.fs._find_bucket_key(target)  # noqa: SLF001
+        upload = self.begin(target)
+        here = {"Bucket": bucket, "Key": rest, "UploadId": upload, **words}
+        made = False
+        try:
+            etags = self._run(lambda: _copied_parts(self.fs, here, size), f"upload_part_copy {target}")
+            if all(etags):  # some servers answer as if it were an empty part
+                self.complete(target, upload, etags)
+                made = True
+        except OSError as error:
+            if code_of(error) not in _UNKNOWN:
+                raise
+        finally:
+            if not made:
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    self.abort(target, upload)
+        return made
 
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
         """Return the objects whose keys begin so."""
@@ -195,6 +297,14 @@ class S3Objects:
             if not said.get("IsTruncated"):
                 return
             more["ContinuationToken"] = said["NextContinuationToken"]
+
+
+async def _caught(work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, Exception | None]:
+    """Return what it returns, and what it raises: a future would make another time-out of one, without its cause."""
+    try:
+        return await work(), None
+    except Exception as error:  # noqa: BLE001 - raised by the one who waits
+        return None, error
 
 
 async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview) -> int:
@@ -214,6 +324,34 @@ async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview)
         msg = f"the answer ended after {at} of {expected} bytes"
         raise ConnectionError(msg)
     return at
+
+
+async def _copied_parts(fs: Any, words: dict[str, Any], size: int) -> list[str]:
+    """Have all parts copied, some at a time; return their etags."""
+    together = asyncio.Semaphore(_COPIES)
+
+    async def part(number: int, start: int) -> str:
+        end = min(start + _COPY, size) - 1
+        async with together:
+            said = await fs._call_s3(  # noqa: SLF001
+                "upload_part_copy", PartNumber=number, CopySourceRange=f"bytes={start}-{end}", **words
+            )
+        return _bare(said.get("CopyPartResult", {}))
+
+    work = [asyncio.ensure_future(part(number, start)) for number, start in enumerate(range(0, size, _COPY), 1)]
+    try:
+        return await asyncio.gather(*work)
+    finally:
+        for one in work:
+            one.cancel()
+
+
+def _all_removed(bucket: str, errors: Collection[dict[str, Any]]) -> None:
+    failed = [one for one in errors if one.get("Code") != "NoSuchKey"]
+    if failed:
+        first = failed[0]
+        what = f"{len(failed)} objects were not removed, among them {bucket}/{first.get('Key')}"
+        raise answered(0, str(first.get("Code", "")), str(first.get("Message", "")), what)
 
 
 def _conditions(*, absent: bool = False, match: str = "") -> dict[str, str]:
