@@ -13,6 +13,8 @@ from tests.support.s3 import Rclone, named, why_not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing is kept in the home of whoever runs the tests; those of the cache give it a place of its own.
 os.environ["HOLDFAST_CACHE"] = "0"
+# A request is tried once, unless a test is about trying again.
+os.environ["HOLDFAST_PATIENCE"] = "0"
 
 
 @pytest.fixture(autouse=True)

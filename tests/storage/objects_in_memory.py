@@ -21,6 +21,7 @@ class ObjectsInMemory:
     def __init__(self, rules):
         self.parts = rules
         self.kept = {}
+        self.made_of_parts = {}
         self.underway = {}
         self.calls = []
         self.lock = threading.Lock()
@@ -39,7 +40,11 @@ class ObjectsInMemory:
         self._note("head")
         if key not in self.kept:
             raise FileNotFoundError(key)
-        return Head(len(self.kept[key]), _md5(self.kept[key]))
+        return self._head(key)
+
+    def _head(self, key):
+        body, etag = self.made_of_parts.get(key, (None, ""))
+        return Head(len(self.kept[key]), etag if body is self.kept[key] else _md5(self.kept[key]))
 
     def get(self, key, start, end):
         self._note("get", end - start)
@@ -79,13 +84,16 @@ class ObjectsInMemory:
         self._note("complete")
         if absent and key in self.kept:
             raise FileExistsError(key)
+        if upload not in self.underway:
+            raise FileNotFoundError(upload)
         parts = [body for _, body in sorted(self.underway[upload][1].items())]
         assert [_md5(part) for part in parts] == etags
         assert all(len(part) >= self.parts.least for part in parts[:-1])
         del self.underway[upload]
         self.kept[key] = b"".join(parts)
         together = _md5(b"".join(bytes.fromhex(etag) for etag in etags))
-        return Head(len(self.kept[key]), f"{together}-{len(parts)}")
+        self.made_of_parts[key] = (self.kept[key], f"{together}-{len(parts)}")
+        return self._head(key)
 
     def abort(self, key, upload):
         self._note("abort")

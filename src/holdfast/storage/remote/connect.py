@@ -10,13 +10,13 @@ from typing import Any
 import fsspec
 import fsspec.core
 
-from holdfast.storage.options import options_for
+from holdfast.storage.options import OURS, options_for
 from holdfast.storage.remote.generic import FsspecObjects
 from holdfast.storage.remote.objects import Objects
+from holdfast.storage.remote.retrying import Patience, Retrying
 from holdfast.storage.remote.s3 import S3Objects, once
 
 _wrappers: list[Callable[[Objects], Objects]] = []
-_OURS = ("client", "patience")
 
 
 def connect(url: str) -> tuple[Objects, str]:
@@ -30,12 +30,12 @@ def connect(url: str) -> tuple[Objects, str]:
     objects, base = _innermost(url)
     for wrapper in _wrappers:
         objects = wrapper(objects)
-    return objects, base
+    return Retrying(objects, Patience.said(options_for(url).get("patience"))), base
 
 
 def _innermost(url: str) -> tuple[Objects, str]:
     said = options_for(url)
-    options = {name: value for name, value in said.items() if name not in _OURS}
+    options = {name: value for name, value in said.items() if name not in OURS}
     scheme = url.partition("://")[0]
     kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
     if kind is not None and hasattr(kind, "_call_s3"):

@@ -36,6 +36,7 @@ _NAMES: dict[_Kind, frozenset[str]] = {
     _REFUSED: frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
     | {"TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"},
     _BROKEN: frozenset({"HTTPClientError", "ClientError", "ResponseParserError", "ResponseStreamingError"})
+    | {"ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ProxyConnectionError"}
     | {"IncompleteReadError", "FlexibleChecksumError"},
 }
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)

@@ -1,0 +1,230 @@
+"""Trying again: what a busy server, a cut line or a lost answer spoils is asked for anew, until patience is at an end.
+
+The pauses grow and are drawn by lot, so that the many who were refused at once do not come back at once
+(tenacity's ``wait_random_exponential``: "full jitter", M. Brooker, Exponential Backoff And Jitter, 2015). What cannot
+succeed by itself (a refusal, a condition that does not hold, what is not there) is told at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from holdfast.errors import ConfigurationError
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
+
+log = logging.getLogger("holdfast")
+
+_T = TypeVar("_T")
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, InterruptedError, IsADirectoryError, NotADirectoryError)
+_WORTH = (ConnectionError, TimeoutError)
+_FIRST, _LONGEST = 0.2, 10.0  # seconds: the limits of the first pause, and of any
+_TELL = 10.0  # seconds of failing after which it is told
+_PATIENCE = "HOLDFAST_PATIENCE"
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long one request is tried again.
+
+    Attributes:
+        seconds: no further try begins later than this after the first; 0 for one try.
+        sleep: waits so many seconds.
+
+    """
+
+    seconds: float = 120.0
+    sleep: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def said(cls, option: float | None) -> Patience:
+        """Return that of the storage option ``patience``, else of the environment, else the default.
+
+        Raises:
+            ConfigurationError: if the environment has no number there.
+
+        """
+        text = os.environ.get(_PATIENCE, "")
+        if option is not None:
+            return cls(float(option))
+        try:
+            return cls(float(text)) if text else cls()
+        except ValueError:
+            msg = f"{_PATIENCE} is a number of seconds, 0 or more, but it is {text!r}"
+            raise ConfigurationError(msg) from None
+
+
+def worth_another_try(error: BaseException) -> bool:
+    """Tell whether the same request may succeed if it is made again."""
+    return isinstance(error, _WORTH) and not isinstance(error, _FINAL)
+
+
+class Retrying:
+    """Objects whose requests are tried again. See ``Objects``; the error of the last try says how often, how long."""
+
+    def __init__(self, inner: Objects, patience: Patience | None = None) -> None:
+        """Ask these, as long as this takes."""
+        self.inner = inner
+        self._patience = patience or Patience()
+        self._telling = threading.Lock()
+        self._told = False
+
+    @property
+    def client(self) -> str:
+        """The library that speaks to the server."""
+        return self.inner.client
+
+    @property
+    def parts(self) -> PartRules | None:
+        """How objects are taken in parts."""
+        return self.inner.parts
+
+    def head(self, key: str) -> Head:
+        """Look at an object."""
+        return self._again(f"look at {key}", lambda: self.inner.head(key))
+
+    def get(self, key: str, start: int, end: int) -> bytes:
+        """Return the bytes of a range."""
+        return self._again(f"read {key}", lambda: self.inner.get(key, start, end))
+
+    def get_into(self, key: str, start: int, view: memoryview) -> int:
+        """Read a range into memory."""
+        return self._again(f"read {key}", lambda: self.inner.get_into(key, start, view))
+
+    def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
+        """Make an object. What comes as a stream can be sent once, so that is one try.
+
+        With a condition, a lost answer looks as if somebody else had been first: ``conditional`` compares the bytes.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            return self.inner.put(key, data, absent=absent, match=match)
+        return self._again(f"put {key}", lambda: self.inner.put(key, data, absent=absent, match=match))
+
+    def begin(self, key: str) -> str:
+        """Begin an upload in parts. One whose answer was lost is a dead upload, which the next run aborts."""
+        return self._again(f"begin an upload of {key}", lambda: self.inner.begin(key))
+
+    def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
+        """Send one part."""
+        return self._again(f"send part {number} of {key}", lambda: self.inner.part(key, upload, number, data))
+
+    def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
+        """Make the object of its parts. That an earlier try succeeded is seen by the etag of what is there."""
+        tries = 0
+
+        def complete() -> Head:
+            nonlocal tries
+            tries += 1
+            try:
+                return self.inner.complete(key, upload, etags, absent=absent)
+            except (FileNotFoundError, FileExistsError):
+                head = self._made_before(key, etags) if tries > 1 else None
+                if head is None:
+                    raise
+                return head
+
+        return self._again(f"complete {key}", complete)
+
+    def _made_before(self, key: str, etags: list[str]) -> Head | None:
+        try:
+            head = self.inner.head(key)
+        except FileNotFoundError:
+            return None
+        return head if head.etag and head.etag == etag_of_parts(etags) else None
+
+    def abort(self, key: str, upload: str) -> None:
+        """Give an upload up."""
+        self._again(f"abort an upload of {key}", lambda: self.inner.abort(key, upload))
+
+    def uploads(self, prefix: str) -> list[Upload]:
+        """Return the uploads whose keys begin so."""
+        return self._again(f"list uploads below {prefix}", lambda: self.inner.uploads(prefix))
+
+    def parts_of(self, key: str, upload: str) -> dict[int, Head]:
+        """Return the parts that the server has of an upload."""
+        return self._again(f"list the parts of {key}", lambda: self.inner.parts_of(key, upload))
+
+    def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
+        """Return the objects whose keys begin so: all of them, from one listing that did not fail midway."""
+        return iter(self._again(f"list {prefix}", lambda: [*self.inner.list(prefix, deep=deep)]))
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Remove objects."""
+        if keys:
+            self._again(f"remove {next(iter(keys))} and {len(keys) - 1} more", lambda: self.inner.remove(keys))
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy on the server's side."""
+        self._again(f"copy {source}", lambda: self.inner.copy(source, target))
+
+    def _again(self, what: str, request: Callable[[], _T]) -> _T:
+        begun = time.monotonic()
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(worth_another_try),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+            stop=tenacity.stop_before_delay(self._patience.seconds),
+            sleep=self._patience.sleep,
+            before_sleep=lambda state: self._tell(what, state, time.monotonic() - begun),
+        )
+        try:
+            result = tries(request)
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            raise _final(what, last, time.monotonic() - begun) from last.exception()
+        if self._told:
+            self._recovered()
+        return result
+
+    def _tell(self, what: str, state: tenacity.RetryCallState, seconds: float) -> None:
+        outcome = state.outcome
+        error = None if outcome is None else outcome.exception()
+        log.debug("try %d to %s failed: %s", state.attempt_number, what, error)
+        with self._telling:
+            if seconds < _TELL or self._told:
+                return
+            self._told = True
+        log.warning(
+            "a server does not answer as it should for %.0f s: try %d to %s: %s. It is tried for up to %.0f s",
+            seconds,
+            state.attempt_number,
+            what,
+            error,
+            self._patience.seconds,
+        )
+
+    def _recovered(self) -> None:
+        with self._telling:
+            told, self._told = self._told, False
+        if told:
+            log.warning("the server answers again")
+
+
+def etag_of_parts(etags: list[str]) -> str:
+    """Return the etag that S3 servers give an object of parts whose own etags are MD5; "" where they are not."""
+    if not etags or not all(map(_MD5.fullmatch, etags)):
+        return ""
+    joined = b"".join(map(bytes.fromhex, etags))
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
+
+
+def _final(what: str, last: tenacity.Future, seconds: float) -> OSError:
+    """Return the last error, which says in addition how long it was tried."""
+    error = last.exception()
+    kind: type[OSError] = TimeoutError if isinstance(error, TimeoutError) else ConnectionError
+    number = getattr(error, "errno", None) or errno.EIO
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    tries = last.attempt_number
+    if tries == 1:
+        return kind(number, said)
+    return kind(number, f"{said} (the last of {tries} tries to {what}, within {seconds:.0f} s)")
