@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
+from holdfast.directories import is_sharded_at
 from holdfast.engine import quiesce
 from holdfast.errors import LoadError
 from holdfast.front.loop_saving import LoopSaving
@@ -129,7 +130,7 @@ class LoopResuming(LoopSaving):
         second = self._second
         if second is not None and (name := second.far.name_of(path)) is not None:
             path = second.bring(look(second.far, name)).path
-        return path, os.path.isdir(path)
+        return path, os.path.isdir(path) or is_sharded_at(path)
 
     def _look_beyond(self, run: Run) -> list[Found]:
         """Rank 0 only: what the mirror has, as far as it can be asked."""

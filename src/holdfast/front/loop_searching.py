@@ -226,7 +226,12 @@ class Search:
             self._items[place] = one = replace(one, found=brought)
         older = len(self._items) - 1 - place
         path = one.found.path
-        return _Next(path, os.path.isdir(path), careful=self._passing.stops or not older, elsewhere=one.elsewhere)
+        return _Next(
+            path,
+            one.found.sharded or os.path.isdir(path),
+            careful=self._passing.stops or not older,
+            elsewhere=one.elsewhere,
+        )
 
     def _bring(self, item: Found) -> Found | None:
         """Rank 0 only: fetch what the mirror has; None if it is damaged there, or no longer there."""

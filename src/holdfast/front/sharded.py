@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +15,26 @@ from holdfast.directories import is_sealed, is_sharded_at
 from holdfast.engine import Order, ShardedSaver, write_sharded
 from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.engine.sharded.reading import check_values
+from holdfast.front.moving import copy
 from holdfast.front.opening import verify
 from holdfast.front.saving import Behind
 from holdfast.front.words import ranks_here
-from holdfast.records import Facts, Manifest
+from holdfast.records import MANIFEST_FILE, Facts, Manifest
 from holdfast.snapshot import stepped
-from holdfast.storage import open_store, split_path
+from holdfast.storage import is_local, open_store, split_path
 
 __all__ = [
     "ShardedSaver",
     "Shares",
+    "asked_for",
     "begin_shards",
+    "brought",
     "check_shards",
     "is_committed",
     "release_shards",
     "save_shards",
     "shards_saver",
+    "to_ask_for",
 ]
 
 
@@ -86,6 +94,49 @@ def is_committed(path: str | os.PathLike[str]) -> bool:
     """Tell whether there is a directory of shards at a path that holdfast has committed."""
     root, name = split_path(path)
     return bool(name) and is_sealed(open_store(root), name)
+
+
+def to_ask_for(path: str) -> str:
+    """Return the path under which a Trainer may be told of a checkpoint: of a directory at a URL, its manifest.
+
+    Lightning asks when it was written last, and object stores do not say that of directories.
+    """
+    return f"{path}/{MANIFEST_FILE}" if not is_local(path) and is_committed(path) else path
+
+
+def asked_for(path: str) -> str:
+    """Return the checkpoint that a Trainer was told of."""
+    return path if is_local(path) else path.removesuffix(f"/{MANIFEST_FILE}")
+
+
+@contextmanager
+def brought(path: str, local_rank: int) -> Iterator[str]:
+    """Have a checkpoint at a URL on this machine while the ranks load it: the first rank of each copies it, verified.
+
+    Takes room for it in the folder for temporary files (``TMPDIR``). Called on every rank.
+
+    Raises:
+        LoadError, SaveError: if it cannot be read, is damaged, or there is no room for it; on every rank.
+
+    """
+    ranks, name = ranks_here(), split_path(path)[1]
+    token = ranks.agree(lambda: secrets.token_hex(8), at="load_checkpoint")
+    folder = os.path.join(tempfile.gettempdir(), f"holdfast-{token}")
+    try:
+        if local_rank == 0:
+            ranks.together(lambda: _fetch(path, folder, name), at="load_checkpoint")
+        else:
+            ranks.together(lambda: None, at="load_checkpoint")
+        yield os.path.join(folder, name)
+        ranks.together(lambda: None, at="load_checkpoint")
+    finally:
+        if local_rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetch(path: str, folder: str, name: str) -> None:
+    os.mkdir(folder, 0o700)
+    copy(path, os.path.join(folder, name))
 
 
 def _exists(path: str | os.PathLike[str]) -> bool:

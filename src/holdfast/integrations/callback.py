@@ -15,6 +15,7 @@ from holdfast.front.opening import exists, find_last, write_ranking
 from holdfast.front.passing import PassingOver
 from holdfast.front.preemption import hurried, leave
 from holdfast.front.pulse import News
+from holdfast.front.sharded import to_ask_for
 from holdfast.front.words import Event, Term, admits, open_store, ranks_here
 from holdfast.integrations.callback_run import RunMixin
 from holdfast.integrations.trainer_facts import is_idle, live_objects
@@ -387,6 +388,7 @@ class ModelCheckpointCore(RunMixin):
         dirpath = self._resolve_dirpath(trainer)
         passing = PassingOver(open_store(dirpath) if trainer.is_global_zero else None, self.on_damage)
         try:
-            return find_last(dirpath, self._settings(), passing, self._look_for_second(dirpath))
+            found = find_last(dirpath, self._settings(), passing, self._look_for_second(dirpath))
+            return {to_ask_for(path) for path in found}
         finally:
             self._damaged = frozenset(passing.damaged)

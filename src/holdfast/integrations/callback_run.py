@@ -15,6 +15,7 @@ from holdfast.front.owning import Owned, own
 from holdfast.front.planning import Run, names_of, with_notes
 from holdfast.front.preemption import hurried, leave
 from holdfast.front.reopening import Remembered, reopen
+from holdfast.front.sharded import asked_for
 from holdfast.front.words import open_store, ranks_here
 from holdfast.integrations.callback_pulse import PulseMixin
 from holdfast.records import Lineage
@@ -64,7 +65,7 @@ class RunMixin(PulseMixin, NoteWords):
             LoadError: on every rank, if the ranks have found different things to go on from.
 
         """
-        path = str(getattr(trainer, "ckpt_path", None) or "")
+        path = asked_for(str(getattr(trainer, "ckpt_path", None) or ""))
         if trainer.world_size > 1:
             self._check_alike(path, trainer.global_step)
         if path:

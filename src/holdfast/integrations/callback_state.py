@@ -17,6 +17,7 @@ from holdfast.front.identity import Identity, find_state
 from holdfast.front.opening import is_filled
 from holdfast.front.planning import Run, new_run_id
 from holdfast.front.reopening import Remembered, reopen
+from holdfast.front.sharded import asked_for
 from holdfast.front.standing import standing
 from holdfast.front.words import Ledger, is_local, join_path, open_store, real_path, same_place
 from holdfast.integrations.callback_names import NamesMixin
@@ -239,7 +240,7 @@ class StateMixin(NamesMixin, RankingAttributes):
             if "best_model_path" in callback_state:
                 self.load_state_dict(callback_state)
             return
-        self._loaded_from = real_path(str(getattr(trainer, "ckpt_path", None) or ""))
+        self._loaded_from = real_path(asked_for(str(getattr(trainer, "ckpt_path", None) or "")))
         dirpaths = {getattr(other, "dirpath", None) for other in trainer.callbacks} - {None, self.dirpath}
         self._others_dirpaths = frozenset(map(str, dirpaths))
         siblings = [other._identity for other in self._siblings(trainer)]

@@ -16,8 +16,8 @@ import torch
 
 from holdfast.errors import SaveError
 from holdfast.front.saving import plain_facts
-from holdfast.front.sharded import Shares, begin_shards, check_shards, save_shards
-from holdfast.front.words import ranks_here
+from holdfast.front.sharded import Shares, asked_for, begin_shards, brought, check_shards, save_shards
+from holdfast.front.words import is_local, ranks_here
 from holdfast.integrations.lightning_io import CheckpointIOCore, Expectation
 from holdfast.integrations.trainer_facts import shards_as_fsdp, writes_itself
 
@@ -97,6 +97,12 @@ class Shards:
 
         """
         path = ranks_here().agree(lambda: os.fspath(checkpoint_path), at="load_checkpoint")
+        if not is_local(path):  # Lightning's own way knows only folders
+            with brought(asked_for(path), getattr(self._strategy, "local_rank", 0)) as here:
+                return self._load_here(here, weights_only)
+        return self._load_here(path, weights_only)
+
+    def _load_here(self, path: str, weights_only: bool | None) -> dict[str, Any]:  # noqa: FBT001 - handed on
         safe = weights_only is not False
         check_shards(path, self._files.allowed if safe else None, deep=self._files.verify)
         with self._files.permitted():

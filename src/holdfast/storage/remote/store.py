@@ -44,6 +44,10 @@ class RemoteStore:
         objects, base = connect(url)
         return cls(url.rstrip("/"), base, objects)
 
+    def __reduce__(self) -> tuple[Callable[[str], RemoteStore], tuple[str]]:
+        """Have another process, such as another rank, connect by itself: no secret goes to it."""
+        return RemoteStore.at, (self.root,)
+
     @property
     def is_local(self) -> bool:
         """A remote store is not."""
