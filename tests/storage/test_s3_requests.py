@@ -113,6 +113,14 @@ def test_a_removal_that_was_refused_in_part(objects, proxy, monkeypatch):
         made.remove([f"{key}/x", f"{key}/y"])
 
 
+def test_a_key_that_is_listed_twice_is_one_blob(objects, url, monkeypatch):
+    """A server that lists an object twice, as one does after two puts at a time, has one blob there, not two."""
+    one = {"Key": url.rpartition("/")[2] + "/x.ckpt", "Size": 5, "ETag": '"e"'}
+    pages = iter([{"Contents": [one, one], "IsTruncated": True, "NextContinuationToken": "t"}, {"Contents": [one]}])
+    monkeypatch.setattr(S3Objects, "_call", lambda *_, **__: next(pages))
+    assert [blob.name for blob in open_store(url).blobs()] == ["x.ckpt"]
+
+
 def test_a_large_copy_goes_in_parts(objects, monkeypatch):
     """What is larger than one request copies is copied in parts, exactly, or by one where the server takes no parts."""
     made, key = objects

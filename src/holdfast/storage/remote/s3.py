@@ -287,13 +287,16 @@ class S3Objects:
         return made
 
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
-        """Return the objects whose keys begin so."""
+        """Return the objects whose keys begin so, each once: two puts at a time make rclone list a key twice."""
         bucket, rest = self.fs._find_bucket_key(prefix)  # noqa: SLF001
         more: dict[str, Any] = {} if deep else {"Delimiter": "/"}
+        seen: set[str] = set()
         while True:
             said = self._call("list_objects_v2", bucket, Prefix=rest, **more)
             for one in said.get("Contents", ()):
-                yield Listed(int(one["Size"]), _bare(one), one.get("LastModified"), f"{bucket}/{one['Key']}")
+                if one["Key"] not in seen:
+                    seen.add(one["Key"])
+                    yield Listed(int(one["Size"]), _bare(one), one.get("LastModified"), f"{bucket}/{one['Key']}")
             if not said.get("IsTruncated"):
                 return
             more["ContinuationToken"] = said["NextContinuationToken"]
