@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from holdfast.storage.remote.connect import wrapping
 from tests.crash import rank_training
+from tests.ranks import jobs_there
 
 CHANGES = ("put", "begin", "part", "complete", "copy", "remove")
 LOOKS = ("list", "head", "get")
@@ -47,9 +48,7 @@ class Deadly:
 
 def train(options, url, mode, acks, fault=None):
     """As ``rank_training.train``; a fault says which rank dies, at which of its requests, before it or after."""
-    from fsspec.config import conf
-
-    conf["s3"] = options
+    jobs_there.tell(options)
     if fault is None or fault["rank"] != dist.get_rank():
         rank_training.train(url, "sharded", mode, acks)
         return

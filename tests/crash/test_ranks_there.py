@@ -21,6 +21,7 @@ from tests.support.ranks import run_ranks, start_ranks
 
 REQUESTS = {0: 8, 1: 2}  # that a rank makes, about, in each save: rank 0, which commits, and any other
 KIND = "sharded"
+QUICK = 2  # ranks at most, in the sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -44,6 +45,7 @@ class Run:
     url: str
     mode: str
     size: int
+    patience: float  # seconds that the training's own collectives wait for a dead rank
 
 
 def killed_once(dice, its, acks, start):
@@ -55,7 +57,7 @@ def killed_once(dice, its, acks, start):
         most = REQUESTS[min(rank, 1)] * (STEPS - start) * (1 if changes else 2)
         fault = {"rank": rank, "at": dice.randint(1, most), "after": dice.random() < 0.5, "changes": changes}
     given = (its.s3.options, its.url, its.mode, str(acks), fault)
-    with start_ranks(size, rank_training_there.train, *given, group_timeout=TRAINING) as run:
+    with start_ranks(size, rank_training_there.train, *given, group_timeout=its.patience) as run:
         if fault is None:
             run.heard(0, f"step{dice.randint(start + 1, STEPS)}", timeout=BOUND)
             time.sleep(dice.uniform(0, 0.1))
@@ -76,7 +78,7 @@ def kill_and_go_on(dice, s3, folder, laps, *, most=3):
     for lap in range(laps):
         newest, size, mode = 0, dice.randint(2, most), dice.choice(sorted(MODES))
         url = s3.url(f"killed-{secrets.token_hex(4)}")
-        its = Run(s3, url, mode, size)
+        its = Run(s3, url, mode, size, TRAINING if most > QUICK else 2)
         for turn in range(dice.randint(1, most - 1)):
             if newest < STEPS:
                 died, told = killed_once(dice, its, folder / f"{lap}-{turn}", newest)
@@ -99,7 +101,7 @@ def kill_and_go_on(dice, s3, folder, laps, *, most=3):
 
 def test_killed_in_a_save_there(s3, tmp_path):
     """A rank, or both, are killed at a random request or moment: others go on from the newest whole one, to the bit."""
-    kill_and_go_on(chance("ranks there"), s3, tmp_path, 1, most=2)
+    kill_and_go_on(chance("ranks there"), s3, tmp_path, 1, most=QUICK)
 
 
 @pytest.mark.long
