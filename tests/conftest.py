@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 
 import pytest
 
@@ -21,6 +23,18 @@ os.environ["HOLDFAST_PATIENCE"] = "0"
 def _outside_the_repository(tmp_path, monkeypatch):
     """Run each test in an empty directory, so that nothing is written into the repository."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_claim_is_left():
+    """Give up what a test that ended without its close has claimed: its thread would live on into the next tests."""
+    yield
+    claims = sys.modules.get("holdfast.storage.remote.claims")
+    if claims is not None:
+        claims.give_up_all_claims()
+        for thread in threading.enumerate():
+            if thread.name == "holdfast-claim":
+                thread.join(10)
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def removed_before_replaced():
 
 
 def written_in_place():
-    def put(store, name, chunks, *, over="", gate=None):
+    def put(store, name, chunks, *, over="", gate=None, size=0):
         os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
         with open(store.path(name), "wb", buffering=0) as file:
             written = sum(file.write(chunk) for chunk in chunks)

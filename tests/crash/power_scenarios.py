@@ -112,7 +112,7 @@ def watch():
     """Have the store say what it is about to do to a name, and what it has done."""
     put, link, retire, remove = LocalStore.put, LocalStore.link, LocalStore.retire, LocalStore.remove
 
-    def saying_put(store, name, chunks, *, over="", gate=None):
+    def saying_put(store, name, chunks, *, over="", gate=None, size=0):
         seen = hashlib.sha256()
 
         def passing():

@@ -153,7 +153,7 @@ def _child(order, gate):
     os._exit(0)
 
 
-def put_in_place(store, name, chunks, *, over="", gate=None):
+def put_in_place(store, name, chunks, *, over="", gate=None, size=0):
     """Write a checkpoint as most programs do: under its own name from the first byte."""
     os.makedirs(os.path.dirname(store.path(name)), exist_ok=True)
     with open(store.path(name), "wb", buffering=0) as file:

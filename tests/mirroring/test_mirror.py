@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
 from holdfast import DamagedCheckpointError, verify
@@ -118,3 +121,45 @@ def test_pins_and_signatures_come_along(local, anywhere):
     mirror.offer("x.ckpt")
     mirror.close()
     assert content(remote) == content(local)
+
+
+def test_no_error_ends_the_thread(local, memory, monkeypatch):
+    """Whatever goes wrong on the mirror's thread is told and tried again: nobody waits for a thread that is gone."""
+    monkeypatch.setattr("holdfast.mirroring.mirror.PAUSES", (0.01,))
+    wrong = [ZeroDivisionError("wrong"), KeyError()]
+
+    def wants(name):
+        if wrong:
+            raise wrong.pop()
+        return True
+
+    save(local)
+    mirror = Mirror(local, open_store(memory), wants=wants, after=lambda name: 1 / 0)
+    mirror.offer("x.ckpt")
+    assert mirror.wait(timeout=60)
+    mirror.close()
+    told = "\n".join(mirror.poll())
+    assert ("KeyError" in told, "works again" in told, "nothing was removed" in told) == (True, True, True)
+    assert content(open_store(memory)) == content(local)
+
+
+def test_a_forked_child_waits_for_nothing(local, memory):
+    """A child that is forked in the middle of an upload neither uploads nor waits, and the parent's goes on."""
+    save(local)
+    going, begun = threading.Event(), threading.Event()
+
+    def wants(name):
+        begun.set()
+        return going.wait(60)
+
+    mirror = Mirror(local, open_store(memory), wants=wants)
+    mirror.offer("x.ckpt")
+    assert begun.wait(60)
+    child = os.fork()
+    if child == 0:
+        mirror.offer("y.ckpt")
+        os._exit(0 if mirror.wait() and mirror.close() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    going.set()
+    assert mirror.close().settled
+    assert content(open_store(memory)) == content(local)

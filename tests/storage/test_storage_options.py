@@ -224,7 +224,8 @@ def test_no_secret_is_told_or_written(server, tmp_path, monkeypatch, capsys):
         assert_untold(f"call {number}", text)
     assert_untold("the command", "".join(capsys.readouterr()))
     assert_untold("the log", log.getvalue())
-    fs = fsspec.filesystem("s3", **server)
+    unchecked = {"response_checksum_validation": "when_required"}  # other tests leave objects that a proxy has spoilt
+    fs = fsspec.filesystem("s3", **server, config_kwargs=unchecked)
     for key in fs.find("bucket"):
         assert_untold(key, key.encode() + fs.cat_file(key))
     for name, data in everything(tmp_path):

@@ -13,7 +13,7 @@ from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.signature import LONGEST, SUFFIX
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
 from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing_of
-from holdfast.mirroring.sending import Parcel, Way, abandon, send
+from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
 
@@ -84,7 +84,9 @@ class Carrier:
         """
         tickets = self._way.notes
         for begun in tickets.all() if tickets is not None else ():
-            if not self._source.exists(begun.name):
+            if self._source.exists(begun.name):
+                spare([begun.upload])
+            else:
                 abandon(self._way, begun)
 
     def close(self) -> None:
@@ -170,6 +172,8 @@ class Carrier:
                     self.target.link(self._places[mine.print], name)
                 elif how == COPIED:
                     bring()
+                if how != COPIED:  # what was begun is needed no more
+                    abandon_named(self._way, name)
             if mine.print:
                 self._places[mine.print] = name
         return Carried(name, how, mine.size)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from holdfast.errors import HoldfastError, LoadError, printable
+from holdfast.errors import LoadError, printable
 from holdfast.mirroring.carrying import COPIED, GONE, LINKED, Carried, Carrier, OccupiedError
 from holdfast.mirroring.sending import Progress, way_to
 from holdfast.mirroring.status import Status
@@ -111,6 +111,8 @@ class Mirror:
             timeout: seconds; None to wait as long as it takes, also for a store that does not answer.
 
         """
+        if os.getpid() != self._process:
+            return True  # what was offered is its parent's affair
         end = None if timeout is None else time.monotonic() + timeout
         before = self._running.bytes
         while True:
@@ -205,7 +207,7 @@ class Mirror:
             self._again(name)
         except (LoadError, OccupiedError) as error:
             self._tell(f"{printable(name)} is not mirrored: {error}")
-        except (OSError, HoldfastError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: a thread that ends of it would be waited for in vain
             pause = self._failed(name, error)
         else:
             self._well(name, carried)
@@ -225,7 +227,7 @@ class Mirror:
             return
         try:
             self._after(name)
-        except (OSError, HoldfastError) as error:  # the next commit there is the next occasion
+        except Exception as error:  # noqa: BLE001 - as above; the next commit there is the next occasion
             self._tell(f"nothing was removed from the mirror {printable(self.remote.root)}: {error}")
 
     def _failed(self, name: str, error: Exception) -> float:
@@ -233,13 +235,14 @@ class Mirror:
         with self._lock:
             self._running.failures += 1
             failures = self._running.failures
-            self._running.error = str(error)
+            self._running.error = str(error) or type(error).__name__
             self._running.bytes -= self._running.sent  # what the next try need not send again counts then
             self._running.sent = 0
         if failures == 1:
+            place, why = printable(self.remote.root), self._running.error
             self._tell(
-                f"the mirror {printable(self.remote.root)} does not take {printable(name)}: {error}. It is tried again "
-                "as long as the run goes on; training and what is committed here are not affected"
+                f"the mirror {place} does not take {printable(name)}: {why}. It is tried again as long as the run goes "
+                "on; training and what is committed here are not affected"
             )
         return PAUSES[min(failures, len(PAUSES)) - 1]
 

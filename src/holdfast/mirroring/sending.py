@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,13 @@ def abandon(way: Way, begun: Begun) -> None:
         way.notes.drop(begun.name)
 
 
+def spare(uploads: Collection[str]) -> None:
+    """Have the sweeps of this process leave uploads that somebody goes on with."""
+    from holdfast.storage.remote.dead_uploads import keep_uploads  # noqa: PLC0415 - with fsspec: not for two directories
+
+    keep_uploads(uploads)
+
+
 def abandon_named(way: Way, name: str) -> None:
     """Give up whatever upload of a blob was begun."""
     notes = way.notes
@@ -200,13 +207,14 @@ def _keeper(way: Way, parcel: Parcel, begun: Begun | None) -> Callable[[Ticket],
     known = begun.crcs if begun is not None else {}
 
     def keep(ticket: Ticket) -> None:
-        parcel.check_still()
+        spare([ticket.upload])
         crcs = {number: parcel.passing.crc_of((number - 1) * ticket.part_size) for number in ticket.etags}
         said = {number: known.get(number) if crc is None else crc for number, crc in crcs.items()}
         noted = {number: crc for number, crc in said.items() if crc is not None}
         etags = {number: ticket.etags[number] for number in noted}
         size = parcel.passing.size
         tickets.keep(Begun(parcel.name, parcel.print, size, ticket.upload, ticket.part_size, etags, noted))
+        parcel.check_still()  # not before: what is not noted could not be given up
 
     return keep
 
