@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from holdfast.storage.remote.connect import wrapping
 from tests.crash import rank_training
+from tests.ranks import jobs_there
 
 CHANGES = ("put", "begin", "part", "complete", "copy", "remove")
 LOOKS = ("list", "head", "get")
@@ -45,15 +46,14 @@ class Deadly:
         return call
 
 
-def train(options, url, mode, acks, fault=None):
+def train(options, url, words, acks, fault=None):
     """As ``rank_training.train``; a fault says which rank dies, at which of its requests, before it or after."""
-    from fsspec.config import conf
-
-    conf["s3"] = options
+    jobs_there.tell(options)
+    rank_training.STEPS = words["steps"]
     if fault is None or fault["rank"] != dist.get_rank():
-        rank_training.train(url, "sharded", mode, acks)
+        rank_training.train(url, "sharded", words["mode"], acks)
         return
     Deadly.left, Deadly.after = fault["at"], fault["after"]
     Deadly.kinds = CHANGES if fault["changes"] else CHANGES + LOOKS
     with wrapping(Deadly):
-        rank_training.train(url, "sharded", mode, acks)
+        rank_training.train(url, "sharded", words["mode"], acks)

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 import holdfast
 from holdfast import directories, scanning
+from holdfast.cli.main import main
 from holdfast.dcp import StorageReader, StorageWriter
 from holdfast.errors import CheckpointNotFoundError, DamagedCheckpointError, LoadError, SaveError
 from holdfast.front.saving import remove_path
@@ -328,10 +329,45 @@ def test_plain_directories_there_are_listed_and_loaded(memory, tmp_path):
 
 def test_export_and_single_tensors(memory, tmp_path):
     """An export makes one file of it; the command shows and verifies it."""
-    from holdfast.cli.main import main
-
     save(f"{memory}/x.ckpt", 2)
     holdfast.export(f"{memory}/x.ckpt", tmp_path / "one.ckpt")
     assert holdfast.load(tmp_path / "one.ckpt")["w"].eq(2).all()
     assert [main([verb, f"{memory}/x.ckpt"]) for verb in ("show", "verify")] == [0, 0]
     assert main(["ls", memory]) == 0
+
+
+def run_of(folder, count=3):
+    """Sharded checkpoints of one run, the newest under a second name."""
+    for step in range(1, count + 1):
+        names = {"ranked": f"step={step}.ckpt"}
+        facts = {"names": names, "sequence": step, "step": step, "metrics": {"loss": 1.0 / step}}
+        save_sharded(f"{folder}/step={step}.ckpt", state(step), own_names=True, **facts)
+    open_store(folder).link(f"step={count}.ckpt", "last.ckpt")
+
+
+def test_tags_and_prune(memory):
+    """A pin keeps a sharded checkpoint there, and what is pruned is gone, with all its files."""
+    run_of(memory)
+    holdfast.open(f"{memory}/step=1.ckpt").pin()
+    assert main(["tag", f"{memory}/step=2.ckpt", "paper"]) == 0
+    assert holdfast.open(f"{memory}/step=2.ckpt").tags == ("paper",)
+    gone = [item.name for item in holdfast.prune(memory, keep=[holdfast.Latest(1)], dry_run=False) if not item.keep]
+    assert gone == ["step=2.ckpt"]
+    assert {item.name for item in holdfast.catalog(memory)} == {"last.ckpt", "step=1.ckpt", "step=3.ckpt"}
+    assert open_store(memory).files("step=2.ckpt") == []
+
+
+def test_a_sync_brings_shards_there_and_back(url, tmp_path):
+    """Sharded checkpoints and their second names are carried to a URL and back, whole; again, nothing is to be done."""
+    here, back = tmp_path / "run", tmp_path / "back"
+    run_of(str(here))
+    assert len(holdfast.sync(here, url).copied) == 3
+    assert holdfast.sync(here, url).copied == ()
+    holdfast.sync(url, back)
+    for name in ("step=1.ckpt", "step=3.ckpt", "last.ckpt"):
+        places = (here / name, f"{url}/{name}", back / name)
+        assert len({directories.with_directory(place, directories.digest_directory)[0] for place in places}) == 1
+    save_sharded(here / "last.ckpt", state(9), own_names=True, sequence=9, step=9, names={"last": "last.ckpt"})
+    holdfast.sync(here, url)
+    assert holdfast.verify(f"{url}/last.ckpt").facts.step == 9
+    assert files_of(f"{url}/last.ckpt") == [".metadata", "__0_0.distcp", "__1_0.distcp", SEAL]

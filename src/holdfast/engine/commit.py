@@ -24,6 +24,7 @@ _CURES = {
     errno.ENAMETOOLONG: "shorten the `filename` template",
     errno.ENOTDIR: "a part of `dirpath` is a file: choose another `dirpath`",
 }
+_UNTOUCHED = "What was committed before is untouched"
 
 
 def write_checkpoint(  # noqa: PLR0913 - what ``put`` takes, and what is to be written
@@ -57,8 +58,11 @@ def finisher(facts: Facts, snapshot: Snapshot, keep: Callable[[Manifest], None])
 
 
 @contextmanager
-def save_errors(path: str) -> Iterator[None]:
-    """Turn what goes wrong in a save into a ``SaveError`` that names the path, the cause and the cure."""
+def save_errors(path: str, *, commits: bool = True) -> Iterator[None]:
+    """Turn what goes wrong in a save into a ``SaveError`` that names the path, the cause and the cure.
+
+    ``commits``: whether the checkpoint may be there all the same, where an answer to the last request is missing.
+    """
     try:
         yield
     except SaveError:
@@ -70,7 +74,8 @@ def save_errors(path: str) -> Iterator[None]:
             cure = f"; {_CURES[number]}" if number in _CURES else ""
         else:
             cause, cure = _remote_cause(error), ""
-        msg = f"the checkpoint {path} was not saved: {cause}{cure}. {_left(path, error)}"
+        left = _left(path, error) if commits else _UNTOUCHED
+        msg = f"the checkpoint {path} was not saved: {cause}{cure}. {left}"
         raise SaveError(msg, path=path, errno=number) from error
 
 
@@ -83,7 +88,7 @@ def _remote_cause(error: Exception) -> str:
 def _left(path: str, error: Exception) -> str:
     """Say what is there now. A server whose answer did not come may have done what it was asked."""
     if is_local(path) or not isinstance(error, (ConnectionError, TimeoutError)):
-        return "What was committed before is untouched"
+        return _UNTOUCHED
     return (
         "What was committed before is whole; so is this one, if it should be there after all: a server that does not "
         "answer may have taken it"

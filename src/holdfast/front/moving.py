@@ -76,7 +76,7 @@ def copy(
     A file with a manifest is checked against it on the way, so that what is damaged is not copied. Every file
     appears at the target whole or not at all; what was written is read back. What is there already, whole and the
     same, is skipped: the same call again goes on where the last one stopped, also within a large file if the
-    target is local. A sharded checkpoint is copied as one, and to local targets only. Signatures and notes come
+    target is local. A sharded checkpoint is copied as one. Signatures and notes come
     along; files that share their bytes do so at the target, where that can be.
 
     Args:

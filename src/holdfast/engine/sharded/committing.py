@@ -146,7 +146,7 @@ class Committing:
             folder, mark = self.ranks.agree(self._begin, at=f"the save of {order.name}")
             told: Shard | Failed
             try:
-                with save_errors(path):
+                with save_errors(path, commits=False):
                     told = write(f"{folder}/{shard_name(self.ranks.rank, mark)}")
             except SaveError as error:
                 told = Failed(str(error), error.errno, getattr(error, "names", ()))
