@@ -23,8 +23,9 @@ from holdfast.cli.main import main
 from holdfast.storage import StorageOptions, open_store, use_options
 from tests.support.running import PYTHONPATH
 
-ODD = "Sq7+=%24&<odd>secret/"  # what URLs, HTML and JSON each write in their own way
-SPELLINGS = ("Sq7+", "Sq7%2B", "odd>secret", "odd&gt;secret", "odd%3Esecret", "testsecretkey")
+ODD = "Sq7kXw0v+=%24&<odd>secret/"  # what URLs, HTML and JSON each write in their own way
+# Each long enough that megabytes of random weights do not hold it by chance.
+SPELLINGS = ("Sq7kXw0v+", "Sq7kXw0v%2B", "odd>secret", "odd&gt;secret", "odd%3Esecret", "testsecretkey")
 
 
 @pytest.fixture

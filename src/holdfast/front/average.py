@@ -108,27 +108,37 @@ def average(  # noqa: PLR0913 - two ways of weighing, and how the result is to b
     with ExitStack() as stack:
         looks = [stack.enter_context(peek(name, allow=allow, advance=advance)) for name in names]
         order = _oldest_first(looks)
+        looks = [looks[place] for place in order]
         if ema is None:
             shares = [shares[place] for place in order]
-        looks = [looks[place] for place in order]
-        base_key = model_key(looks[-1].state, looks[-1].path, key)
-        sources = [
-            Source(look, share, model_of(look.state, model_key(look.state, look.path, key)))
-            for look, share in zip(looks, shares, strict=True)
-        ]
-        newest = sources[-1]
-        targets = {name: item for name, item in newest.tensors.items() if averages(item) and has_values(item)}
-        for source in sources[:-1]:
-            check_alike(newest, source, targets)
-        state = without_training(newest.look.state, base_key)
-        averaging = Averaging(newest, sources, targets)
+        averaging, state = _compared(looks, shares, key)
         if wanted is not None:
-            averaging = _recast(averaging, state, base_key, wanted)
+            averaging = _recast(averaging, state, model_key(looks[-1].state, looks[-1].path, key), wanted)
         root, name = split_path(target)
-        facts = _facts(newest.look, [source.look for source in sources], shares, ema, clock or SystemClock())
+        facts = _facts(looks[-1], looks, shares, ema, clock or SystemClock())
         averaging.write(open_store(root), name, state, facts, gate)
-    taken = tuple(name for name in newest.tensors if name not in targets)
-    return Averaged(target, tuple(look.path for look in looks), tuple(shares), tuple(targets), taken, facts.step)
+    targets = tuple(averaging.targets)
+    taken = tuple(name for name in averaging.base.tensors if name not in averaging.targets)
+    return Averaged(target, tuple(look.path for look in looks), tuple(shares), targets, taken, facts.step)
+
+
+def _compared(looks: Sequence[Peek], shares: Sequence[float], key: str | None) -> tuple[Averaging, Any]:
+    """Return what is to be averaged, found alike in all the checkpoints, and the state to which it goes.
+
+    Raises:
+        ConfigurationError: if one of them has other tensors, or others' shapes, than the newest.
+
+    """
+    sources = [
+        Source(look, share, model_of(look.state, model_key(look.state, look.path, key)))
+        for look, share in zip(looks, shares, strict=True)
+    ]
+    newest = sources[-1]
+    targets = {name: item for name, item in newest.tensors.items() if averages(item) and has_values(item)}
+    for source in sources[:-1]:
+        check_alike(newest, source, targets)
+    state = without_training(newest.look.state, model_key(newest.look.state, newest.look.path, key))
+    return Averaging(newest, sources, targets), state
 
 
 def _shares(names: Sequence[str], weights: Sequence[float] | None, ema: float | None) -> list[float]:

@@ -148,24 +148,14 @@ class Checkpointer(LoopMirror, NoteWords):
         remaining = make_remaining(grace_period, deadline, clock)
         settings = make_settings(**known(words))
         signals = signals_of(settings, save_on_signal)
-        if not isinstance(dirpath, (str, os.PathLike)):
-            msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
-            raise ConfigurationError(msg)
+        self.dirpath = _place(dirpath)
         use_options(storage_options, dirpath, mirror if isinstance(mirror, (str, os.PathLike)) else None)
-        root = os.fspath(dirpath)
-        self.dirpath = os.path.abspath(os.path.expanduser(root)) if is_local(root) else root
         self.allow = tuple(allow)
         self.on_damage = checked_on_damage(on_damage)
         self.verbose = verbose
         self._init_saving(mode, failures)
-        self._mirror_words = make_mirror_words(
-            self.dirpath,
-            mirror,
-            keep=mirror_keep,
-            bandwidth=mirror_bandwidth,
-            wait=mirror_wait,
-            recycles=recycle_blocks,
-        )
+        carrying = {"keep": mirror_keep, "bandwidth": mirror_bandwidth, "wait": mirror_wait}
+        self._mirror_words = make_mirror_words(self.dirpath, mirror, **carrying, recycles=recycle_blocks)
         self._remaining = remaining
         if not (settings.save_weights_only and save_on_signal is True):  # nobody could resume from those
             self._signals = signals
@@ -331,3 +321,12 @@ class Checkpointer(LoopMirror, NoteWords):
             if self._owned is not None and not hurried():  # a save that is on its way has the directory until its end
                 self._owned()
             leave(self)
+
+
+def _place(dirpath: object) -> str:
+    """Return a directory as one that stays the same wherever the program goes, or a URL as it is."""
+    if not isinstance(dirpath, (str, os.PathLike)):
+        msg = f"`dirpath` is a path or a URL, but got {dirpath!r}"
+        raise ConfigurationError(msg)
+    root = os.fspath(dirpath)
+    return os.path.abspath(os.path.expanduser(root)) if is_local(root) else root

@@ -106,30 +106,33 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     use_options(storage_options, path, out)
     form = to if to is not None else "checkpoint" if os.fspath(out).endswith(".ckpt") else "safetensors"
     _check_form(form, optimizer=optimizer, changes=[dtype, strip_prefix or None, entry])
-    limit, cast = parse_size(max_shard_size, "max_shard_size"), Cast(parse_dtype(dtype))
+    asked = _Asked(
+        os.fspath(out),
+        form,
+        parse_size(max_shard_size, "max_shard_size"),
+        Cast(parse_dtype(dtype)),
+        optimizer=optimizer,
+        force=force,
+        advance=progress or (lambda _: None),
+    )
     source = _opened(path, allow, allow_unsafe=allow_unsafe)
-    advance = progress or (lambda _: None)
     with _damage_told():
         if form == "checkpoint":
-            return _whole(source, _torch_path(out), advance=advance, force=force)
-        place, found = find_weights(source.state, source.path, entry)
-        weights = pick(found, strip_prefix)
-        facts = replace(facts_of(source.state, source.manifest, source.path, place), versions=versions())
-        if form == "safetensors":
-            _check_holdable(weights, cast)
-            shelf = _shelf(os.fspath(out), force=force)
-            refuse_own_source(map(shelf.store.path, shelf.there()), [source.path])
-            files, size = write_shards(shelf, weights, cast, facts, limit, advance, source.promises)
-            dropped = list(weights.extras)
-        else:
-            more = _optimizers(source.state, source.path) if optimizer else None
-            goal = _torch_path(out)
-            refuse_own_source([goal], [source.path])
-            files, size = _write_torch(goal, weights, cast, facts, source, more=more, advance=advance, force=force)
-            dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
-    _warn_of(cast)
-    left_out = (*weights.left_out, *(strip_prefix + name for name in dropped))
-    return Exported(files, size, len(weights.tensors), weights.tied, left_out, tuple(cast.overflowed))
+            return _whole(source, _torch_path(out), advance=asked.advance, force=force)
+        return _weights_alone(source, asked, entry, strip_prefix)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be written, and how."""
+
+    out: str
+    form: str
+    limit: int  # bytes of one safetensors file
+    cast: Cast
+    optimizer: bool
+    force: bool
+    advance: Advance
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,25 @@ def _whole(source: _Source, path: str, *, advance: Advance, force: bool) -> Expo
     manifest = write_promised(store, name, source.state, own, source.promises, advance=advance)
     size = sum(record.size for record in manifest.records if record.name.startswith("data/"))
     return Exported((store.path(name),), size, len(manifest.tensors))
+
+
+def _weights_alone(source: _Source, asked: _Asked, entry: str | None, prefix: str) -> Exported:
+    """Write the weights of a state, without the prefix, in the form that is asked for."""
+    place, found = find_weights(source.state, source.path, entry)
+    weights, cast = pick(found, prefix), asked.cast
+    facts = replace(facts_of(source.state, source.manifest, source.path, place), versions=versions())
+    if asked.form == "safetensors":
+        _check_holdable(weights, cast)
+        shelf = _shelf(asked.out, force=asked.force)
+        refuse_own_source(map(shelf.store.path, shelf.there()), [source.path])
+        files, size = write_shards(shelf, weights, cast, facts, asked.limit, asked.advance, source.promises)
+        dropped = list(weights.extras)
+    else:
+        files, size = _write_torch(source, asked, weights, facts)
+        dropped = [name for name, value in weights.extras.items() if not _is_plain(value)]
+    _warn_of(cast)
+    left_out = (*weights.left_out, *(prefix + name for name in dropped))
+    return Exported(files, size, len(weights.tensors), weights.tied, left_out, tuple(cast.overflowed))
 
 
 def _check_form(to: str, *, optimizer: bool, changes: Sequence[object]) -> None:
@@ -225,18 +247,11 @@ def _optimizers(state: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {name: state[name]}
 
 
-def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is called
-    path: str,
-    weights: Weights,
-    cast: Cast,
-    facts: Facts,
-    source: _Source,
-    *,
-    more: dict[str, Any] | None,
-    advance: Advance,
-    force: bool,
-) -> tuple[tuple[str, ...], int]:
-    store, name = _free(path, force=force)
+def _write_torch(source: _Source, asked: _Asked, weights: Weights, facts: Facts) -> tuple[tuple[str, ...], int]:
+    more = _optimizers(source.state, source.path) if asked.optimizer else None
+    path, cast = _torch_path(asked.out), asked.cast
+    refuse_own_source([path], [source.path])
+    store, name = _free(path, force=asked.force)
     promises, size = source.promises, 0
     state: OrderedDict[str, Any] = OrderedDict()
     for key in weights.order:
@@ -253,7 +268,7 @@ def _write_torch(  # noqa: PLR0913 - what goes into a file, and what it is calle
             state[key] = tensor
     whole = state if more is None else {"state_dict": state, **more}
     own = replace(facts, names={}, weights_only=True, reason=f"exported from {facts.reason or 'a checkpoint'}")
-    write_promised(store, name, whole, own, promises, advance=advance)
+    write_promised(store, name, whole, own, promises, advance=asked.advance)
     return (store.path(name),), size
 
 

@@ -69,14 +69,14 @@ def import_checkpoint(  # noqa: PLR0913 - each says one thing that a stranger's 
     can be said here. The bytes stream: memory of the largest tensor is enough.
 
     Args:
-        path: a ``.safetensors`` file, an index (``.safetensors.index.json``), a directory that holds either, or a
-            file that ``torch.save``, Lightning or holdfast wrote; local paths or fsspec URLs.
+        path: a ``.safetensors`` file, an index (``.safetensors.index.json``), a directory that holds either, or what
+            ``torch.save``, Lightning or holdfast wrote; local paths or fsspec URLs.
         out: the file to write, or a directory that is there.
         metrics: by name, over those that the file knows (of Lightning: those of its ``ModelCheckpoint``).
         step: the finished optimizer steps; default: as the file has them, else 0.
         epoch: the epoch; default likewise.
-        run: which run it counts to; default: ``"imported"``, which no training
-            takes for its own; where the file names the run it is from, that is its lineage.
+        run: which run it counts to; default: ``"imported"``, which no training takes for its own; where the file
+            names the run it is from, that is its lineage.
         monitor: the metric by which it is ranked.
         mode: ``"min"`` or ``"max"``.
         add_prefix: put before the weights' names, such as Lightning's ``"model."``.
