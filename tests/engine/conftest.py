@@ -11,6 +11,8 @@ from holdfast.engine import Saver
 from holdfast.engine.flight import Flight
 from holdfast.snapshot import copying
 from holdfast.snapshot.image import HostImage
+from holdfast.storage.local import LocalStore
+from tests.engine.disks import Disk
 
 PATIENCE = 20  # seconds after which a test that hangs goes on, and fails
 
@@ -95,3 +97,13 @@ def saver():
     one = Saver()
     yield one
     one.close()
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Have the local store's writes wait, or fail, as the test says."""
+    one = Disk()
+    original = LocalStore.put
+    monkeypatch.setattr(LocalStore, "put", lambda *given, **words: one.put(original, *given, **words))
+    yield one
+    one.open()
