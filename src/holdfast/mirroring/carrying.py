@@ -76,13 +76,13 @@ class Carrier:
         return self._way.target
 
     def tidy(self) -> None:
-        """Give up the uploads that nobody goes on with: of checkpoints that the source has no more.
+        """Give up the uploads that nobody goes on with: of checkpoints that the source has no more. Not in a dry run.
 
         Raises:
             OSError: if the target does not do it.
 
         """
-        tickets = self._way.notes
+        tickets = None if self._dry_run else self._way.notes
         for begun in tickets.all() if tickets is not None else ():
             if self._source.exists(begun.name):
                 spare([begun.upload])
