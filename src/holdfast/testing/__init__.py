@@ -4,6 +4,7 @@
 ``holdfast.testing.power``: every state that a power cut may leave of what a saver has written.
 ``holdfast.testing.damage``: damages of every region of a file, and what a reader makes of them.
 ``holdfast.testing.objects``: requests of an object store that are counted, or that fail on purpose.
+``holdfast.testing.object_faults``: what may go wrong with one.
 """
 
 from __future__ import annotations
