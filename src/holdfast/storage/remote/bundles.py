@@ -26,24 +26,28 @@ _none: set[str] = set()  # keys, in prefixes that this process has, of which it 
 _guard = threading.Lock()
 
 
-def begin(key: str, mark: str) -> None:
-    """Keep the files with a mark from sweeps of this process: they are to become the bundle of this key."""
+def begin(mark: str) -> None:
+    """Keep the files with a mark from sweeps of this process."""
     with _guard:
         _living.add(mark)
-        _none.discard(key)
 
 
-def end(key: str, mark: str) -> None:
-    """Keep them no longer: they are one now, or gone."""
+def end(mark: str) -> None:
+    """Keep them no longer."""
     with _guard:
         _living.discard(mark)
-        _none.discard(key)
 
 
 def note_none(key: str) -> None:
     """Take note that there is no bundle of this key; for prefixes where nobody else can make one."""
     with _guard:
         _none.add(key)
+
+
+def note_some(key: str) -> None:
+    """Take note that there may be one, or soon."""
+    with _guard:
+        _none.discard(key)
 
 
 def has_none(key: str) -> bool:

@@ -41,7 +41,8 @@ class RemoteDraft:
         self._added: dict[str, bytes] = {}
         self._over = False  # settled, or dropped
         self._uncertain = False  # whether the seal may be there, or come to be
-        bundles.begin(store.key(name), self.mark)
+        bundles.begin(self.mark)
+        bundles.note_some(store.key(name))
 
     def add(self, name: str, data: bytes) -> None:
         """Keep it until the rest is there."""
@@ -95,7 +96,8 @@ class RemoteDraft:
 
     def _end(self) -> None:
         self._over = True
-        bundles.end(self._store.key(self.folder), self.mark)
+        bundles.end(self.mark)
+        bundles.note_some(self._store.key(self.folder))
 
     def _gate(self, gate: Callable[[], None] | None) -> Callable[[], None]:
         def pass_gate() -> None:
