@@ -216,10 +216,11 @@ class FaultyObjects(_Wrapped):
 
     def __init__(self, objects: Objects, like: FaultyObjects | None = None) -> None:
         super().__init__(objects)
-        self._rules: Rules = Rules() if like is None else like._rules
-        self._one_at_a_time: threading.Lock = threading.Lock() if like is None else like._one_at_a_time
-        self._past: Past = Past() if like is None else like._past
-        self.asked: list[Request] = [] if like is None else like.asked
+        self._shared: tuple[Rules, Past, threading.Lock] = (Rules(), Past(), threading.Lock())
+        self.asked: list[Request] = []
+        if like is not None:
+            self._shared, self.asked = like._shared, like.asked  # noqa: SLF001 - one class
+        self._rules, self._past, self._one_at_a_time = self._shared
 
     def rule(self, fault: Fault, **which: Any) -> Rule:
         """Add a rule; the first that wants a request has it."""

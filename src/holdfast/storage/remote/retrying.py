@@ -11,6 +11,7 @@ import errno
 import hashlib
 import logging
 import os
+import random
 import re
 import threading
 import time
@@ -32,6 +33,7 @@ _FIRST, _LONGEST = 0.2, 10.0  # seconds: the limits of the first pause, and of a
 _TELL = 10.0  # seconds of failing after which it is told
 _PATIENCE = "HOLDFAST_PATIENCE"
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_DICE = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Retrying:
         begun = time.monotonic()
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(worth_another_try),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+            wait=_Jitter(multiplier=_FIRST, max=_LONGEST),
             stop=tenacity.stop_before_delay(self._patience.seconds),
             sleep=self._patience.sleep,
             before_sleep=lambda state: self._tell(what, state, time.monotonic() - begun),
@@ -208,6 +210,16 @@ class Retrying:
             told, self._told = self._told, False
         if told:
             log.warning("the server answers again")
+
+
+class _Jitter(tenacity.wait_exponential):
+    """A pause of any length up to one that doubles: by dice of its own, since a script may have seeded Python's.
+
+    ``tenacity.wait_random_exponential`` draws from those, and a busy server would change what is trained.
+    """
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        return _DICE.uniform(0, super().__call__(retry_state))
 
 
 def etag_of_parts(etags: list[str]) -> str:
