@@ -57,6 +57,7 @@ class Checkpoint:
         problem: why it cannot be read, or "".
         damaged: whether that is so because its bytes are not those that were saved.
         sharded: whether it is a directory of several files.
+        stamp: another one when its content is, as the server's etag; "" where a listing does not tell.
 
     """
 
@@ -83,6 +84,7 @@ class Checkpoint:
         self.problem = found.problem
         self.damaged = found.damaged
         self.sharded = found.sharded
+        self.stamp = found.stamp
 
     @property
     def role(self) -> str | None:
