@@ -7,6 +7,7 @@ speak plain HTTP on this machine, and keep what was put in a folder.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -94,14 +95,11 @@ class Gcs(Emulator):
         return [_fake_gcs(), *words, "-backend", "filesystem", "-filesystem-root", os.path.join(self.folder, "data")]
 
     def make_bucket(self):
-        import urllib.request
-
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/storage/v1/b?project=project",
-            json.dumps({"name": BUCKET}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request).close()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        about = json.dumps({"name": BUCKET})
+        connection.request("POST", "/storage/v1/b?project=project", about, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == http.HTTPStatus.OK
+        connection.close()
 
     @staticmethod
     def why_not():
