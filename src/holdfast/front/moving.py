@@ -120,7 +120,8 @@ def copy(
         if there is not None or not store.exists(name):
             msg = f"there is nothing at {printable(origin)}"
             raise CheckpointNotFoundError(msg)
-    return _copy_file(Place(store, name, there and there.blob), there, _goal(goal, name), force=force, advance=advance)
+    known = None if there is None else there.blob
+    return _copy_file(Place(store, name, known), there, _goal(goal, name), force=force, advance=advance)
 
 
 def _goal(target: str, name: str) -> Place:
