@@ -129,7 +129,7 @@ class Carrier:
         mine = Likeness(size=source.size) if manifest is None else likeness_of(manifest, source.size)
 
         def bring() -> None:
-            with passing_of(source, check, far=not self.target.is_local) as passing:
+            with passing_of(source, check, far=takes_parts(self.target)) as passing:
                 send(self._way, Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate))
 
         return self._bring(name, mine, manifest, bring, source)

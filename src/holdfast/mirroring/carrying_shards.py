@@ -148,7 +148,7 @@ def _send(way: Way, one: Sharded, name: str, record: Record, plan: list[Piece]) 
     check = partial(_Check, one.found, record, plan)
     with (
         one.found.opened(record.name) as source,
-        passing_of(source, check, far=not way.target.is_local) as passing,
+        passing_of(source, check, far=takes_parts(way.target)) as passing,
     ):
         said = f"{one.print} {record.name}"
         send(way, Parcel(name, passing, said, one.still))
