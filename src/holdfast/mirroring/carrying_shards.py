@@ -17,7 +17,7 @@ from holdfast.directories import Directory, check_names, check_pieces, mark_in, 
 from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.mirroring.passing import passing_of
-from holdfast.mirroring.sending import Parcel, Way, abandon, send
+from holdfast.mirroring.sending import Parcel, Way, abandon, send, takes_parts
 from holdfast.mirroring.tickets import Begun
 from holdfast.records import Manifest, Record
 from holdfast.storage import Store
