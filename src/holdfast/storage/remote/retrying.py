@@ -1,7 +1,7 @@
 """Trying again: what a busy server, a cut line or a lost answer spoils is asked for anew, until patience is at an end.
 
 The pauses grow and are drawn by lot, so that the many who were refused at once do not come back at once
-(as tenacity's ``wait_random_exponential``: "full jitter", M. Brooker, Exponential Backoff And Jitter, 2015). What cannot
+("full jitter", M. Brooker, Exponential Backoff And Jitter, 2015), not by those of the script. What cannot
 succeed by itself (a refusal, a condition that does not hold, what is not there) is told at once.
 """
 
