@@ -44,8 +44,9 @@ def _innermost(url: str) -> tuple[Objects, str]:
     kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
     if kind is not None and hasattr(kind, "_call_s3"):
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
-        fs = once(kind)(**words)
-        return _by_client(S3Objects(fs), fs, said.get("client")), _bare_key(kind, url)
+        client = said.get("client") or os.environ.get("HOLDFAST_CLIENT", "auto")
+        fs = once(kind, sockets=client != "fsspec")(**words)
+        return _by_client(S3Objects(fs), fs, client), _bare_key(kind, url)
     if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
         fs, base = _made(url, options)
         if scheme in ("gs", "gcs"):
@@ -73,9 +74,9 @@ def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     return fs, str(base)
 
 
-def _by_client(objects: S3Objects, fs: Any, client: str | None) -> Objects:
+def _by_client(objects: S3Objects, fs: Any, client: str) -> Objects:
     """Have ranges read by obstore where that was asked for."""
-    if (client or os.environ.get("HOLDFAST_CLIENT", "auto")) != "obstore":
+    if client != "obstore":
         return objects
     from holdfast.storage.remote.obstore_client import FastObjects  # noqa: PLC0415 - only where it is asked for
 
