@@ -68,7 +68,8 @@ def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - each has its own kinds
-        msg = f"{type(error).__name__}: {redacted(str(error))}"
+        said = redacted(f"{type(error).__name__}: {error}")
+        msg = f"its package finds no way there by the storage options, the environment and its settings: {said}"
         raise ValueError(msg) from (error if is_clean(error) else None)
     return fs, str(base)
 
