@@ -12,6 +12,7 @@ import fsspec.core
 
 from holdfast.storage.options import OURS, options_for
 from holdfast.storage.remote.azure import AzureObjects
+from holdfast.storage.remote.chance import keep_apart
 from holdfast.storage.remote.failures import is_clean
 from holdfast.storage.remote.gcs import GcsObjects
 from holdfast.storage.remote.generic import FsspecObjects
@@ -32,6 +33,7 @@ def connect(url: str) -> tuple[Objects, str]:
 
     """
     objects, base = _innermost(url)
+    keep_apart()
     for wrapper in _wrappers:
         objects = wrapper(objects)
     return Retrying(objects, Patience.said(options_for(url).get("patience"))), base
