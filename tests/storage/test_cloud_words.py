@@ -12,15 +12,15 @@ from holdfast.storage.remote.failures import translated
 from holdfast.storage.remote.redaction import redacted
 from holdfast.storage.remote.retrying import worth_another_try
 
-SECRET = "c2VjcmV0+/Zm9y==AND%more"
+ODD = "c2VjcmV0+/Zm9y==AND%more"
 
 
 @pytest.mark.parametrize("behind", ["sv=2021&sig={}", "X-Amz-Signature={}", "access_token={}"])
 def test_a_signature_in_a_url_is_refused(behind):
     """A URL with a signature or a token behind it is an error that does not repeat it; a question mark is a name's."""
     with pytest.raises(ConfigurationError, match="sas_token") as caught:
-        open_store("az://bucket/run?" + behind.format(SECRET))
-    assert SECRET not in str(caught.value)
+        open_store("az://bucket/run?" + behind.format(ODD))
+    assert ODD not in str(caught.value)
     assert open_store("memory://bucket/what?").root == "memory://bucket/what?"
 
 
@@ -37,9 +37,9 @@ def test_secrets_within_a_connection_string(text):
     """The key in a connection string is struck from every text, also as it stands in a URL."""
     from urllib.parse import quote
 
-    remember("az://words", {"connection_string": f"AccountName=me;AccountKey={SECRET};BlobEndpoint=http://x/me"})
+    remember("az://words", {"connection_string": f"AccountName=me;AccountKey={ODD};BlobEndpoint=http://x/me"})
     try:
-        for one in (SECRET, quote(SECRET, safe="")):
+        for one in (ODD, quote(ODD, safe="")):
             said = redacted(text.format(one))
             assert one not in said
             assert "***" in said
