@@ -42,6 +42,11 @@ class Asked(Protocol):
         ...
 
 
+def stamp_of(blob: Blob) -> tuple[int, ...] | None:
+    """Return what ``Store.stamp`` says of a remote blob that was listed: its size and its etag; None without one."""
+    return (blob.size, int.from_bytes(blob.stamp.encode(), "big")) if blob.stamp else None
+
+
 def standing(store: Store, name: str, endings: Collection[str] = ()) -> Standing:
     """Return what has a name, and which of the names with these endings are there.
 

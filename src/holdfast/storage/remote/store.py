@@ -26,7 +26,7 @@ from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
 from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
 from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
-from holdfast.storage.standing import Standing
+from holdfast.storage.standing import Standing, stamp_of
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 
@@ -146,7 +146,7 @@ class RemoteStore:
             head = self._head(name)
         except OSError:
             return None
-        return (head.size, int.from_bytes(head.etag.encode(), "big")) if head.etag else None
+        return stamp_of(Blob(name, head.size, stamp=head.etag))
 
     def claim(self, run: str, since: str) -> Claim:
         """Take the prefix for this process, before anything below it is touched: one run, one prefix.
