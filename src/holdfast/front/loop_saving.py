@@ -18,7 +18,7 @@ from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
-from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, take_far, taking
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
 from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.owning import Owned
@@ -217,7 +217,16 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
         if outcome.error is not None:
+            self._make_room(outcome.error)
             self._report(plan, outcome.error)
+
+    def _make_room(self, error: SaveError) -> None:
+        """After a save that failed: on a full disk nothing stays for the mirror alone."""
+        if self._mirror_words is None:
+            return
+        for name in self._agree(lambda: [] if self._uploads is None else self._uploads.make_room(error)):
+            if self._agree(partial(self._remove, name, self._ledger, self._ledger)):
+                self._ledger = self._ledger.without(name)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
         message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
@@ -233,15 +242,18 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             return True
         problem, retired = f"the old checkpoint {self._path(name)} could not be removed", ""
         try:
-            with taking(self._run, before, name, self._stamps) as left:
-                if left == PINNED:
-                    return False
+            if self._run.store.is_local:
+                with taking(self._run, before, name, self._stamps) as left:
+                    if not left:
+                        retired = self._take_away(name)
                 if not left:
-                    retired = self._take_away(name)
+                    forget(self._run, now, before, name)
+            else:
+                left = take_far(self._run, now, before, name, self._stamps)
+            if left == PINNED:
+                return False
             if left:
                 warn(left)
-            else:
-                forget(self._run, now, before, name)
         except OSError as error:
             warn(f"{problem}: {error}")
         if retired:  # also where what belongs to it could not be forgotten

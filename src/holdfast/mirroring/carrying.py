@@ -14,7 +14,7 @@ from holdfast.format.signature import LONGEST, SUFFIX
 from holdfast.mirroring.carrying_shards import Sharded, abandon_drafts, abandon_files, carry_sharded, spare_draft
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
 from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing_of
-from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare
+from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare, takes_parts
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
 
@@ -129,7 +129,7 @@ class Carrier:
         mine = Likeness(size=source.size) if manifest is None else likeness_of(manifest, source.size)
 
         def bring() -> None:
-            with passing_of(source, check, far=not self.target.is_local) as passing:
+            with passing_of(source, check, far=takes_parts(self.target)) as passing:
                 send(self._way, Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate))
 
         return self._bring(name, mine, manifest, bring, source)

@@ -72,7 +72,8 @@ def use_options(options: Mapping[str, Any] | None, *places: str | os.PathLike[st
         raise ConfigurationError(msg + (" with other keys" if isinstance(options, Mapping) else ""))
     urls = [text for place in places if place is not None for text in [os.fspath(place)] if not is_local(text)]
     if not urls:
-        msg = f"`storage_options` are for URLs such as s3://bucket/run, and there is none in {[*map(str, places)]}"
+        given = [os.fspath(place) for place in places if place is not None]
+        msg = f"`storage_options` are for URLs such as s3://bucket/run, and there is none in {given}"
         raise ConfigurationError(msg)
     for url in urls:
         _check_ours(options)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def _store_suite() -> ModuleType:
     try:
         import pytest  # noqa: PLC0415 - see above
 
-        pytest.register_assert_rewrite(place)  # or a failed assertion would not show what it has compared
+        if place not in sys.modules:
+            pytest.register_assert_rewrite(place)  # or a failed assertion would not show what it has compared
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name not in {"pytest", "hypothesis"}:
