@@ -47,7 +47,7 @@ def _innermost(url: str) -> tuple[Objects, str]:
     if kind is not None and hasattr(kind, "_call_s3"):
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
         fs = once(kind)(**words)
-        return _by_client(S3Objects(fs), fs, said.get("client")), _bare_key(kind, url)
+        return _by_client(S3Objects(fs, said.get("checksums", "md5")), fs, said.get("client")), _bare_key(kind, url)
     if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
         fs, base = _made(url, options)
         if scheme in ("gs", "gcs"):

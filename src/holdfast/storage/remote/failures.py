@@ -60,6 +60,12 @@ def answered(status: int, code: str, said: str, what: str) -> OSError:
     return error
 
 
+def changed_on_its_way(what: str, etag: str) -> OSError:
+    """Return the error for an object, or a part, whose etag is not that of what was sent."""
+    made, system = _AGAIN
+    return made(system, f"{what}: what has arrived is not what was sent: its etag is {etag!r}")
+
+
 def translated(error: BaseException, what: str) -> OSError:
     """Return the error as the protocol has it: ``what`` says what was tried, and with which object."""
     response: Any = getattr(error, "response", None)
