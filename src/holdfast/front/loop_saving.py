@@ -33,7 +33,7 @@ from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.uploads import Uploads
 from holdfast.policy.ledger import Ledger
 from holdfast.ranks import ranks_here
-from holdfast.records import EXCEPTION, LAST
+from holdfast.records import LAST
 from holdfast.snapshot import has_shards, weigh
 from holdfast.storage import join_path
 from holdfast.telling import warn
@@ -229,7 +229,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
                 self._ledger = self._ledger.without(name)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        message = self._failures.judge(error, spared=self._interrupted or plan.verdict.exception)
         if self._leads:
             log.error(message)
         warn(message)

@@ -47,7 +47,7 @@ def _innermost(url: str) -> tuple[Objects, str]:
     if kind is not None and hasattr(kind, "_call_s3"):
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
         fs = once(kind)(**words)
-        return _by_client(S3Objects(fs), fs, said.get("client")), _bare_key(kind, url)
+        return _by_client(S3Objects(fs, said.get("checksums", "md5")), fs, said.get("client")), _bare_key(kind, url)
     if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
         fs, base = _made(url, options)
         if scheme in ("gs", "gcs"):
@@ -70,7 +70,8 @@ def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - each has its own kinds
-        msg = f"{type(error).__name__}: {redacted(str(error))}"
+        said = redacted(f"{type(error).__name__}: {error}")
+        msg = f"its package finds no way there by the storage options, the environment and its settings: {said}"
         raise ValueError(msg) from (error if is_clean(error) else None)
     return fs, str(base)
 
