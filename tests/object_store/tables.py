@@ -118,7 +118,7 @@ class Table:
 
     def one(self, act, case, skip, whole):
         """Do it with the fault at one request."""
-        place, told = self._place(act), Told()
+        place, told = self._place(act), Told(stale=case.kinds == ("list",))
         self.patch.setenv("HOLDFAST_PATIENCE", case.patience)
         before = len(self.rules.asked)
         rule = self.rules.rule(case.fault, kinds=case.kinds, skip=skip, times=case.times)
