@@ -1,7 +1,8 @@
 """How a request's body goes to a server through aiobotocore: from where it lies, and never waiting without an end.
 
 botocore takes a body that is a file, and asks with ``Expect: 100-continue`` whether the server wants it. aiohttp waits
-for the answer without a limit, and for a server that stops to read as well: neither is so here.
+for the answer without a limit, and for a server that stops to read as well: neither is so here. Over http botocore
+hashes every body for the signature, on the thread of the event loop: not here, where the body's MD5 is signed with it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _payload() -> type:
     return Slices
 
 
-def limit_sending(client: Any, limit: float) -> None:
+def care_for_sending(client: Any, limit: float) -> None:
     """Have a client of aiobotocore send bodies so; the limit is in seconds."""
     by_aiohttp = type(client._endpoint.http_session).__name__ == "AIOHTTPSession"  # noqa: SLF001 - it says so nowhere
 
@@ -86,3 +87,14 @@ def limit_sending(client: Any, limit: float) -> None:
             request.body = _payload()(request.body.view, limit)
 
     client.meta.events.register("before-send.s3", prepare, unique_id="holdfast-sending")
+    if (client.meta.config.s3 or {}).get("payload_signing_enabled") is None:
+        for method in ("PutObject", "UploadPart"):
+            client.meta.events.register(f"before-call.s3.{method}", _sign_md5_alone, unique_id=f"holdfast-{method}")
+
+
+def _sign_md5_alone(params: Any, context: Any, **_: Any) -> None:
+    """Have a body not be hashed for the signature, which has its MD5 already."""
+    if "Content-MD5" in params["headers"]:
+        said = context["client_config"]
+        unsigned = type(said)(s3={**(said.s3 or {}), "payload_signing_enabled": False})
+        context["client_config"] = said.merge(unsigned)
