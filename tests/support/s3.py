@@ -112,6 +112,9 @@ class Rclone(Server):
         self.kill()
         self.start()
 
+    def close(self):
+        self.kill()
+
 
 def _program():
     """The program, from the environment of this Python or the system; None without one."""
