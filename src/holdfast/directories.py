@@ -25,9 +25,10 @@ from holdfast.format import reading, shards
 from holdfast.format.manifest import LONGEST
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.records import Manifest, Record
-from holdfast.source import FAR_PIECE, BlobSource, telling
-from holdfast.storage import Store, open_store, split_path
+from holdfast.source import FAR_PIECE, BlobSource, TailSource, telling
+from holdfast.storage import Blob, Store, open_store, split_path
 from holdfast.storage.marks import mark_of
+from holdfast.storage.standing import Standing, standing
 
 T = TypeVar("T")
 
@@ -44,9 +45,18 @@ def is_sealed(store: Store, name: str) -> bool:
 def is_sharded(store: Store, name: str) -> bool:
     """Tell whether a sharded checkpoint has this name: a directory of ours, or a plain one. One request."""
     if not store.is_local:
-        files = [blob.name for blob in store.files(name)]
-        return form.MANIFEST_FILE in files or _are_plain(files)
+        return stands_sharded(standing(store, name))
     return is_sealed(store, name) or is_plain_directory(store, name)
+
+
+def stands_sharded(there: Standing) -> bool:
+    """Tell whether what stands under a name is a sharded checkpoint: a directory of ours, or a plain one."""
+    return there.blob.bundle if there.blob is not None else stands_plain(there)
+
+
+def stands_plain(there: Standing) -> bool:
+    """Tell whether what stands under a name is a directory that plain ``torch.distributed.checkpoint`` has made."""
+    return there.blob is None and _are_plain([file.name for file in there.files])
 
 
 def is_plain_directory(store: Store, name: str) -> bool:
@@ -78,20 +88,29 @@ def read_manifest(store: Store, name: str) -> Manifest | None:
 
     """
     if not store.is_local:
-        try:
-            return reading.read_manifest(BlobSource(store, name, store.size(name)))
-        except FileNotFoundError:
-            if not is_sharded(store, name):
-                raise
-    elif not is_sharded(store, name):
+        return _manifest_there(store, standing(store, name))
+    if not is_sharded(store, name):
         return reading.read_manifest(BlobSource(store, name, store.size(name)))
     if is_plain_directory(store, name):
         return None
-    seal = f"{name}/{form.MANIFEST_FILE}"
+    return _manifest_in(store, name, store.size(f"{name}/{form.MANIFEST_FILE}"))
+
+
+def _manifest_there(store: Store, there: Standing) -> Manifest | None:
+    blob = there.blob
+    if blob is None:
+        if stands_plain(there):
+            return None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.path(there.name))
+    if blob.bundle:
+        return _manifest_in(store, blob.name, blob.size)
+    return reading.read_manifest(TailSource(store, blob.name, blob.size, blob.stamp))
+
+
+def _manifest_in(store: Store, name: str, size: int) -> Manifest:
     with manifest_errors(store.path(name)):
-        size = store.size(seal)
         _check_length(size)
-        return form.decode(store.read(seal, 0, size))
+        return form.decode(store.read(f"{name}/{form.MANIFEST_FILE}", 0, size))
 
 
 def mark_in(manifest: Manifest) -> str:
@@ -133,6 +152,19 @@ def is_sharded_at(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is that of a sharded checkpoint: a directory of ours, or of plain DCP."""
     root, name = split_path(path)
     return bool(name) and is_sharded(open_store(root), name)
+
+
+def far_blob(path: str | os.PathLike[str]) -> Blob | None:
+    """Return what is known of the single file behind a URL, by one request; None for a sharded checkpoint, or nothing.
+
+    None for what is on this machine, without a look.
+    """
+    root, name = split_path(path)
+    store = open_store(root)
+    if store.is_local or not name:
+        return None
+    blob = standing(store, name).blob
+    return None if blob is None or blob.bundle else blob
 
 
 def no_single_file(path: str) -> LoadError:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
-from holdfast.directories import is_plain_directory, is_sealed, manifest_errors
+from holdfast.directories import is_plain_directory, is_sealed, manifest_errors, stands_plain
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import directory, reading
 from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
 from holdfast.source import TailSource, each
 from holdfast.storage import Blob, Store
+from holdfast.storage.standing import Standing, standing
 
 EXTENSION = ".ckpt"
 _ASIDE = ".damaged"  # behind the name of a checkpoint that was found damaged and kept for people to look at
@@ -39,6 +41,7 @@ class Found:
         file_id: the same for two names that share their bytes; "" where that cannot be told.
         sharded: whether it is a directory: one of ours, or (without facts) a plain one of
             ``torch.distributed.checkpoint``.
+        stamp: another one when the content is: an object's etag; "" where a listing does not tell.
 
     """
 
@@ -50,6 +53,7 @@ class Found:
     damaged: bool = False
     file_id: str = ""
     sharded: bool = False
+    stamp: str = ""
 
     @property
     def role(self) -> str | None:
@@ -87,11 +91,18 @@ def scan(store: Store, *, extension: str | None = EXTENSION, depth: int = 0) -> 
     return _look_at(store, store.blobs(depth), extension)
 
 
-def survey(store: Store, *, depth: int = 0) -> Survey:
-    """Return what a directory holds, as ``scan`` does with an extension of None; nothing in it is an error."""
+def survey(store: Store, *, depth: int = 0, unread: bool = False) -> Survey:
+    """Return what a directory holds, as ``scan`` does with an extension of None; nothing in it is an error.
+
+    ``unread``: for those who are about to read them whole, remote files have neither facts nor problems.
+    """
     odd: dict[str, str] = {}
-    blobs = store.blobs(depth, odd)
-    found = _look_at(store, blobs, None)
+    return survey_of(store, store.blobs(depth, odd), odd, unread=unread)
+
+
+def survey_of(store: Store, blobs: Sequence[Blob], odd: Mapping[str, str], *, unread: bool = False) -> Survey:
+    """Return what a directory holds, of which this is the listing; as ``survey``."""
+    found = _look_at(store, blobs, None, unread=unread and not store.is_local)
     for name, problem in odd.items():
         if name.endswith(EXTENSION) or (
             store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name))
@@ -100,17 +111,24 @@ def survey(store: Store, *, depth: int = 0) -> Survey:
     return Survey(sorted(found, key=lambda item: item.name), [blob.name for blob in blobs if _is_aside(blob.name)])
 
 
-def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None) -> list[Found]:
+def _look_at(store: Store, blobs: Iterable[Blob], extension: str | None, *, unread: bool = False) -> list[Found]:
     ending = extension if extension is not None else "" if store.is_local else EXTENSION
     blobs = list(blobs)
     plain = _plain_directories(store, blobs) if extension is None else {}
     every = extension is None  # of directories, which are told apart without a request, also in a remote store
     chosen = (blob for blob in blobs if _counts(blob.name, "" if every and blob.bundle else ending))
     wanted = [blob for blob in chosen if blob.name.rpartition("/")[0] not in plain]
-    found = each(store.is_local, wanted, lambda blob: _look(store, blob))
+    asked = [blob for blob in wanted if blob.bundle or not unread]
+    found = [*each(store.is_local, asked, lambda blob: _look(store, blob))]
+    if unread:
+        found += [_unread(store, blob) for blob in wanted if not blob.bundle]
     there = [item for item in found if item is not None]
     there = [item for item in there if extension is not None or item.facts or item.name.endswith(EXTENSION)]
-    return sorted((*there, *plain.values()), key=lambda item: item.name) if plain else there
+    return sorted((*there, *plain.values()), key=lambda item: item.name) if plain or unread else there
+
+
+def _unread(store: Store, blob: Blob) -> Found:
+    return Found(blob.name, store.path(blob.name), blob.size, file_id=blob.file_id, stamp=blob.stamp)
 
 
 def _plain_directories(store: Store, blobs: Iterable[Blob]) -> dict[str, Found]:
@@ -152,17 +170,28 @@ def name_before(name: str) -> str:
     return _IS_ASIDE.sub("", name)
 
 
-def look(store: Store, name: str) -> Found:
-    """Return what one checkpoint says of itself; a missing one has a problem."""
+def look(store: Store, name: str, there: Standing | None = None) -> Found:
+    """Return what one checkpoint says of itself; a missing one has a problem. ``there``: what stands there."""
     try:
-        if is_plain_directory(store, name):
-            return Found(name, store.path(name), store.size(name), sharded=True)
-        sealed = is_sealed(store, name)
-        size = store.size(f"{name}/{directory.MANIFEST_FILE}" if sealed else name)
-        found = _look(store, Blob(name, size, bundle=sealed))
+        found = _look_here(store, name) if store.is_local else _look_there(store, there or standing(store, name))
     except OSError as error:
         return Found(name, store.path(name), 0, problem=error.strerror or str(error))
     return found or Found(name, store.path(name), 0, problem="it has just been removed")
+
+
+def _look_here(store: Store, name: str) -> Found | None:
+    if is_plain_directory(store, name):
+        return Found(name, store.path(name), store.size(name), sharded=True)
+    sealed = is_sealed(store, name)
+    return _look(store, Blob(name, store.size(f"{name}/{directory.MANIFEST_FILE}" if sealed else name), bundle=sealed))
+
+
+def _look_there(store: Store, there: Standing) -> Found | None:
+    if stands_plain(there):
+        return Found(there.name, store.path(there.name), sum(file.size for file in there.files), sharded=True)
+    if there.blob is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.path(there.name))
+    return _look(store, there.blob)
 
 
 def _look(store: Store, blob: Blob) -> Found | None:
@@ -188,6 +217,7 @@ def _look(store: Store, blob: Blob) -> Found | None:
         said.damaged,
         blob.file_id,
         blob.bundle,
+        blob.stamp,
     )
 
 

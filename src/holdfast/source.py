@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,6 +17,7 @@ R = TypeVar("R")
 
 _TAIL = 1 << 14  # bytes at the end of a file that hold directory and facts, unless it has hundreds of tensors
 _FAR_TAIL = 1 << 16  # the same where each further read is a trip over the network
+_FAR_WHOLE = 1 << 22  # bytes of a blob that comes as a whole, at once, where all of it is wanted
 FAR_PIECE = 1 << 23  # bytes of one request of many: long enough for its round trip not to count
 FAR_REQUESTS = 8  # of those under way at a time
 _REQUESTS = 16  # under way at a time, where each is a trip over the network
@@ -134,6 +135,34 @@ class TailSource(BlobSource):
         return self._tail[offset - self._start : offset - self._start + max(0, length)]
 
 
+@dataclass(frozen=True)
+class FarSource(TailSource):
+    """One blob behind a URL that is to be read as a whole: a small one by one request, others by their end first.
+
+    What has come is handed over once. Who asks again for the same wants it fetched again.
+    """
+
+    progress: Callable[[int], None] | None = None
+    _given: list[bool] = field(default_factory=list, repr=False, compare=False)
+
+    @cached_property
+    def _start(self) -> int:
+        return 0 if self.size <= _FAR_WHOLE else self.size - _FAR_TAIL
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Read one range straight into memory; return the bytes read: fewer only at the end."""
+        if self._start or self._given:
+            return super().read_into(offset, view)
+        self._given.append(True)
+        data = self._tail[offset : offset + len(view)]
+        view[: len(data)] = data
+        return len(data)
+
+    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
+        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
+        super().pour(end, take if self.progress is None else telling(take, self.progress))
+
+
 def each(near: bool, items: Iterable[T], look: Callable[[T], R]) -> Iterable[R]:  # noqa: FBT001 - read at the call
     """Return what ``look`` says of each item, in order; where the items are not near, several are asked at a time."""
     if near:
@@ -175,17 +204,6 @@ class FileSource:
         """Return False: what was read of a file is what it has."""
         del begin, end, take
         return False
-
-
-@dataclass(frozen=True)
-class TellingBlob(BlobSource):
-    """One blob of a store that tells how many bytes of it have been handed over."""
-
-    progress: Callable[[int], None]
-
-    def pour(self, end: int, take: Callable[[int, memoryview], None]) -> None:
-        """Hand over all bytes before ``end``, and tell of each piece when it has been taken."""
-        super().pour(end, telling(take, self.progress))
 
 
 def telling(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 import holdfast
-from holdfast import CheckpointNotFoundError, ConfigurationError, Latest, sync
+from holdfast import CheckpointNotFoundError, ConfigurationError, DirectoryInUseError, Latest, sync
 from holdfast.cli import main
 from holdfast.storage import open_store
 from tests.mirroring.makings import all_whole, content, link, pin, save
+from tests.support.running import PYTHONPATH
 
 
 def a_run(local, count=3):
@@ -131,3 +134,33 @@ def test_the_command(local, memory, capsys):
     local.put("1.ckpt", [b"PK\x03\x04" + b"x" * 100])
     assert main(["sync", local.root, memory]) == 1
     assert "NOT THERE" in capsys.readouterr().out
+
+
+_HOLDER = """
+import sys
+from holdfast.storage import open_store, own_place
+owner = own_place(open_store(sys.argv[1]), run="theirs", since="")
+print("held", flush=True)
+sys.stdin.readline()
+owner.give_up()
+"""
+
+
+@pytest.mark.parametrize("place", ["bucket", "folder"])
+def test_a_target_has_one_who_brings(local, place, s3, tmp_path, request):
+    """While another process has the target, nothing is brought there, and that is told; then it is brought."""
+    target = str(tmp_path / "there") if place == "folder" else request.getfixturevalue("bucket")
+    a_run(local, 1)
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **s3.environment()}
+    command = [sys.executable, "-c", _HOLDER, target]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DirectoryInUseError, match=f"process {holder.pid} on host"):
+            sync(local.root, target)
+        assert open_store(target).blobs() == []
+        assert sync(local.root, target, dry_run=True).copied
+        holder.communicate("\n")
+    assert sync(local.root, target).problems == ()
+    assert content(open_store(target)) == content(local)
+    assert open_store(target).hidden(".holdfast-claims") == []

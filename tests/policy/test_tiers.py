@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.policy import tiers
-from holdfast.records import LAST, RANKED, Facts
+from holdfast.policy.terms import Known
+from holdfast.records import LAST, PREEMPTED, RANKED, Facts
 from holdfast.scanning import Found
 from holdfast.scanning import newest_first as newest_first_of_one
 
@@ -97,3 +98,28 @@ def test_nothing_is_begun_afresh_unasked():
     """A run that found nothing begins at step 0 only if the mirror has answered."""
     assert tiers.may_begin_afresh(asked=True)
     assert not tiers.may_begin_afresh(asked=False)
+
+
+@st.composite
+def on_the_mirror(draw):
+    """Checkpoints of all roles, of two runs."""
+    roles = st.sampled_from([RANKED, LAST, PREEMPTED, "exception", None])
+    made = draw(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), roles, st.booleans()), max_size=9))
+    return [
+        Known(f"{place}.ckpt", sequence=sequence, role=role, run=run, owner="me", pinned=pinned)
+        for place, (run, sequence, role, pinned) in enumerate(made)
+    ]
+
+
+@given(on_the_mirror(), st.sets(st.integers(0, 8)))
+def test_what_nobody_needs_on_the_mirror(there, resumed):
+    """Of a run only an older ``last`` and an overtaken ``preempted`` go: never the newest, pinned or resumed from."""
+    sources = {f"{place}.ckpt" for place in resumed}
+    gone = tiers.overtaken(there, sources)
+    for item in there:
+        later = [one for one in there if one.run == item.run and one.sequence > item.sequence]
+        outlived = {
+            LAST: any(one.role == LAST for one in later),
+            PREEMPTED: bool(later),
+        }.get(item.role, False)
+        assert (item.name in gone) == (outlived and not item.pinned and item.name not in sources)

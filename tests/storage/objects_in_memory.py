@@ -112,7 +112,7 @@ class ObjectsInMemory:
     def list(self, prefix, *, deep=True):
         self._note("list")
         found = sorted(key for key in self.kept if key.startswith(prefix) and (deep or "/" not in key[len(prefix) :]))
-        return iter([Listed(len(self.kept[key]), _md5(self.kept[key]), None, key) for key in found])
+        return iter([Listed(len(self.kept[key]), self._head(key).etag, None, key) for key in found])
 
     def remove(self, keys):
         for key in keys:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from holdfast.storage import SEAL, Blob, bundles, local, open_store
-from tests.storage.bundles import put_bundle, read_bundle, seen
+from holdfast.testing.store_suite.bundles import put_bundle, read_bundle, seen
 
 WRITER = """
 import sys

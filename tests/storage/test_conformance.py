@@ -10,16 +10,13 @@ import pytest
 
 from holdfast import ConfigurationError
 from holdfast.storage import is_local, join_path, open_store, split_path
-from tests.storage.bundles import BundleSuite
-from tests.storage.suite import StoreSuite, failing
+from holdfast.testing import BundleSuite, StoreSuite
+from holdfast.testing.store_suite.material import failing
 
 
 class _Opened(StoreSuite):
-    @pytest.fixture
-    def again(self, store):
-        return lambda: open_store(store.root)
-
-    def really_there(self, store):
+    def everything(self, store):
+        """Past the store, with the system's own eyes."""
         if not store.is_local:
             start = len(store.base) + 1
             return sorted(item.key[start:] for item in store.objects.list(f"{store.base}/"))

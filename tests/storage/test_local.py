@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.storage import Blob, open_store
 from holdfast.storage import local as module
-from tests.storage.suite import failing
+from holdfast.testing.store_suite.material import failing
 
 ORDER = ("write", "fsync", "rename", "link", "unlink", "mkdir")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from holdfast.storage import Blob, open_store
-from tests.storage.suite import POOL, aligned
+from holdfast.testing.store_suite.material import POOL, aligned
 from tests.storage.test_sweep import SWEEPER, started, temporaries
 
 __all__ = ["started"]

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from holdfast import Checkpointer, catalog
+from holdfast import Checkpointer, catalog, load, verify
 from holdfast.cli.main import main
 from tests.support.counting import requests
 
@@ -92,6 +92,19 @@ def test_a_file_that_was_written_anew_is_read_anew(s3, cached):
         assert found.metrics["loss"] == loss
         sizes.add(found.size)
     assert len(sizes) == 1
+
+
+def test_verifying_and_loading(url):
+    """To verify small checkpoints takes one read each, and a listing; to load one, a listing and a read."""
+    filled(url, 5)
+    one = catalog(url)[0].path
+    assert cost("verify", one) == {"list": 1, "get": 1}
+    unfinished = {} if url.startswith("memory") else {"uploads": 1}
+    assert cost("verify", url) == {"list": 2, "get": 5, **unfinished}
+    for use in (verify, load):
+        with requests() as asked:
+            use(one)
+        assert asked.counts() == {"list": 1, "get": 1}
 
 
 @pytest.mark.long

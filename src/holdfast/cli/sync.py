@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -50,16 +51,18 @@ def run(options: argparse.Namespace) -> int:
     keep = None if options.keep is None else read_rules(options.keep)
     words: dict[str, Any] = {"keep": keep, "bandwidth": _rate(options.bandwidth), "workers": options.workers}
     words["force"] = options.force
+    begun = time.monotonic()
     if options.dry_run:
         done = sync(options.path, options.target, dry_run=True, **words)
     else:
         with progress(sum(item.size for item in catalog(options.path)), "sending") as advance:
             done = sync(options.path, options.target, progress=advance, **words)
+    seconds = time.monotonic() - begun
     if options.as_json:
         problems = [{"name": name, "problem": problem} for name, problem in done.problems]
-        print_json({**asdict(done), "problems": problems, "dry_run": options.dry_run})
+        print_json({**asdict(done), "problems": problems, "dry_run": options.dry_run, "seconds": round(seconds, 3)})
     else:
-        print(_sum(done, dry_run=options.dry_run))
+        print(_sum(done, seconds, dry_run=options.dry_run))
         for name, problem in done.problems:
             say(f"NOT THERE  {printable(name)}: {problem}")
     return EXIT_PROBLEM if done.problems else EXIT_OK
@@ -76,9 +79,10 @@ def _rate(text: str | None) -> int | None:
         raise ConfigurationError(msg) from error
 
 
-def _sum(done: Synced, *, dry_run: bool) -> str:
+def _sum(done: Synced, seconds: float, *, dry_run: bool) -> str:
     would = "would be " if dry_run else ""
-    counts = [f"{len(done.copied)} {would}sent ({amount(done.size)})"]
+    rate = f", {amount(int(done.size / seconds))}/s" if done.copied and not dry_run and seconds > 0 else ""
+    counts = [f"{len(done.copied)} {would}sent ({amount(done.size)}{rate})"]
     counts += [f"{len(done.linked)} {would}copied there"] * bool(done.linked)
     counts += [f"{len(done.skipped)} there already"] * bool(done.skipped)
     counts += [f"{len(done.left_out)} left out by the rules"] * bool(done.left_out)

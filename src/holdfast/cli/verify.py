@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.cli.arguments import add_json, add_path
 from holdfast.cli.output import print_json, progress, say
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
-from holdfast.front.catalogue import aside, is_directory, leftovers
+from holdfast.front.catalogue import aside, leftovers
 from holdfast.front.sizes import amount
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check one checkpoint, or all of a directory; with a key also who has signed them."""
-    from holdfast.front.verifying import to_verify, verify_each  # noqa: PLC0415 - imports torch
+    from holdfast.front.verifying import looked_at, verify_each  # noqa: PLC0415 - imports torch
 
     path = options.path
-    files = to_verify(path)
+    files, seen = looked_at(path)
     begin = time.monotonic()
     with progress(sum(item.size for item in files), "verifying") as advance:
         results = verify_each(files, key=options.key, progress=advance)
     seconds = time.monotonic() - begin
     # What no run uses is no reason for the exit code of a problem.
-    unused = {"set_aside": aside(path), "leftover": leftovers(path)} if is_directory(path) else {}
+    unused = {"set_aside": aside(path, seen), "leftover": leftovers(path)} if seen is not None else {}
     shown = [result for result in results if not (options.quiet and result.whole)]
     if options.as_json:
         print_json([*map(_as_dict, shown), *(_unused(item, why) for why, items in unused.items() for item in items)])

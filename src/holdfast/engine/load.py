@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
-from holdfast.directories import is_sharded_at, no_single_file
+from holdfast.directories import far_blob, is_sharded_at, no_single_file
 from holdfast.engine.filling import TENSORS, fill
 from holdfast.engine.foreign import verify_foreign
 from holdfast.engine.globals import needed_globals, permitting
@@ -31,8 +31,12 @@ from holdfast.errors import (
 )
 from holdfast.format import reading
 from holdfast.records import Manifest
-from holdfast.source import BlobSource, FileSource, TailSource, TellingBlob, as_file
-from holdfast.storage import Store, open_regular, open_store, split_path, use_options
+from holdfast.source import BlobSource, FarSource, FileSource, as_file
+from holdfast.storage import Blob, Store, open_regular, open_store, split_path, use_options
+from holdfast.storage.standing import standing
+
+T = TypeVar("T")
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -93,22 +97,23 @@ def load(  # noqa: PLR0913 - torch.load's words, and what is checked
         msg = f"`allow_unsafe`={allow_unsafe!r} contradicts `weights_only`={weights_only!r}: pass one of them"
         raise ConfigurationError(msg)
     safe = not allow_unsafe and weights_only is not False
-    if is_sharded_at(path):
+    known = far_blob(path)
+    if known is None and is_sharded_at(path):
         from holdfast.engine.whole_state import load_whole_state  # noqa: PLC0415 - torch.distributed is slow to import
 
         return load_whole_state(path, map_location, safe=safe, verify=verify is not False, allow=allow)
     how = _How(map_location, weights_only=safe, verify=not mmap if verify is None else verify)
-    return _load_file(os.fspath(path), how, permitting(allow) if safe else nullcontext(), mmap=mmap)
+    permitted = permitting(allow) if safe else nullcontext()
+    if known is not None and not mmap:
+        far, build = _with_far(os.fspath(path), known, lambda far: (far, _from_memory(far, how)))
+        if build is not None:
+            with permitted, _told(os.fspath(path)):
+                return built(build, far.path, as_file(far), weights_only=safe)
+    return _load_file(os.fspath(path), how, permitted, mmap=mmap)
 
 
 def _load_file(path: str, how: _How, permitted: AbstractContextManager[object], *, mmap: bool) -> Any:
     map_location, safe = how.map_location, how.weights_only
-    if not mmap:
-        with _opened_far(path) as far:
-            build = None if far is None else _from_memory(far, how)
-            if far is not None and build is not None:
-                with permitted:
-                    return built(build, path, as_file(far), weights_only=safe)
     with opened(path) as (source, file):
         build = None if mmap else _from_memory(source, how)
         if build is None:
@@ -133,12 +138,13 @@ def load_into(path: str | os.PathLike[str], into: Into, *, allow: Sequence[Any] 
 
     """
     how = _How("cpu", into=into)
-    with _opened_far(os.fspath(path)) as far:
-        build = None if far is None else _from_memory(far, how)
-        if far is not None and build is not None:
-            with permitting(allow):
+    known = far_blob(path)
+    if known is not None:
+        far, build = _with_far(os.fspath(path), known, lambda far: (far, _from_memory(far, how)))
+        if build is not None:
+            with permitting(allow), _told(os.fspath(path)):
                 return built(build, far.path, as_file(far), weights_only=True)
-    if far is None:
+    else:
         with opened(os.fspath(path)) as (source, file):
             build = _from_memory(source, how)
             if build is not None:
@@ -225,13 +231,23 @@ def opened(path: str) -> Iterator[tuple[FileSource, BinaryIO]]:
                 yield FileSource(path, file), file
 
 
-@contextmanager
-def _opened_far(path: str) -> Iterator[BlobSource | None]:
-    """Open a checkpoint behind a URL, of which nothing is fetched yet; None for one of this machine."""
+def _with_far(path: str, known: Blob, use: Callable[[FarSource], T], progress: Progress | None = None) -> T:
+    """Use a checkpoint behind a URL that has just been listed.
+
+    Once more, and looked at anew, where it seems to be damaged and has been written since; and where what seems to be
+    damaged is what it says of itself, which comes by one request, and may have come wrong.
+    """
     root, name = split_path(path)
     store = open_store(root)
     with _told(path):
-        yield None if store.is_local else TailSource(store, name, store.size(name))
+        try:
+            return use(FarSource(store, name, known.size, progress=progress))
+        except DamagedCheckpointError as error:
+            size, stamp = store.size(name), standing(store, name).blob
+            same = stamp is not None and (size, stamp.stamp) == (known.size, known.stamp)
+            if same and error.record.startswith("record "):
+                raise
+            return use(FarSource(store, name, size))
 
 
 @contextmanager
@@ -271,13 +287,14 @@ def _fetch(store: Store, name: str, file: BinaryIO) -> None:
         raise DamagedCheckpointError(source.path, "the transfer", f"it ended after {length} of {source.size} bytes")
 
 
-def verify_far(path: str | os.PathLike[str], progress: Callable[[int], None] | None) -> Manifest | None:
-    """Check a checkpoint behind a URL as its bytes come; None for one of this machine, or without a manifest."""
-    with _opened_far(os.fspath(path)) as far:
-        if far is None:
-            return None
-        blob = far if progress is None else TellingBlob(far.store, far.name, far.size, progress)
-        return reading.verify(blob)
+def verify_far(path: str | os.PathLike[str], known: Blob, progress: Progress | None = None) -> Manifest | None:
+    """Check a checkpoint behind a URL, which has just been listed, as its bytes come; None for one without a manifest.
+
+    Raises:
+        CheckpointNotFoundError, DamagedCheckpointError, NewerFormatError: as ``verify``.
+
+    """
+    return _with_far(os.fspath(path), known, reading.verify, progress)
 
 
 def check_whole(source: FileSource, file: BinaryIO) -> Manifest | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.directories import Directory, digest_directory, is_sharded_at, verify_directory, with_directory
+from holdfast.directories import Directory, digest_directory, far_blob, is_sharded_at, verify_directory, with_directory
 from holdfast.engine.keys import fingerprint, is_genuine, private_key, public_key
 from holdfast.engine.load import check_whole, opened, verify_far
 from holdfast.errors import DamagedCheckpointError, SignatureError
@@ -103,7 +103,8 @@ def verify(
     """
     use_options(storage_options, path)
     public = None if key is None else public_key(key)
-    if is_sharded_at(path):
+    known = far_blob(path)
+    if known is None and is_sharded_at(path):
 
         def check(found: Directory) -> Manifest | None:
             if public is not None:
@@ -111,7 +112,7 @@ def verify(
             return verify_directory(found, progress)
 
         return with_directory(path, check)
-    if public is None and (far := verify_far(path, progress)) is not None:
+    if public is None and known is not None and (far := verify_far(path, known, progress)) is not None:
         return far
     with opened(os.fspath(path)) as (source, file):
         if public is not None:

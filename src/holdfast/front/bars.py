@@ -60,6 +60,7 @@ class _Line:
     def __init__(self, total: int, what: str, stream: TextIO) -> None:
         self._total, self._what, self._stream = total, what, stream
         self._done, self._shown = 0, 0.0
+        self._begun = time.monotonic()
         self._lock = threading.Lock()
 
     def advance(self, done: int) -> None:
@@ -71,7 +72,8 @@ class _Line:
                 return
             self._shown = now
             of = f"{100 * self._done // self._total:3d} % of {amount(self._total)}" if self._total else ""
-            self._stream.write(f"\r{self._what}  {of or amount(self._done)} ")
+            rate = amount(int(self._done / max(now - self._begun, _EVERY)))
+            self._stream.write(f"\r{self._what}  {of or amount(self._done)}  {rate}/s \x1b[K")
             self._stream.flush()
 
     def close(self) -> None:

@@ -8,11 +8,20 @@ from holdfast.directories import are_of_a_checkpoint, is_sharded, is_sharded_at,
 from holdfast.errors import CheckpointNotFoundError, printable
 from holdfast.format import reading
 from holdfast.records import Manifest
-from holdfast.scanning import Found, name_before, survey
+from holdfast.scanning import Found, Survey, name_before, survey, survey_of
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, split_path
 
-__all__ = ["aside", "checkpoints_below", "has_checksums", "is_directory", "leftovers", "read_manifest_at", "size_at"]
+__all__ = [
+    "aside",
+    "below",
+    "checkpoints_below",
+    "has_checksums",
+    "is_directory",
+    "leftovers",
+    "read_manifest_at",
+    "size_at",
+]
 
 _DEPTH = 100  # folders below a directory: any number that people nest runs in
 
@@ -33,15 +42,32 @@ def checkpoints_below(path: str) -> list[Found]:
         CheckpointNotFoundError: if there is no such directory.
 
     """
-    if not is_directory(path):
+    seen = below(path)
+    if seen is None:
         msg = f"there is no directory {printable(path)}"
         raise CheckpointNotFoundError(msg)
-    return survey(open_store(path), depth=_DEPTH).found
+    return seen.found
 
 
-def aside(path: str) -> list[str]:
+def below(path: str, *, unread: bool = False) -> Survey | None:
+    """Return what a directory of runs holds; None if the path is none. Of a remote one by one listing.
+
+    ``unread``: as ``survey``.
+    """
+    store = open_store(path)
+    if store.is_local:
+        return survey(store, depth=_DEPTH) if is_directory(path) else None
+    blobs = store.blobs(_DEPTH)
+    if not blobs or are_of_a_checkpoint([blob.name for blob in blobs]):
+        return None
+    return survey_of(store, blobs, {}, unread=unread)
+
+
+def aside(path: str, seen: Survey | None = None) -> list[str]:
     """Return the paths of the damaged checkpoints that were set aside below a directory, sorted by name."""
     store = open_store(path)
+    if seen is not None:
+        return [store.path(name) for name in seen.aside]
     odd: dict[str, str] = {}  # what may not be read is listed elsewhere
     return [store.path(blob.name) for blob in store.blobs(_DEPTH, odd) if name_before(blob.name) != blob.name]
 

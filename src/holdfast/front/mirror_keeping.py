@@ -8,7 +8,8 @@ from datetime import datetime
 from holdfast.clock import Clock, SystemClock
 from holdfast.front.catalog import Catalog
 from holdfast.front.explaining import decide
-from holdfast.front.pruning import Pruned, prune_listed, resumed_from
+from holdfast.front.pruning import Pruned, prune_listed, remove_planned, resumed_from
+from holdfast.policy import tiers
 from holdfast.records import RANKED
 from holdfast.scanning import look
 from holdfast.storage import Store
@@ -53,10 +54,11 @@ def prune_there(  # noqa: PLR0913 - what is there, and how it is to be pruned
     protected: Collection[str] = (),
     dry_run: bool = False,
     run: str = "",
+    outlived: bool = False,
 ) -> list[Pruned]:
     """Remove what the rules do not keep at a place, by what is committed there; return what goes, or would.
 
-    What ``prune`` leaves whatever the rules say is left here.
+    What ``prune`` leaves whatever the rules say is left here, but for what the run itself would remove.
 
     Args:
         there: the place.
@@ -65,6 +67,7 @@ def prune_there(  # noqa: PLR0913 - what is there, and how it is to be pruned
         protected: names of checkpoints that a run resumed from, besides those that the manifests tell of.
         dry_run: remove nothing.
         run: leave what is of other runs; "": those of all.
+        outlived: whether a ``last`` of an older name and what a signal had saved go as well, as in a run's directory.
 
     Raises:
         ConfigurationError: for what is no rule.
@@ -72,8 +75,16 @@ def prune_there(  # noqa: PLR0913 - what is there, and how it is to be pruned
 
     """
     at = SystemClock().now() if now is None else now
-    plan = prune_listed(Catalog(there.root, there), keep, at, resumed=protected, dry_run=dry_run, run=run)
-    return [item for item in plan if not item.keep]
+    listed = Catalog(there.root, there)
+    plan = prune_listed(listed, keep, at, resumed=protected, dry_run=dry_run, run=run)
+    gone = [item for item in plan if not item.keep]
+    mine = [item for item in listed if run in ("", item.run)] if outlived else []
+    reasons = tiers.overtaken(mine, {*protected, *resumed_from(listed)})
+    for item in mine:
+        if item.name in reasons:
+            drop = Pruned(item.name, item.path, item.size, keep=False, reason=reasons[item.name], file_id=item.file_id)
+            gone.append(drop if dry_run else remove_planned(drop, item, lambda _: None))
+    return gone
 
 
 class MirrorRules:
@@ -126,4 +137,5 @@ class MirrorRules:
         """
         del name
         known = self._protected()
-        return prune_there(self._remote, self._keep, now=self._clock.now(), protected=known, run=self._run())
+        now, run = self._clock.now(), self._run()
+        return prune_there(self._remote, self._keep, now=now, protected=known, run=run, outlived=True)

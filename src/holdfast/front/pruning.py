@@ -127,7 +127,7 @@ def prune_listed(  # noqa: PLR0913 - what is there, and how it is to be pruned
     """
     tell = progress or (lambda _: None)
     plan = [pair for pair in _planned(listed, keep, now, resumed) if run in ("", pair[1].run)]
-    return [item if item.keep or dry_run else _remove(item, checkpoint, tell) for item, checkpoint in plan]
+    return [item if item.keep or dry_run else remove_planned(item, checkpoint, tell) for item, checkpoint in plan]
 
 
 def freed(pruned: Sequence[Pruned]) -> int:
@@ -219,8 +219,11 @@ class _ChangedError(Exception):
     """The file is no longer the one that was planned for."""
 
 
-def _remove(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], None]) -> Pruned:
-    """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes."""
+def remove_planned(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], None]) -> Pruned:
+    """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes.
+
+    For one to whom the place belongs. Returns what became of it.
+    """
     tell(item.size)
     facts = checkpoint.facts
     folder = _run_folder(checkpoint)

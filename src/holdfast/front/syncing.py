@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.clock import SystemClock
 from holdfast.errors import (
     CheckpointNotFoundError,
     ConfigurationError,
@@ -18,7 +20,7 @@ from holdfast.front.catalog import Catalog
 from holdfast.front.mirror_keeping import kept_there, prune_there
 from holdfast.mirroring import GONE, LINKED, SKIPPED, Carrier, OccupiedError
 from holdfast.mirroring.sending import way_to
-from holdfast.storage import is_local, open_store, real_path, same_place, use_options
+from holdfast.storage import Store, is_local, open_store, own_place, real_path, same_place, use_options
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
 
     Each is checked against its manifest on the way, and committed there as a whole; what is said of it and its
     signature come along. A large one whose upload was cut off, by a kill as well, goes on with the parts that the
-    server has. The directory may be that of a run that is alive. The newest come first.
+    server has. The directory may be that of a run that is alive; the target may not. The newest come first.
 
     Args:
         source: a directory or fsspec URL.
@@ -101,6 +103,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
     Raises:
         CheckpointNotFoundError: if there is no such directory.
         ConfigurationError: if the target is the source or lies in it, or an argument is wrong.
+        DirectoryInUseError: if a run that is alive has the target, or another sync.
         OSError: if the target does not answer.
 
     """
@@ -113,12 +116,39 @@ def sync(  # noqa: PLR0913 - what may be asked of it
         msg = f"there is no directory {printable(origin)}"
         raise CheckpointNotFoundError(msg)
     work, tell = _Work(), progress or (lambda _: None)
-    wanted = None if keep is None else kept_there(listed, there, keep)
     way = way_to(there, here, bandwidth=bandwidth, workers=workers, progress=tell)
     carrier = Carrier(here, way, force=force, dry_run=dry_run)
+    with _owned(there, dry_run=dry_run):
+        wanted = None if keep is None else kept_there(listed, there, keep)
+        _carry_all(work, carrier, listed, wanted, tell)
+        if keep is not None:
+            _forget_there(work, there, keep, dry_run=dry_run)
+    return work.result()
+
+
+@contextmanager
+def _owned(there: Store, *, dry_run: bool) -> Iterator[None]:
+    """Have the target to ourselves: of two that bring checkpoints there each would remove what the other is to keep.
+
+    Raises:
+        DirectoryInUseError: if a run that is alive saves or mirrors there, or another sync.
+
+    """
+    since = SystemClock().now().isoformat(timespec="seconds")
+    owner = None if dry_run else own_place(there, run="", since=since)
     try:
-        if not dry_run:
-            carrier.tidy()
+        yield
+    finally:
+        if owner is not None:
+            owner.give_up()
+
+
+def _carry_all(
+    work: _Work, carrier: Carrier, listed: Catalog, wanted: Collection[str] | None, tell: Callable[[int], None]
+) -> None:
+    """Bring those there that are wanted; None: all."""
+    try:
+        carrier.tidy()
         for checkpoint in listed:
             if checkpoint.problem:
                 work.problems.append((checkpoint.name, checkpoint.problem))
@@ -128,13 +158,14 @@ def sync(  # noqa: PLR0913 - what may be asked of it
                 tell(_carry(work, carrier, checkpoint.name))
     finally:
         carrier.close()
-    if keep is not None:
-        for item in prune_there(there, keep, dry_run=dry_run):
-            if item.spared:
-                work.problems.append((item.name, item.spared))
-            elif item.removed or dry_run:
-                work.removed.append(item.name)
-    return work.result()
+
+
+def _forget_there(work: _Work, there: Store, keep: object, *, dry_run: bool) -> None:
+    for item in prune_there(there, keep, dry_run=dry_run):
+        if item.spared:
+            work.problems.append((item.name, item.spared))
+        elif item.removed or dry_run:
+            work.removed.append(item.name)
 
 
 def _carry(work: _Work, carrier: Carrier, name: str) -> int:

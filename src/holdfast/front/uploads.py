@@ -21,6 +21,7 @@ from holdfast.telling import warn
 log = logging.getLogger("holdfast")
 
 ENDING = 20.0  # seconds for the uploads when a run is ended by an exception or a signal, and nobody says how many
+_DEPTH = 100  # folders below the mirror: any number that people nest runs in
 _SLICE = 0.2  # seconds between two looks
 _STALLED = 300.0  # seconds without a byte, from a mirror that fails, after which the end waits no longer
 
@@ -73,7 +74,19 @@ class Uploads:
             since = self._clock.now().isoformat(timespec="seconds")
             self._owner = own_place(self._far, run=self._run(), since=since)
             self._asked = True
+            self._sweep()
         return self._rules.wants(name)
+
+    def _sweep(self) -> None:
+        """Now that the mirror is ours, remove what died on its way there, such as uploads of a machine that is gone.
+
+        Those that are noted here, and will be gone on with, stay. What cannot be removed costs money, and no more.
+        """
+        try:
+            for gone in self._far.sweep(_DEPTH) if self._owner is not None else ():
+                log.info("removed from the mirror, as it was never finished: %s", printable(gone))
+        except OSError as error:
+            log.warning("what died on its way to the mirror %s could not be removed: %s", self._words.url, error)
 
     def _forget_there(self, name: str) -> None:
         """After a commit there, on the mirror's thread: retention there. What fails is done after the next one."""

@@ -9,8 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.directories import is_sharded, strangers, with_directory
+from holdfast.directories import (
+    Directory,
+    is_sharded,
+    stands_sharded,
+    strangers,
+    verify_directory,
+    with_directory,
+)
 from holdfast.engine import verify
+from holdfast.engine.load import verify_far
 from holdfast.errors import (
     CheckpointNotFoundError,
     DamagedCheckpointError,
@@ -19,10 +27,11 @@ from holdfast.errors import (
     SignatureError,
     printable,
 )
-from holdfast.front.catalogue import checkpoints_below, has_checksums, is_directory
+from holdfast.front.catalogue import below, has_checksums
 from holdfast.records import Manifest
-from holdfast.scanning import Found, look
-from holdfast.storage import is_local, open_store, split_path, use_options
+from holdfast.scanning import EXTENSION, Found, Survey, look
+from holdfast.storage import Blob, is_local, open_store, split_path, use_options
+from holdfast.storage.standing import standing
 
 _LOCAL_THREADS = 4  # files at once; a large one is read by several threads of its own
 _REMOTE_THREADS = 8  # each waits for its requests
@@ -90,23 +99,43 @@ def verify_all(
 
 
 def to_verify(path: str) -> list[Found]:
-    """Return the checkpoints below a directory, or the one at a path.
+    """Return the checkpoints below a directory, or the one at a path. What is remote has not been read.
 
     Raises:
         CheckpointNotFoundError: if there is nothing at the path.
 
     """
-    if is_directory(path):
-        return checkpoints_below(path)
-    root, name = split_path(path)
-    store = open_store(root)
-    if not store.exists(name):
+    return looked_at(path)[0]
+
+
+def looked_at(path: str) -> tuple[list[Found], Survey | None]:
+    """Return what is to be verified at a path, and what the directory holds if it is one. Raises as ``to_verify``."""
+    alone = None if is_local(path) or not path.endswith(EXTENSION) else _alone(path)
+    seen = below(path, unread=True) if alone is None else None
+    if seen is not None:
+        return seen.found, seen
+    alone = alone or _alone(path)
+    if alone is None:
         msg = f"there is no checkpoint at {printable(path)}"
         raise CheckpointNotFoundError(msg)
+    return [alone], None
+
+
+def _alone(path: str) -> Found | None:
+    """Return the one checkpoint at a path, by one request; None if there is none."""
+    root, name = split_path(path)
+    store = open_store(root)
+    if not store.is_local:
+        there = standing(store, name)
+        if there.blob is None or there.blob.bundle:
+            return look(store, name, there) if stands_sharded(there) else None
+        return Found(name, path, there.blob.size, stamp=there.blob.stamp)
+    if not store.exists(name):
+        return None
     try:
-        return [Found(name, path, look(store, name).size, sharded=is_sharded(store, name))]
+        return Found(name, path, look(store, name).size, sharded=is_sharded(store, name))
     except OSError:  # a link that leads nowhere: the check says so
-        return [Found(name, path, 0)]
+        return Found(name, path, 0)
 
 
 def verify_each(files: Sequence[Found], *, key: Any = None, progress: _Progress | None = None) -> list[Verified]:
@@ -134,8 +163,15 @@ def _check(item: Found, key: Any, progress: _Progress) -> Verified:
     path, size = item.path, item.size
     if item.problem and not size and not item.damaged:  # a folder that may not be read, a pipe that would be waited for
         return Verified(path, size, whole=None, problem=item.problem)
+    problem = ""
     try:
-        manifest = verify(path, key=key, progress=progress)
+        if key is None and item.sharded:
+            manifest, problem = with_directory(path, lambda found: _check_directory(found, progress))
+        elif key is None and size and not is_local(path):
+            split = split_path(path)[1]
+            manifest = verify_far(path, Blob(split, size, stamp=item.stamp), progress) or verify(path)
+        else:
+            manifest = verify(path, key=key, progress=progress)
         sure = manifest is not None or key is not None or has_checksums(path)
     except DamagedCheckpointError as error:
         return Verified(path, size, whole=False, record=error.record, problem=error.problem)
@@ -147,8 +183,8 @@ def _check(item: Found, key: Any, progress: _Progress) -> Verified:
         raise
     except OSError as error:
         return Verified(path, size, whole=None, problem=f"it cannot be read: {error.strerror or error}")
-    problem = "" if sure else _NO_CHECKSUMS[item.sharded]
-    if manifest is not None and item.sharded:
+    problem = problem if sure else _NO_CHECKSUMS[item.sharded]
+    if manifest is not None and item.sharded and key is not None:
         problem = _left_out(path, manifest)
     signed = None if key is None else True
     return Verified(path, size, sure or None, "", problem, has_manifest=manifest is not None, signed=signed)
@@ -157,9 +193,19 @@ def _check(item: Found, key: Any, progress: _Progress) -> Verified:
 def _left_out(path: str, manifest: Manifest) -> str:
     """Say what lies in a sharded checkpoint's directory and was not saved with it; "" if nothing does."""
     try:
-        others = with_directory(path, lambda found: strangers(found, manifest))
+        return with_directory(path, lambda found: _others(found, manifest))
     except (LoadError, OSError):  # removed by now
         return ""
+
+
+def _check_directory(found: Directory, progress: _Progress) -> tuple[Manifest | None, str]:
+    """Check every byte of a sharded checkpoint; say what lies in its directory besides."""
+    manifest = verify_directory(found, progress)
+    return manifest, "" if manifest is None else _others(found, manifest)
+
+
+def _others(found: Directory, manifest: Manifest) -> str:
+    others = strangers(found, manifest)
     return f"not saved with it, and not checked: {', '.join(map(printable, others))}" if others else ""
 
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from holdfast import notes
-from holdfast.directories import Directory, check_names, is_sealed, mark_in, verify_directory, with_directory
+from holdfast.directories import Directory, is_sealed, with_directory
 from holdfast.errors import DamagedCheckpointError, SaveError, printable
-from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
+from holdfast.format.directory import MANIFEST_FILE
 from holdfast.format.signature import LONGEST, SUFFIX
+from holdfast.mirroring.carrying_shards import Sharded, abandon_drafts, abandon_files, carry_sharded, spare_draft
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
 from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing_of
 from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare
@@ -76,18 +77,22 @@ class Carrier:
         return self._way.target
 
     def tidy(self) -> None:
-        """Give up the uploads that nobody goes on with: of checkpoints that the source has no more.
+        """Give up the uploads that nobody goes on with: of checkpoints that the source has no more. Not in a dry run.
 
         Raises:
             OSError: if the target does not do it.
 
         """
-        tickets = self._way.notes
-        for begun in tickets.all() if tickets is not None else ():
-            if self._source.exists(begun.name):
-                spare([begun.upload])
-            else:
-                abandon(self._way, begun)
+        tickets = None if self._dry_run else self._way.notes
+        noted = tickets.all() if tickets is not None else []
+        gone = [begun for begun in noted if not self._source.exists(begun.name)]
+        for begun in noted:
+            if begun not in gone:
+                spare([begun.upload] if begun.upload else [])
+                spare_draft(begun.name)
+        abandon_drafts(self.target, [begun.name for begun in gone])
+        for begun in gone:
+            abandon(self._way, begun)
 
     def close(self) -> None:
         """Leave the notes of unfinished uploads to others."""
@@ -133,27 +138,14 @@ class Carrier:
         manifest = found.manifest()
         if manifest is None:
             raise found.damaged(MANIFEST_FILE, "it is missing")
-        files = [record.name for record in manifest.records]
-        shards = {record.name: record.size for record in manifest.records if record.name.endswith(SHARD_SUFFIX)}
+        mine = likeness_of(manifest, sum(record.size for record in manifest.records))
+        known = manifest
 
         def bring() -> None:
-            verify_directory(found)
-            check_names(self.target, name, manifest)
-            draft = self.target.draft(name, mark_in(manifest))
-            try:
-                for file in (*files, MANIFEST_FILE):
-                    with found.opened(file) as source:
-                        if file in shards:
-                            send(self._way, Parcel(f"{draft.folder}/{file}", Passing(source, None)))
-                        else:
-                            draft.add(file, source.read(0, source.size))
-                draft.settle(shards, self._gate)
-            finally:
-                draft.drop()
+            still = lambda: self._source.exists(name)  # noqa: E731 - a question
+            carry_sharded(self._way, Sharded(name, found, known, mine.print, still, self._gate))
 
-        return self._bring(
-            name, likeness_of(manifest, sum(record.size for record in manifest.records)), manifest, bring
-        )
+        return self._bring(name, mine, manifest, bring)
 
     def _bring(
         self,
@@ -174,6 +166,7 @@ class Carrier:
                     bring()
                 if how != COPIED:  # what was begun is needed no more
                     abandon_named(self._way, name)
+                    abandon_files(self._way, name)
             if mine.print:
                 self._places[mine.print] = name
         return Carried(name, how, mine.size)

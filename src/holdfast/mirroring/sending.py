@@ -136,7 +136,8 @@ def abandon(way: Way, begun: Begun) -> None:
 
     """
     target: Any = way.target
-    target.objects.abort(f"{target.base}/{begun.name}", begun.upload)
+    if begun.upload:
+        target.objects.abort(f"{target.base}/{begun.name}", begun.upload)
     if way.notes is not None:
         way.notes.drop(begun.name)
 
@@ -193,7 +194,9 @@ def _begun(way: Way, parcel: Parcel) -> Begun | None:
     """Return the upload of these very bytes that was begun; one of other bytes under this name is given up."""
     notes = way.notes if parcel.print else None
     begun = notes.find(parcel.name) if notes is not None else None
-    if begun is None or (begun.print, begun.size) == (parcel.print, parcel.passing.size):
+    if begun is None or begun.whole:  # what was whole is so no more, or it would not be sent
+        return None
+    if (begun.print, begun.size) == (parcel.print, parcel.passing.size):
         return begun
     abandon(way, begun)
     return None

@@ -43,6 +43,8 @@ class Begun:
         part_size: bytes of each part but the last.
         etags: those of the parts that the server has, by their numbers from 1.
         crcs: the CRC-32 of those parts.
+        whole: the etag of the blob, once it is complete and only waits for others of its checkpoint; then there is no
+            ``upload``.
 
     """
 
@@ -53,6 +55,7 @@ class Begun:
     part_size: int
     etags: dict[int, str]
     crcs: dict[int, int]
+    whole: str = ""
 
 
 class Tickets:
@@ -111,6 +114,7 @@ class Tickets:
             "part_size": begun.part_size,
             "etags": begun.etags,
             "crcs": begun.crcs,
+            "whole": begun.whole,
         }
         with contextlib.suppress(OSError):  # a directory that may only be read
             self._store.put(self._file(begun.name), [json.dumps(said, separators=(",", ":")).encode()])
@@ -148,7 +152,9 @@ def _begun(said: Any) -> Begun | None:
     part_size = int(said["part_size"])
     if part_size <= 0:
         return None
-    return Begun(str(said["name"]), str(said["print"]), int(said["size"]), str(said["upload"]), part_size, etags, crcs)
+    names = (str(said["name"]), str(said["print"]))
+    whole = str(said.get("whole", ""))
+    return Begun(*names, int(said["size"]), str(said["upload"]), part_size, etags, crcs, whole)
 
 
 def _digest(text: str) -> str:

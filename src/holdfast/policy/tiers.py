@@ -10,6 +10,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.policy.terms import Candidate
+from holdfast.records import LAST, PREEMPTED
+
 LOCAL: Final = "local"
 MIRROR: Final = "mirror"
 
@@ -81,3 +84,25 @@ def spared(dropped: Iterable[str], under_way: str, newest_waiting: str) -> list[
     """
     needed = {name for name in (under_way, newest_waiting) if name}
     return [name for name in dropped if name in needed]
+
+
+def overtaken(there: Iterable[Candidate], resumed_from: Collection[str] = ()) -> dict[str, str]:
+    """Return what nobody needs on the mirror any more, besides what the rules decide about: by name, the reason.
+
+    As in the directory: a ``last`` under an older name, once there is a newer one; and what a signal had saved, once
+    the same run has committed anything newer. Never what is pinned, or what a run resumed from.
+    """
+    known = [item for item in there if item.run]
+    newest: dict[tuple[str, str, str], int] = {}
+    for item in known:
+        for kind in (item.role or "", ""):
+            newest[item.run, item.owner, kind] = max(newest.get((item.run, item.owner, kind), 0), item.sequence)
+    gone = {}
+    for item in known:
+        if item.pinned or item.name in resumed_from:
+            continue
+        if item.role == LAST and item.sequence < newest[item.run, item.owner, LAST]:
+            gone[item.name] = "a newer last replaced it"
+        elif item.role == PREEMPTED and item.sequence < newest[item.run, item.owner, ""]:
+            gone[item.name] = "a newer checkpoint is committed"
+    return gone

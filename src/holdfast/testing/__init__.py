@@ -4,23 +4,50 @@
 ``holdfast.testing.power``: every state that a power cut may leave of what a saver has written.
 ``holdfast.testing.damage``: damages of every region of a file, and what a reader makes of them.
 ``holdfast.testing.objects``: requests of an object store that are counted, or that fail on purpose.
+``holdfast.testing.StoreSuite``: the exam that every store passes; yours by a short subclass (``docs/stores.md``).
 """
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.testing.objects import CountingObjects, FaultyObjects
+    from holdfast.testing.store_suite import BundleSuite, StoreSuite
 
-__all__ = ["CountingObjects", "FaultyObjects"]
+__all__ = ["BundleSuite", "CountingObjects", "FaultyObjects", "StoreSuite"]
+
+_SUITES = ("BundleSuite", "StoreSuite")
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: nothing here costs a program that tests nothing."""
+    """Import what is asked for: nothing here costs a program that tests nothing.
+
+    Raises:
+        ImportError: for the exam, where pytest or hypothesis is missing, naming what to install.
+
+    """
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    if name in _SUITES:
+        return getattr(_store_suite(), name)
     from holdfast.testing import objects  # noqa: PLC0415 - see above
 
     return getattr(objects, name)
+
+
+def _store_suite() -> ModuleType:
+    place = f"{__name__}.store_suite"
+    try:
+        import pytest  # noqa: PLC0415 - see above
+
+        pytest.register_assert_rewrite(place)  # or a failed assertion would not show what it has compared
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name not in {"pytest", "hypothesis"}:
+            raise
+        msg = f"the exam of a store needs {error.name}: pip install 'holdfast[testing]'"
+        raise ImportError(msg) from error

@@ -22,6 +22,7 @@ _OWN = "holdfast."  # how the names of our own small files begin
 _NO_BUNDLE = (".sig",)  # how names end that no bundle has: their removal need not ask
 
 _living: set[str] = set()  # marks of the drafts of this process
+_none: set[str] = set()  # keys, in prefixes that this process has, of which it is known that no bundle has them
 _guard = threading.Lock()
 
 
@@ -35,6 +36,24 @@ def end(mark: str) -> None:
     """Keep them no longer."""
     with _guard:
         _living.discard(mark)
+
+
+def note_none(key: str) -> None:
+    """Take note that there is no bundle of this key; for prefixes where nobody else can make one."""
+    with _guard:
+        _none.add(key)
+
+
+def note_some(key: str) -> None:
+    """Take note that there may be one, or soon."""
+    with _guard:
+        _none.discard(key)
+
+
+def has_none(key: str) -> bool:
+    """Tell whether that was noted, and no draft of this process has begun there since."""
+    with _guard:
+        return key in _none
 
 
 def is_living(mark: str) -> bool:
@@ -100,7 +119,7 @@ def fold(listing: Listing, depth: int) -> list[Blob]:
         folder, _, file = name.rpartition("/")
         inside = any(above in sealed for above in _above(name)) if sealed else False
         draft = folder in folders and folders[folder].is_draft and is_ours(file)
-        if name in sealed and not inside and _is_newer(item, sealed[name]):
+        if name in sealed and not inside and is_newer(item, sealed[name]):
             del sealed[name]  # a file has taken the place of a bundle
         elif inside or draft or name in sealed:
             continue
@@ -116,8 +135,12 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _is_newer(item: Listed, seal: Listed) -> bool:
-    return item.modified is not None and seal.modified is not None and item.modified > seal.modified
+def is_newer(file: Listed, seal: Listed) -> bool:
+    """Tell whether a file has taken the place of the bundle that is there, too; where both are of one second, not yet.
+
+    Whoever puts a file removes the bundle before it says that it is there.
+    """
+    return file.modified is not None and seal.modified is not None and file.modified > seal.modified
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class RemoteDraft:
         self._over = False  # settled, or dropped
         self._uncertain = False  # whether the seal may be there, or come to be
         bundles.begin(self.mark)
+        bundles.note_some(store.key(name))
 
     def add(self, name: str, data: bytes) -> None:
         """Keep it until the rest is there."""
@@ -96,6 +97,7 @@ class RemoteDraft:
     def _end(self) -> None:
         self._over = True
         bundles.end(self.mark)
+        bundles.note_some(self._store.key(self.folder))
 
     def _gate(self, gate: Callable[[], None] | None) -> Callable[[], None]:
         def pass_gate() -> None:
@@ -204,24 +206,8 @@ def check_names(goal: Folder, file: str, path: str) -> None:
         raise FileExistsError(errno.EEXIST, f"{file}: {_SAME_NAMES}", path)
 
 
-def remove_bundle(store: RemoteStore, name: str) -> bool:
-    """Remove a bundle, the seal first: from then on there is none. Tell whether there was one.
-
-    What another save of this process is about to put in its place stays.
-    """
-    there = folder_at(store, name)
-    if there.seal is None:
-        return False
-    store.objects.remove([store.key(f"{name}/{SEAL}")])
-    rest = [file for file in there.files if file != SEAL and not bundles.is_living(mark_of(file))]
-    if rest:
-        store.objects.remove([store.key(f"{name}/{file}") for file in rest])
-    remove_file(store, name)
-    return True
-
-
 def remove_file(store: RemoteStore, name: str) -> None:
-    """Remove the single file that has had a bundle's name, or has got it: object stores take both."""
+    """Remove the single file whose name a bundle has got: object stores take both."""
     try:
         store.objects.head(store.key(name))
     except FileNotFoundError:

@@ -162,10 +162,27 @@ class FsspecObjects:
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
         """Return the objects whose keys begin so."""
         self.fs.invalidate_cache()
-        folder = prefix.rpartition("/")[0]
+        folder, _, start = prefix.rpartition("/")
+        if not start:
+            yield from self._below(prefix, deep=deep)
+            return
+        try:
+            found = self._try(f"list {prefix}", lambda: self.fs.ls(folder, detail=True))
+        except FileNotFoundError:
+            return
+        for info in found:
+            key = info["name"].rstrip("/")
+            if not key.startswith(prefix):
+                continue
+            if info["type"] != "directory":
+                yield Listed(int(info["size"] or 0), _etag(info), _modified(info), key)
+            elif deep:
+                yield from self._below(f"{key}/", deep=True)
+
+    def _below(self, prefix: str, *, deep: bool) -> Iterator[Listed]:
         depth = None if deep else 1
         try:
-            found = self._try(f"list {prefix}", lambda: self.fs.find(folder, maxdepth=depth, detail=True))
+            found = self._try(f"list {prefix}", lambda: self.fs.find(prefix[:-1], maxdepth=depth, detail=True))
         except FileNotFoundError:
             return
         for key, info in found.items():

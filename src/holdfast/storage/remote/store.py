@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,12 +20,13 @@ from holdfast.storage.remote.drafts import (
     folder_at,
     link_bundle,
     read_all,
-    remove_bundle,
     sweep_bundles,
 )
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
+from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
 from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
+from holdfast.storage.standing import Standing
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 
@@ -116,6 +117,7 @@ class RemoteStore:
         try:
             self._head(name)
         except FileNotFoundError:
+            note_no_bundle(self, name)
             return False
         return True
 
@@ -195,7 +197,9 @@ class RemoteStore:
     ) -> int:
         """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        return upload_chunks(self.objects, self.key(name), chunks, gate=self._gate(gate), size=size).size
+        written = upload_chunks(self.objects, self.key(name), chunks, gate=self._gate(gate), size=size).size
+        end_bundle(self, name)
+        return written
 
     def put_from(self, name: str, source: Source, **how: Unpack[Sending]) -> Head:
         """Upload a source as ``uploading.upload`` does, with its keywords, and the same care as ``put``.
@@ -203,7 +207,9 @@ class RemoteStore:
         Returns what the server says of the blob.
         """
         how["gate"] = self._gate(how.get("gate"))
-        return upload(self.objects, self.key(name), source, **how)
+        head = upload(self.objects, self.key(name), source, **how)
+        end_bundle(self, name)
+        return head
 
     def _gate(self, gate: Callable[[], None] | None) -> Callable[[], None]:
         def pass_gate() -> None:
@@ -245,12 +251,26 @@ class RemoteStore:
             link_bundle(self, source, target)
             return "copy"
         self.objects.copy(self.key(source), self.key(target))
-        self._check_length(target, self.size(target), size)
+        self._check_length(target, self.objects.head(self.key(target)).size, size)
+        end_bundle(self, target)
         return "copy"
+
+    def standing(self, name: str, endings: Collection[str] = ()) -> Standing:
+        """Return what has a name, and which of the names with these endings are there. One request."""
+        return stands(self, name, endings)
+
+    def discard(self, name: str, endings: Collection[str] = (), known: Standing | None = None) -> None:
+        """Remove what has a name, and the files of this name with these endings.
+
+        One request that asks, unless it is ``known``, and one that removes; of a bundle its seal is removed before.
+        """
+        discard(self, name, endings, known)
 
     def remove(self, name: str) -> None:
         """Remove one blob. One request, and one that asks for a bundle where a name can be that of one."""
-        if not (may_be_bundle(name) and remove_bundle(self, name)):
+        if may_be_bundle(name):
+            self.discard(name)
+        else:
             self.objects.remove([self.key(name)])
 
     def free(self) -> Free | None:

@@ -1,19 +1,27 @@
-"""The part of a store's exam that is about bundles, for the stores that have them."""
+"""Bundles: checkpoints of several files, which appear, move and go as one."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Mapping
 
 import pytest
 
-from holdfast.storage import SEAL, Blob
+from holdfast.storage import SEAL, Blob, Draft, Store
 from holdfast.storage.marks import marked
+from holdfast.testing.store_suite.base import Exam
 
-SHARDS = {"__0_0.distcp": b"zero" * 1000, "__1_0.distcp": b"one"}
-SMALL = {".metadata": b"meta", "meta.pt": b"more"}
+Files = Mapping[str, bytes]  # by name
+
+SHARDS: Files = {"__0_0.distcp": b"zero" * 1000, "__1_0.distcp": b"one"}
+SMALL: Files = {".metadata": b"meta", "meta.pt": b"more"}
+_MOST = 1 << 20  # bytes of a file here
 
 
-def put_bundle(store, name, seal=b"seal", shards=SHARDS, small=SMALL):
+def put_bundle(
+    store: Store, name: str, seal: bytes = b"seal", shards: Files = SHARDS, small: Files = SMALL
+) -> dict[str, bytes]:
     """Commit a bundle as its writers do; return the bytes of its files by their names."""
     draft = store.draft(name)
     try:
@@ -22,7 +30,9 @@ def put_bundle(store, name, seal=b"seal", shards=SHARDS, small=SMALL):
         draft.drop()
 
 
-def finish(store, draft, seal=b"seal", shards=SHARDS, small=SMALL):
+def finish(
+    store: Store, draft: Draft, seal: bytes = b"seal", shards: Files = SHARDS, small: Files = SMALL
+) -> dict[str, bytes]:
     """Fill a draft and settle it. A seal names the files."""
     files = {marked(file, draft.mark): data for file, data in shards.items()}
     for file, data in files.items():
@@ -36,25 +46,25 @@ def finish(store, draft, seal=b"seal", shards=SHARDS, small=SMALL):
     return {**whole, SEAL: text}
 
 
-def read_bundle(store, name, files):
-    """The bytes of these files of it."""
-    return {file: store.read(f"{name}/{file}", 0, 1 << 20) for file in files}
+def read_bundle(store: Store, name: str, files: Iterable[str]) -> dict[str, bytes]:
+    """Return the bytes of these files of it."""
+    return {file: store.read(f"{name}/{file}", 0, _MOST) for file in files}
 
 
-def seen(name, files):
-    """What a listing shows of it."""
+def seen(name: str, files: Files) -> Blob:
+    """Return what a listing shows of it."""
     return Blob(name, len(files[SEAL]), bundle=True)
 
 
-class BundleSuite:
-    """What holds of a bundle as of any blob; for subclasses with the fixture ``store``, an empty one."""
+class BundleSuite(Exam):
+    """The exam of a store's bundles, beside ``StoreSuite``: subclass it likewise. Sharded checkpoints need it."""
 
-    def takes_both(self, store):
-        """Whether a file may give way to a folder of its name."""
+    def takes_both(self, store: Store) -> bool:
+        """Tell whether a file may give way to a folder of its name."""
         return store.is_local
 
     @pytest.mark.parametrize("name", ["a.ckpt", "deep/er/b=1.ckpt", "with space é 損.ckpt", "a" * 200])
-    def test_a_settled_bundle_is_one_blob(self, store, name):
+    def test_a_settled_bundle_is_one_blob(self, store: Store, name: str) -> None:
         """A bundle is listed once and without its files, has the size of all of them, and each is read by its name."""
         made = put_bundle(store, name)
         assert store.blobs(name.count("/")) == [seen(name, made)]
@@ -66,7 +76,7 @@ class BundleSuite:
         assert store.leftovers(9) == []
         assert store.sweep(9) == []
 
-    def test_a_draft_is_invisible(self, store):
+    def test_a_draft_is_invisible(self, store: Store) -> None:
         """Until it is settled nothing of a bundle is listed but as a leftover, and no sweep of ours takes it."""
         draft = store.draft("x.ckpt")
         shard = marked("__0_0.distcp", draft.mark)
@@ -79,7 +89,7 @@ class BundleSuite:
         assert [blob.name for blob in store.blobs()] == ["x.ckpt"]
         assert store.leftovers() == []
 
-    def test_nothing_has_changed_where_the_gate_is_shut(self, store):
+    def test_nothing_has_changed_where_the_gate_is_shut(self, store: Store) -> None:
         """An error right before the commit leaves the old bundle as it was; once dropped, nothing of the new one."""
         old = put_bundle(store, "last.ckpt", b"old")
         draft = store.draft("last.ckpt")
@@ -87,7 +97,7 @@ class BundleSuite:
         draft.add(".metadata", b"new")
         draft.add(SEAL, b"new")
 
-        def shut():
+        def shut() -> None:
             raise PermissionError
 
         with pytest.raises(PermissionError):
@@ -95,19 +105,19 @@ class BundleSuite:
         assert store.blobs() == [seen("last.ckpt", old)]
         draft.drop()
         assert read_bundle(store, "last.ckpt", old) == old
-        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in old)
+        assert self.everything(store) == sorted(f"last.ckpt/{file}" for file in old)
         assert store.leftovers(9) == []
 
-    def test_a_dropped_draft_is_gone(self, store):
+    def test_a_dropped_draft_is_gone(self, store: Store) -> None:
         """Dropping removes what was written."""
         draft = store.draft("deep/x.ckpt")
         store.put(f"{draft.folder}/{marked('__0_0.distcp', draft.mark)}", [b"zero"])
         draft.drop()
         draft.drop()
-        assert self.really_there(store) == []
+        assert self.everything(store) == []
         assert store.leftovers(9) == []
 
-    def test_dropping_what_was_settled_does_nothing(self, store):
+    def test_dropping_what_was_settled_does_nothing(self, store: Store) -> None:
         """A drop that comes after the commit, as in a ``finally``, leaves the bundle."""
         draft = store.draft("x.ckpt")
         made = finish(store, draft)
@@ -115,7 +125,7 @@ class BundleSuite:
         assert store.blobs() == [seen("x.ckpt", made)]
         assert read_bundle(store, "x.ckpt", made) == made
 
-    def test_a_draft_without_a_seal_is_not_settled(self, store):
+    def test_a_draft_without_a_seal_is_not_settled(self, store: Store) -> None:
         """What no listing would show is not committed: an error, and the draft is still one."""
         draft = store.draft("x.ckpt")
         with pytest.raises(OSError, match=SEAL):
@@ -124,10 +134,8 @@ class BundleSuite:
         assert store.blobs() == [seen("x.ckpt", made)]
 
     @pytest.mark.parametrize("old", ["nothing", "bundle", "file", "empty folder"])
-    def test_a_bundle_takes_the_place_of_what_has_its_name(self, store, old):
+    def test_a_bundle_takes_the_place_of_what_has_its_name(self, store: Store, old: str) -> None:
         """A bundle replaces a bundle or a file of its name, and of the old one nothing is left."""
-        import os
-
         if old == "bundle":
             put_bundle(
                 store, "last.ckpt", b"old", {"gone.distcp": b"x"}, {".metadata": b"old", "holdfast.keys": b"old"}
@@ -139,10 +147,10 @@ class BundleSuite:
         made = put_bundle(store, "last.ckpt")
         assert store.blobs() == [seen("last.ckpt", made)]
         assert read_bundle(store, "last.ckpt", made) == made
-        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in made)
+        assert self.everything(store) == sorted(f"last.ckpt/{file}" for file in made)
         assert store.leftovers(9) == []
 
-    def test_a_file_takes_the_place_of_a_bundle(self, store):
+    def test_a_file_takes_the_place_of_a_bundle(self, store: Store) -> None:
         """A single file that is put, or linked, where a bundle was replaces it whole."""
         if not store.is_local:
             pytest.skip("a file and a folder of one name are two things there, or one that cannot be")
@@ -153,16 +161,16 @@ class BundleSuite:
             replace()
             assert store.blobs() == [Blob("last.ckpt", 3), Blob("one.ckpt", 3)]
             assert store.read("last.ckpt", 0, 9) == b"one"
-        assert self.really_there(store) == ["last.ckpt", "one.ckpt"]
+        assert self.everything(store) == ["last.ckpt", "one.ckpt"]
 
-    def test_a_folder_of_others_is_not_replaced(self, store):
+    def test_a_folder_of_others_is_not_replaced(self, store: Store) -> None:
         """A folder that is no bundle has somebody's files: settling over it is an error, and all stays as it was."""
         store.put("x.ckpt/precious.txt", [b"precious"])
         with pytest.raises(IsADirectoryError, match="no holdfast has made"):
             put_bundle(store, "x.ckpt")
-        assert self.really_there(store) == ["x.ckpt/precious.txt"]
+        assert self.everything(store) == ["x.ckpt/precious.txt"]
 
-    def test_a_second_name(self, store):
+    def test_a_second_name(self, store: Store) -> None:
         """A link to a bundle reads the same, replaces what was there, is the same twice, and outlives the first."""
         made = put_bundle(store, "deep/a.ckpt")
         put_bundle(store, "last.ckpt", b"old", {"gone.distcp": b"x"})
@@ -175,9 +183,9 @@ class BundleSuite:
         assert read_bundle(store, "last.ckpt", made) == made
         store.remove("deep/a.ckpt")
         assert store.blobs(9) == [seen("last.ckpt", made)]
-        assert self.really_there(store) == sorted(f"last.ckpt/{file}" for file in made)
+        assert self.everything(store) == sorted(f"last.ckpt/{file}" for file in made)
 
-    def test_a_move(self, store):
+    def test_a_move(self, store: Store) -> None:
         """A moved bundle has its new name and no other; never over another."""
         made = put_bundle(store, "x.ckpt")
         store.put("taken", [b"taken"])
@@ -190,16 +198,16 @@ class BundleSuite:
         assert read_bundle(store, "x.ckpt.damaged", made) == made
 
     @pytest.mark.parametrize("how", ["remove", "retire"])
-    def test_a_removed_bundle_is_gone(self, store, how):
+    def test_a_removed_bundle_is_gone(self, store: Store, how: str) -> None:
         """Removed or retired, a bundle leaves nothing, nor the folders that were only for it."""
         put_bundle(store, "deep/er/x.ckpt")
         store.put("kept.ckpt", [b"kept"])
         assert getattr(store, how)("deep/er/x.ckpt") in ("", None)
         assert not store.exists("deep")
-        assert self.really_there(store) == ["kept.ckpt"]
+        assert self.everything(store) == ["kept.ckpt"]
         assert getattr(store, how)("deep/er/x.ckpt") in ("", None)
 
-    def test_a_stamp_tells_of_another_bundle(self, store):
+    def test_a_stamp_tells_of_another_bundle(self, store: Store) -> None:
         """The stamp of a bundle stays until another takes its name, with as many bytes, too; a second name keeps it."""
         put_bundle(store, "a.ckpt")
         before = store.stamp("a.ckpt")
@@ -211,7 +219,7 @@ class BundleSuite:
         put_bundle(store, "a.ckpt")
         assert store.stamp("a.ckpt") != before
 
-    def test_a_bundle_can_be_held(self, store):
+    def test_a_bundle_can_be_held(self, store: Store) -> None:
         """Who holds a bundle alone keeps others from holding it, under any of its names."""
         put_bundle(store, "a.ckpt")
         store.link("a.ckpt", "b.ckpt")
