@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 import holdfast
+from holdfast.records import RANKED
 from holdfast.scanning import scan
 from holdfast.storage import RUN_LOCK, open_store
 from holdfast.storage.options import remember
@@ -40,19 +41,23 @@ class Books:
 
     Attributes:
         ballast: of its model.
-        acknowledged: the steps whose saves were acknowledged, as far as they must be there still.
+        told: the newest step whose save was acknowledged and must be there, or a newer one.
+        ranked: the steps of the best saves that must be there, unless better ones are.
         newest: the newest step that was there at the last look, in any tier.
         mirrored: the newest step of which it was said that the mirror has it.
         moved: whether a machine has vanished: what the folder lacks since then is on the mirror alone.
+        lost: how many objects the server itself lost while it replaced them.
         problems: what was found wrong, in words.
 
     """
 
     ballast: int
-    acknowledged: set = field(default_factory=set)
+    told: int = 0
+    ranked: set = field(default_factory=set)
     newest: int = 0
     mirrored: int = 0
     moved: bool = False
+    lost: int = 0
     problems: list = field(default_factory=list)
 
     def enter(self, life):
@@ -66,7 +71,8 @@ class Books:
         self.problems += [f"could not restore {missed}" for missed in life.all("missed") if missed]
         self.problems += [f"passed over {skipped}" for skipped in life.all("skipped") if skipped]
         self.problems += [f"ended with an error from inside: {text}" for text in life.all("raised")]
-        self.acknowledged.update(life.all("acknowledged"))
+        self.ranked.update(life.all("acknowledged"))
+        self.told = max([self.told, *life.all("acknowledged"), *life.all("closed")])
         self.mirrored = max([self.mirrored, *life.all("mirrored")])
         plan = life.plan
         may_fail = plan.kind and "trainer" != plan.kind != "machine" and not plan.patience
@@ -75,28 +81,38 @@ class Books:
         elif life.code != plan.ends and (life.struck or life.code) and not (may_fail and life.code == FAILED):
             self.problems.append(f"ended with {life.code}, not with {plan.ends}: {life.all('error')}")
 
-    def judge(self, found):
-        """Compare what was found with what was promised; a machine that vanished has promised what the mirror has."""
+    def judge(self, found, *, server_lost=0):
+        """Compare what was found with what was promised; a machine that vanished has promised what the mirror has.
+
+        A server that was killed while it replaced an object may have lost that: then its run has, at most, no ``last``.
+        """
         self.problems += found["problems"]
         there, here = found["there"], found.get("here")
-        if self.mirrored > max(there, default=0) and here is not None:
-            self.problems.append(f"the mirror had step {self.mirrored}, and its newest is {max(there, default=0)}")
+        far = max(there["all"], default=0)
+        if here is not None and self.mirrored > far and not self._excused(server_lost):
+            self.problems.append(f"the mirror had step {self.mirrored}, and its newest is {far}")
         if found["gone"]:
-            self.moved, self.acknowledged = True, {self.mirrored} - {0}
+            self.moved, self.ranked, self.told = True, {*there["ranked"]}, min(self.mirrored, far)
         else:
-            self._judge_first({*there, *(here or ())} if here is None or self.moved else {*here}, max(here or there, default=0))
-            if found["over"] and here is not None and not self.moved and sorted(here) != sorted(there):
-                self.problems.append(f"the mirror has {there}, and the folder {here}")
-        self.newest = max([*there, *(here or ())], default=0)
+            self._judge_first(there, here, server_lost)
+        if found["over"] and here is not None and not self.moved and here != there:
+            self.problems.append(f"the mirror has {there}, and the folder {here}")
+        self.mirrored = min(self.mirrored, far)
+        self.newest = max([*there["all"], *(here or there)["all"]], default=0)
 
-    def _judge_first(self, steps, newest):
-        told = max(self.acknowledged, default=0)
-        if newest < told:
-            self.problems.append(f"step {told} was acknowledged, and the newest there is {newest}")
-        ranked = sorted(self.acknowledged | steps, key=loss_at)[:TOP]
-        if not set(ranked) <= steps:
-            self.problems.append(f"of the {TOP} best of all, {ranked}, only {sorted(set(ranked) & steps)} are there")
-        self.acknowledged = {*ranked, newest} - {0}
+    def _judge_first(self, there, here, server_lost):
+        newest = max((here or there)["all"], default=0)
+        if newest < self.told and not (here is None and self._excused(server_lost)):
+            self.problems.append(f"step {self.told} was acknowledged, and the newest there is {newest}")
+        steps = {*(here or there)["ranked"], *(there["ranked"] if self.moved else ())}
+        best = sorted(self.ranked | steps, key=loss_at)[:TOP]
+        if not set(best) <= steps:
+            self.problems.append(f"of the {TOP} best of all, {best}, only {sorted(set(best) & steps)} are there")
+        self.ranked, self.told = {*best}, newest
+
+    def _excused(self, server_lost):
+        self.lost += server_lost
+        return server_lost > 0
 
 
 def look(order, books, *, gone=False, over=False):
@@ -128,7 +144,7 @@ def _look(order, want, *, over):
     problems, mirror = [], order["words"].get("mirror")
     found = {"problems": problems, "there": _steps(mirror or order["place"], want, problems)}
     if mirror:
-        found["here"] = _steps(order["place"], want, problems) if os.path.isdir(order["place"]) else []
+        found["here"] = _steps(order["place"], want, problems) if os.path.isdir(order["place"]) else _none()
         if os.path.isdir(order["place"]):
             problems += _strange(order["place"], over=over)
     if over:
@@ -138,7 +154,7 @@ def _look(order, want, *, over):
 
 def _steps(place, want, problems):
     """Return the steps of all that a place lists, each loaded whole and compared with what the training had then."""
-    steps = []
+    steps = _none()
     for item in scan(open_store(place)):
         try:
             facts = holdfast.verify(item.path).facts
@@ -146,10 +162,16 @@ def _steps(place, want, problems):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             problems.append(f"{item.path} is listed and cannot be loaded: {error}")
             continue
-        steps.append(facts.step)
+        steps["all"].append(facts.step)
+        if item.role == RANKED:
+            steps["ranked"].append(facts.step)
         if not same:
             problems.append(f"{item.path} does not hold the state that the training had after step {facts.step}")
-    return steps
+    return {key: sorted(value) for key, value in steps.items()}
+
+
+def _none():
+    return {"all": [], "ranked": []}
 
 
 def _strange(folder, *, over):

@@ -79,21 +79,22 @@ def run(dice, server, folder, tally, *, home, size, laps, tell=print):
         plan = Plan() if last else draw(dice, **drawing)
         order["options"] = {**server.options, "patience": plan.patience}
         order |= {"until": books.newest + LAST} if last else {}
-        began = time.monotonic()
+        began, unfinished = time.monotonic(), server.unfinished()
         life = live(plan, order, server)
         books.enter(life)
         found = look(order, books, gone=plan.kind == "machine", over=last and life.code == 0)
-        books.judge(found)
+        books.judge(found, server_lost=max(0, server.unfinished() - unfinished))
         if not last:
             tally.add(home, size, life)
         elif life.all("closed") != [order["until"]] or not all(life.all("settled")):
             books.problems.append(f"the last life did not come to its end: {life.said[-3:]}")
         how = f"{plan.kind or 'nothing'} at {NAMES.get(life.struck, life.struck)}"
-        tell(f"{home}, {size}: {how}, {time.monotonic() - began:.1f} s, there {sorted(found['there'])}", flush=True)
+        tell(f"{home}, {size}: {how}, {time.monotonic() - began:.1f} s, there {found['there']['all']}", flush=True)
         for problem in books.problems[begun:]:
             tell(f"   PROBLEM: {problem}\n   {plan}\n   {str(life.said[-6:])[-1500:]}", flush=True)
         begun = len(books.problems)
     tally.problems += books.problems
+    tally.counts["objects that the server lost while it replaced them"] += books.lost
 
 
 def laps(server, folder, number, *, seed, homes=HOMES, sizes=(*SIZES,), tell=print):

@@ -115,6 +115,13 @@ class Rclone(Server):
     def close(self):
         self.kill()
 
+    def unfinished(self):
+        """How many objects it had whole and had not named when it was killed.
+
+        To replace an object it removes it and then renames the new one: a kill between the two leaves neither.
+        """
+        return sum(name.startswith(".rclone_temp_put_") for name in os.listdir(self.files))
+
 
 def _program():
     """The program, from the environment of this Python or the system; None without one."""
