@@ -21,6 +21,7 @@ from holdfast.storage.remote.connect import wrapping
 from holdfast.storage.remote.objects import PartRules
 from holdfast.storage.remote.pace import Pace
 from holdfast.testing import CountingObjects
+from tests.front.loops import Loop
 from tests.mirroring.makings import all_whole, content, save
 from tests.storage.objects_in_memory import ObjectsInMemory
 from tests.support.running import PYTHONPATH
@@ -270,3 +271,35 @@ def test_the_server_is_killed_in_mid_upload(local, own_s3):
     assert ["does not take" in told[0], "works again" in told[1]] == [True, True]
     assert len(told) == 2
     assert all_whole(url) == ["x.ckpt"]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*mirror.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*not yet on.*:UserWarning")
+def test_the_server_is_killed_under_a_training(tmp_path, own_s3, monkeypatch):
+    """While the server is dead a run trains and saves as ever; once it is back it gets all, and all of it is whole."""
+    monkeypatch.setattr("holdfast.mirroring.mirror.PAUSES", (0.05,))
+    url, words = own_s3.url("run"), {"save_top_k": -1, "save_last": True}
+    plain = Loop()
+    plain.run(plain.checkpointer(tmp_path / "plain", **words), 4)
+    expected = plain.state()
+    loop = Loop()
+    ckpt = loop.checkpointer(tmp_path / "run", mirror=url, **words)
+    for epoch in range(4):
+        for batch in loop.batches(epoch):
+            loop.learn(batch)
+            ckpt.step()
+        ckpt.end_epoch()
+        if epoch == 1:
+            assert ckpt.mirror.wait(timeout=60)
+            own_s3.kill()
+        if epoch == 2:
+            ckpt.wait()
+            while not ckpt.mirror.status.failures:
+                time.sleep(0.01)
+    assert len(ckpt.mirror.status.queued) + bool(ckpt.mirror.status.under_way) > 0
+    own_s3.start()
+    ckpt.close()
+    assert loop.state() == expected
+    assert content(open_store(url)) == content(open_store(tmp_path / "run"))
+    assert all_whole(url) == [*(f"epoch={epoch}-step={4 * epoch + 4}.ckpt" for epoch in range(4)), "last.ckpt"]

@@ -7,6 +7,7 @@ import secrets
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from holdfast import ConfigurationError
 from holdfast.storage import is_local, join_path, open_store, split_path
@@ -48,6 +49,25 @@ class TestMemory(_Opened, BundleSuite):
         name = f"memory://exam-{secrets.token_hex(4)}/run"
         yield open_store(name)
         fsspec.filesystem("memory").store.clear()
+
+
+class Strange(LocalFileSystem):
+    """A filesystem that fsspec knows by its name alone, with folders and renames."""
+
+    protocol = "strange"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("strange://"))
+
+
+class TestAnyFilesystem(_Opened, BundleSuite):
+    """A filesystem of fsspec's that nothing is known of."""
+
+    @pytest.fixture
+    def store(self, monkeypatch):
+        fsspec.register_implementation("strange", Strange, clobber=True)
+        return open_store("strange://" + os.path.abspath(f"exam-{secrets.token_hex(4)}/run"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -15,7 +15,7 @@ from holdfast.storage.remote.objects import PartRules
 from holdfast.storage.remote.store import RemoteStore
 from holdfast.storage.standing import discard, standing
 from holdfast.testing.objects import FaultyObjects, refused
-from tests.storage.bundles import put_bundle, read_bundle
+from holdfast.testing.store_suite.bundles import put_bundle, read_bundle
 from tests.storage.objects_in_memory import ObjectsInMemory
 
 FILE = b"a file"

@@ -184,7 +184,7 @@ class Checkpointer(LoopMirror, NoteWords):
         self._ahead = False
         self._told: set[str] = set()
         self._adopt(standing(self._ledger, run.settings), self._path)
-        for name in self._agree(lambda: sweep_up(self._run)):
+        for name in self._agree(lambda: sweep_up(self._run, downloads=self._mirror_words is None)):
             log.info("removed %s, which an interrupted save had left behind", self._path(name))
         if self._leads:
             self._begin_mirror()

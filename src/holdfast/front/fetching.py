@@ -121,8 +121,7 @@ def _check_room(item: Found, here: Store) -> None:
     if free is None or free.bytes >= item.size + _OVERHEAD:
         return
     problem = f"it has {amount(item.size)}, and the filesystem of {here.root} has {amount(free.bytes)} left"
-    msg = f"{_not_fetched(item, problem)}. Or resume from where it is: resume({item.path!r})"
-    raise LoadError(msg)
+    raise LoadError(_not_fetched(item, problem))
 
 
 def _not_fetched(item: Found, problem: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from holdfast.policy.rules import All
 from holdfast.policy.terms import Known
 from holdfast.records import LAST, PREEMPTED, RANKED
 from holdfast.scanning import name_before
+from holdfast.storage.partial import kept_from_sweeps
 from holdfast.telling import warn
 
 PINNED: Final = "pinned"
@@ -99,12 +100,14 @@ def forget(run: Run, now: Ledger, before: Ledger, name: str) -> None:
     forget_notes(run, now, before, name)
 
 
-def sweep_up(run: Run) -> list[str]:
+def sweep_up(run: Run, *, downloads: bool = True) -> list[str]:
     """Rank 0 only: remove what a run that died has left behind in the directory; return what, by name.
 
-    Unfinished files, and the signatures and notes of checkpoints that it had removed.
+    Unfinished files, and the signatures and notes of checkpoints that it had removed. With ``downloads`` False what
+    was being fetched from a mirror stays for the moment: the resume goes on with it.
     """
-    removed = run.store.sweep(run.depth)
+    with nullcontext() if downloads else kept_from_sweeps(run.store, run.depth):
+        removed = run.store.sweep(run.depth)
     names = {blob.name for blob in run.store.blobs(run.depth)}
     before = {name_before(name) for name in names}  # what was set aside keeps its signature
     ending = run.settings.style.extension + SUFFIX

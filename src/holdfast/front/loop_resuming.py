@@ -115,8 +115,9 @@ class LoopResuming(LoopSaving):
         return start
 
     def _catch_up(self) -> None:
-        """Rank 0 only: have uploaded what an earlier process has not come to."""
+        """Rank 0 only: have uploaded what an earlier process did not come to; what it was fetching can go by now."""
         if self._uploads is not None and self._second is not None:
+            self._run.store.sweep(self._run.depth)
             style, depth = self._run.settings.style, self._run.depth
             self._uploads.catch_up(style.extension, depth, self._second.copied(style.extension, depth))
 

@@ -217,7 +217,16 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             self._ledger = done
             self._adopt(standing(done, self._run.settings), self._path)
         if outcome.error is not None:
+            self._make_room(outcome.error)
             self._report(plan, outcome.error)
+
+    def _make_room(self, error: SaveError) -> None:
+        """After a save that failed: on a full disk nothing stays for the mirror alone."""
+        if self._mirror_words is None:
+            return
+        for name in self._agree(lambda: [] if self._uploads is None else self._uploads.make_room(error)):
+            if self._agree(partial(self._remove, name, self._ledger, self._ledger)):
+                self._ledger = self._ledger.without(name)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
         message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 
 from holdfast.clock import Clock
-from holdfast.errors import HoldfastError, printable
+from holdfast.errors import HoldfastError, SaveError, printable
 from holdfast.front.mirror_keeping import MirrorRules
 from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.progress import shown
@@ -22,6 +23,7 @@ log = logging.getLogger("holdfast")
 
 ENDING = 20.0  # seconds for the uploads when a run is ended by an exception or a signal, and nobody says how many
 _DEPTH = 100  # folders below the mirror: any number that people nest runs in
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SLICE = 0.2  # seconds between two looks
 _STALLED = 300.0  # seconds without a byte, from a mirror that fails, after which the end waits no longer
 
@@ -60,6 +62,7 @@ class Uploads:
         self._asked = False
         self._owner: Owner | None = None
         self.spared: set[str] = set()
+        self._let_go: set[str] = set()
         self.mirror = Mirror(store, far, bandwidth=words.bandwidth, wants=self._wants, after=self._forget_there)
         self._pruning_fails = False
 
@@ -105,6 +108,7 @@ class Uploads:
     def offer(self, names: Iterable[str]) -> None:
         """Have checkpoints uploaded that were just committed. Cheap."""
         self.spared.clear()  # what is still needed is asked for again at this commit
+        self._let_go.clear()
         for name in dict.fromkeys(names):
             self.mirror.offer(name)
         self.tell()
@@ -133,10 +137,23 @@ class Uploads:
         """Tell whether a checkpoint that retention drops has to stay for now: it is uploaded now, or next."""
         status = self.mirror.status
         newest = status.queued[-1] if status.queued else ""
-        needed = bool(tiers.spared([name], status.under_way, newest))
+        needed = name not in self._let_go and bool(tiers.spared([name], status.under_way, newest))
         if needed:
             self.spared.add(name)
         return needed
+
+    def make_room(self, error: SaveError) -> list[str]:
+        """After a save that failed: if the disk is full, return what stays here for the mirror alone, which is to go.
+
+        The next save is worth more than the upload of what retention has dropped.
+        """
+        if error.errno not in _FULL or not self.spared:
+            return []
+        names = sorted(self.spared)
+        self.spared.clear()
+        self._let_go.update(names)
+        log.warning("the disk is full: %s, kept for the mirror alone, will not be uploaded", ", ".join(names))
+        return names
 
     def finish(self, stop: Callable[[], bool], limit: float | None = None) -> bool:
         """Wait for the uploads, and show how far they are; tell whether all is there.

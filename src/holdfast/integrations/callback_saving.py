@@ -129,7 +129,7 @@ class SavingMixin(SettlingMixin):
         finally:
             self._prospect = None
         if outcome.error is not None and outcome.primary != COMMITTED:
-            self._report(plan, outcome.error)
+            self._failed(trainer, run, plan, outcome.error)
             return
         if outcome.primary == PENDING:
             announce(self)
@@ -140,7 +140,7 @@ class SavingMixin(SettlingMixin):
             return
         self._committed(trainer, run, plan, with_last=outcome.also == COMMITTED or not plan.also)
         if outcome.error is not None:
-            self._report(plan, outcome.error)
+            self._failed(trainer, run, plan, outcome.error)
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> Outcome:
         before = run.store.stamp(plan.primary) if trainer.is_global_zero else None

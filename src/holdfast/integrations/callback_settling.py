@@ -228,7 +228,7 @@ class SettlingMixin(MirrorMixin, FailureWords):
             with_last = plan.names.get(LAST) == plan.primary or outcome.also == COMMITTED
             self._committed(trainer, run, plan, with_last=with_last)
         if outcome.error is not None:
-            self._report(plan, outcome.error)
+            self._failed(trainer, run, plan, outcome.error)
 
     def _wait_for_room(self, trainer: Any) -> None:
         """Wait for the saves before this one, and count that."""
@@ -254,6 +254,13 @@ class SettlingMixin(MirrorMixin, FailureWords):
         """Leave a save out, and say so."""
         self.stats.skipped += 1
         log.info("skipped the save of %s: an earlier one is still being written", self._path(plan.primary))
+
+    def _failed(self, trainer: Any, run: Run, plan: Plan, error: SaveError) -> None:
+        """Tell of a save that failed; on a full disk nothing stays for the mirror alone."""
+        if self._mirror_words is not None:
+            for name in self._agree(trainer, lambda: [] if self._uploads is None else self._uploads.make_room(error)):
+                self._remove(trainer, run, name, self._ledger)
+        self._report(plan, error)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
         message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)

@@ -11,6 +11,7 @@ from holdfast.storage.owning import Owner, give_up_all, is_own_place, own_place
 from holdfast.storage.paths import is_local, plain_path, real_path
 from holdfast.storage.regular import open_regular
 from holdfast.storage.run_lock import Ownership, is_owned_here, own_directory
+from holdfast.storage.schemes import register_store
 
 __all__ = [
     "HIDDEN",
@@ -36,6 +37,7 @@ __all__ = [
     "own_place",
     "plain_path",
     "real_path",
+    "register_store",
     "same_place",
     "split_path",
     "use_options",

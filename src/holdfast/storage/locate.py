@@ -9,6 +9,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.storage.contract import Store
 from holdfast.storage.local import LocalStore
 from holdfast.storage.paths import is_local, plain_path, real_path
+from holdfast.storage.schemes import opener_of
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
@@ -17,7 +18,7 @@ _PASSWORD = re.compile(r"(?<=ftp:|tps:|ttp:|ssh:|smb:)//[^/@]*:[^/]*@")
 
 
 def open_store(root: str | os.PathLike[str]) -> Store:
-    """Return the store for a directory or fsspec URL. Creates nothing.
+    """Return the store for a directory, an fsspec URL, or one of a scheme that has its own. Creates nothing.
 
     Raises:
         ConfigurationError: if no filesystem is known for the URL, naming what to install; if it has a password in it.
@@ -32,15 +33,22 @@ def open_store(root: str | os.PathLike[str]) -> Store:
             "and logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
         )
         raise ConfigurationError(msg)
-    from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
-
     try:
-        return RemoteStore.at(text)
+        return _behind(text)
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(text.partition("://")[0]) if isinstance(error, ImportError) else None
         cure = f": pip install 'holdfast[{extra}]'" if extra else ""
         msg = f"no filesystem for the URL {text!r}: {error}{cure}"
         raise ConfigurationError(msg) from error
+
+
+def _behind(url: str) -> Store:
+    own = opener_of(url)
+    if own is not None:
+        return own(url)
+    from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
+
+    return RemoteStore.at(url)
 
 
 def same_place(one: str, other: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from holdfast.storage import run_lock
 from holdfast.storage.contract import Store
@@ -22,6 +22,25 @@ class Owner(Protocol):
         ...
 
 
+@runtime_checkable
+class Claimable(Protocol):
+    """A store that a run can have to itself; those of other machines' processes are told."""
+
+    def claim(self, run: str, since: str) -> Owner:
+        """Take the root for this process, at most for as long as a dead run's claim lasts.
+
+        Raises:
+            DirectoryInUseError: if a run that lives has it.
+
+        """
+        ...
+
+    @property
+    def is_claimed_here(self) -> bool:
+        """Whether this very process has it."""
+        ...
+
+
 def own_place(store: Store, *, run: str, since: str) -> Owner | None:
     """Take a store's root for this process.
 
@@ -35,9 +54,7 @@ def own_place(store: Store, *, run: str, since: str) -> Owner | None:
     """
     if store.is_local:
         return run_lock.own_directory(store.root, run=run, since=since)
-    from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
-
-    if not isinstance(store, RemoteStore):
+    if not isinstance(store, Claimable):
         return None
     try:
         return store.claim(run, since)
@@ -50,9 +67,7 @@ def is_own_place(store: Store) -> bool:
     """Tell whether this very process has a store's root already; without taking it, and without touching anything."""
     if store.is_local:
         return run_lock.is_owned_here(store.root)
-    from holdfast.storage.remote import RemoteStore  # noqa: PLC0415 - fsspec is slow to import
-
-    return isinstance(store, RemoteStore) and store.is_claimed_here
+    return isinstance(store, Claimable) and store.is_claimed_here
 
 
 def give_up_all() -> None:

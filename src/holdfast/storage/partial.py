@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from holdfast.storage.blocks import BlockWriter
@@ -22,6 +23,7 @@ from holdfast.storage.locks import lock_for_life, unlock
 LARGE = 1 << 26  # bytes from which it is worth while
 _BLOCK = 1 << 22  # bytes that are read back at a time; what an earlier try has written of the last one is written anew
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where what is left would be in the way
+_PART = re.compile(re.escape(HIDDEN) + "[0-9a-f]{32}" + re.escape(TEMPORARY_SUFFIX))  # by the tokens of those who copy
 
 
 class Feed(Protocol):
@@ -47,7 +49,7 @@ def put_by_parts(store: Store, name: str, token: str, feed: Feed, gate: Callable
     Args:
         store: where to; only of a local one anything is taken up.
         name: of the blob.
-        token: names these bytes of this blob: letters and digits.
+        token: names these bytes of this blob: 32 hexadecimal digits.
         feed: has the bytes.
         gate: called when all bytes are written and none is committed; if it raises, nothing is, and nothing is left.
 
@@ -85,6 +87,16 @@ def put_by_parts(store: Store, name: str, token: str, feed: Feed, gate: Callable
             raise
         commit_temporary(descriptor, temporary, target, written)
     return written
+
+
+@contextmanager
+def kept_from_sweeps(store: Store, depth: int) -> Iterator[None]:
+    """Hold what unfinished copies have left at most ``depth`` folders down, so that they can be gone on with."""
+    with ExitStack() as held:
+        for name in store.leftovers(depth):
+            if _PART.fullmatch(name.rpartition("/")[2]):
+                held.enter_context(store.hold(name))
+        yield
 
 
 @contextmanager

@@ -11,8 +11,13 @@ import fsspec
 import fsspec.core
 
 from holdfast.storage.options import OURS, options_for
+from holdfast.storage.remote.azure import AzureObjects
+from holdfast.storage.remote.chance import keep_apart
+from holdfast.storage.remote.failures import is_clean
+from holdfast.storage.remote.gcs import GcsObjects
 from holdfast.storage.remote.generic import FsspecObjects
 from holdfast.storage.remote.objects import Objects
+from holdfast.storage.remote.redaction import redacted
 from holdfast.storage.remote.retrying import Patience, Retrying
 from holdfast.storage.remote.s3 import S3Objects, once
 
@@ -28,6 +33,7 @@ def connect(url: str) -> tuple[Objects, str]:
 
     """
     objects, base = _innermost(url)
+    keep_apart()
     for wrapper in _wrappers:
         objects = wrapper(objects)
     return Retrying(objects, Patience.said(options_for(url).get("patience"))), base
@@ -42,8 +48,31 @@ def _innermost(url: str) -> tuple[Objects, str]:
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
         fs = once(kind)(**words)
         return _by_client(S3Objects(fs), fs, said.get("client")), _bare_key(kind, url)
+    if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
+        fs, base = _made(url, options)
+        if scheme in ("gs", "gcs"):
+            return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
+        return AzureObjects(fs), base.rstrip("/")
     fs, base = fsspec.core.url_to_fs(url, **options)
     return FsspecObjects(fs), base.rstrip("/")
+
+
+def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's filesystem for a URL, and its key.
+
+    Raises:
+        ImportError: if the filesystem's package is not installed.
+        ValueError: if it cannot be made of these options: without a secret in its text.
+
+    """
+    try:
+        fs, base = fsspec.core.url_to_fs(url, **options)
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each has its own kinds
+        msg = f"{type(error).__name__}: {redacted(str(error))}"
+        raise ValueError(msg) from (error if is_clean(error) else None)
+    return fs, str(base)
 
 
 def _by_client(objects: S3Objects, fs: Any, client: str | None) -> Objects:

@@ -20,7 +20,8 @@ _OTHER: _Kind = (OSError, errno.EIO)
 
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _CODES: dict[_Kind, frozenset[str]] = {
-    _CONDITION: frozenset({"PreconditionFailed", "ConditionalRequestConflict"}),
+    _CONDITION: frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+    | {"conditionNotMet", "ConditionNotMet", "BlobAlreadyExists"},
     _ABSENT: frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion"}),
     _REFUSED: _EXPIRED
     | {"AccessDenied", "AccountProblem", "AllAccessDisabled", "InvalidAccessKeyId", "InvalidToken", "InvalidSecurity"}
@@ -28,7 +29,7 @@ _CODES: dict[_Kind, frozenset[str]] = {
     _SLOW: frozenset({"RequestTimeout", "RequestTimeoutException"}),
     _AGAIN: frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "OperationAborted"})
     | {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "TooManyRequestsException"}
-    | {"IncompleteBody", "XAmzContentSHA256Mismatch", "BadDigest"},
+    | {"ServerBusy", "OperationTimedOut", "Md5Mismatch", "IncompleteBody", "XAmzContentSHA256Mismatch", "BadDigest"},
 }
 _STATUS: dict[int, _Kind] = {401: _REFUSED, 403: _REFUSED, 404: _ABSENT, 408: _SLOW, 412: _CONDITION, 429: _AGAIN}
 _BY_STATUS = {**_STATUS, **dict.fromkeys((500, 502, 503, 504, 509, 520, 522, 524, 529), _AGAIN)}

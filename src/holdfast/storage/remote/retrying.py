@@ -70,6 +70,33 @@ def worth_another_try(error: BaseException) -> bool:
     return isinstance(error, _WORTH) and not isinstance(error, _FINAL)
 
 
+def again(
+    what: str,
+    request: Callable[[], _T],
+    patience: Patience,
+    tell: Callable[[str, tenacity.RetryCallState, float], None] | None = None,
+) -> _T:
+    """Make a request, and make it again while that may help and patience lasts; ``tell`` hears of each pause.
+
+    Raises:
+        OSError: the last one, which says how often it was tried, and how long.
+
+    """
+    begun = time.monotonic()
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(worth_another_try),
+        wait=tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+        stop=tenacity.stop_before_delay(patience.seconds),
+        sleep=patience.sleep,
+        before_sleep=(lambda state: tell(what, state, time.monotonic() - begun)) if tell else None,
+    )
+    try:
+        return tries(request)
+    except tenacity.RetryError as error:
+        last = error.last_attempt
+        raise _final(what, last, time.monotonic() - begun) from last.exception()
+
+
 class Retrying:
     """Objects whose requests are tried again. See ``Objects``; the error of the last try says how often, how long."""
 
@@ -169,19 +196,7 @@ class Retrying:
         self._again(f"copy {source}", lambda: self.inner.copy(source, target))
 
     def _again(self, what: str, request: Callable[[], _T]) -> _T:
-        begun = time.monotonic()
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(worth_another_try),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
-            stop=tenacity.stop_before_delay(self._patience.seconds),
-            sleep=self._patience.sleep,
-            before_sleep=lambda state: self._tell(what, state, time.monotonic() - begun),
-        )
-        try:
-            result = tries(request)
-        except tenacity.RetryError as error:
-            last = error.last_attempt
-            raise _final(what, last, time.monotonic() - begun) from last.exception()
+        result = again(what, request, self._patience, self._tell)
         if self._told:
             self._recovered()
         return result

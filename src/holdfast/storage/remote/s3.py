@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import concurrent.futures
 import contextlib
 import functools
 import os
@@ -14,7 +13,8 @@ import zlib
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
-from holdfast.storage.remote.failures import answered, cause_of, code_of, has_expired, translated
+from holdfast.storage.remote.failures import answered, code_of, has_expired
+from holdfast.storage.remote.looped import run_on
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 from holdfast.storage.remote.sending import Body as Sent
 from holdfast.storage.remote.sending import limit_sending
@@ -95,18 +95,7 @@ class S3Objects:
         return self._run_once(work, what)
 
     def _run_once(self, work: Callable[[], Coroutine[Any, Any, Any]], what: str) -> Any:
-        """Run it on fsspec's loop; an interrupt of ours ends it there, too."""
-        future = asyncio.run_coroutine_threadsafe(_caught(work), self.fs.loop)
-        try:
-            while not concurrent.futures.wait([future], timeout=5).done:
-                self.fs.loop.call_soon_threadsafe(int)  # an error if it has ended
-            result, error = future.result()
-        finally:
-            future.cancel()
-        if error is not None:
-            known = translated(error, what)
-            raise known from cause_of(known, error)
-        return result
+        return run_on(self.fs.loop, work, what)
 
     def _renew(self) -> bool:
         """Ask whoever gives the credentials anew, where they were not handed to us; tell whether that was done."""
@@ -300,14 +289,6 @@ class S3Objects:
             if not said.get("IsTruncated"):
                 return
             more["ContinuationToken"] = said["NextContinuationToken"]
-
-
-async def _caught(work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, Exception | None]:
-    """Return what it returns, and what it raises: a future would make another time-out of one, without its cause."""
-    try:
-        return await work(), None
-    except Exception as error:  # noqa: BLE001 - raised by the one who waits
-        return None, error
 
 
 async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview) -> int:

@@ -208,14 +208,18 @@ class BundleSuite(Exam):
         assert getattr(store, how)("deep/er/x.ckpt") in ("", None)
 
     def test_a_stamp_tells_of_another_bundle(self, store: Store) -> None:
-        """The stamp of a bundle stays until another takes its name, with as many bytes, too; a second name keeps it."""
+        """The stamp of a bundle stays until another takes its name, with as many bytes, too; a second name keeps it.
+
+        A copy need not: some servers count their writings.
+        """
         put_bundle(store, "a.ckpt")
         before = store.stamp("a.ckpt")
-        store.link("a.ckpt", "b.ckpt")
+        how = store.link("a.ckpt", "b.ckpt")
         if before is None and not store.is_local:
             pytest.skip("a store without etags")
         assert before is not None
-        assert store.stamp("a.ckpt") == store.stamp("b.ckpt") == before
+        assert store.stamp("a.ckpt") == before
+        assert how == "copy" or store.stamp("b.ckpt") == before
         put_bundle(store, "a.ckpt")
         assert store.stamp("a.ckpt") != before
 
