@@ -97,11 +97,11 @@ def run(dice, server, folder, tally, *, home, size, laps, tell=print):
     tally.counts["objects that the server lost while it replaced them"] += books.lost
 
 
-def laps(server, folder, number, *, seed, homes=HOMES, sizes=(*SIZES,), tell=print):
-    """Run laps until there were so many; return the tally. Each run has a seed of its own, that is told."""
+def laps(server, folder, number, *, seed, homes=HOMES, sizes=(*SIZES,), minutes=1e9, tell=print):
+    """Run laps until there were so many, or the time is over; return the tally. Each run tells its seed."""
     torch.set_num_threads(1)
-    tally, lap = Tally(), 0
-    while sum(tally.laps.values()) < number:
+    tally, lap, until = Tally(), 0, time.monotonic() + 60 * minutes
+    while sum(tally.laps.values()) < number and time.monotonic() < until:
         dice = random.Random(f"{seed}-{lap}")  # noqa: S311 - repeatable
         home, size = dice.choice(homes), dice.choice(sizes)
         left = number - sum(tally.laps.values())
@@ -117,6 +117,7 @@ def main():
     parser.add_argument("--laps", type=int, default=100)
     parser.add_argument("--server", choices=sorted(SERVERS), default="rclone")
     parser.add_argument("--seed", default=secrets.token_hex(3))
+    parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--home", choices=HOMES, action="append")
     parser.add_argument("--size", choices=sorted(SIZES), action="append")
     said = parser.parse_args()
@@ -124,10 +125,9 @@ def main():
         os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")
         with contextlib.closing(SERVERS[said.server](os.path.join(folder, "server"))) as server:
             server.start()
-            words = {"homes": said.home or HOMES, "sizes": said.size or (*SIZES,)}
+            words = {"homes": said.home or HOMES, "sizes": said.size or (*SIZES,), "minutes": said.minutes}
             tally = laps(server, folder, said.laps, seed=said.seed, **words)
-    print(tally.table())
-    print(f"{len(tally.problems)} problems")
+    print(tally.table(), f"{len(tally.problems)} problems", sep="\n")  # noqa: T201 - the answer
     return bool(tally.problems)
 
 

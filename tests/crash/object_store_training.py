@@ -106,7 +106,7 @@ def _train(order, tell, ended):
             known = acknowledged.after(step)
             if known is not None:
                 newest = known
-                tell(acknowledged=known)
+                tell(acknowledged=known, stats=[ckpt.stats.saves, ckpt.stats.committed], last=ckpt.last_model_path)
             if ckpt.mirror is not None and newest and step % (2 * EVERY) == 0 and ckpt.mirror.wait(timeout=0.3):
                 tell(mirrored=newest)
         mirror = ckpt.mirror

@@ -1,7 +1,7 @@
 """A Ceph of one node with its S3 gateway on this machine, that tests start, kill and start again.
 
-Needs the daemons: ``apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-mgr ceph-common``. Takes some
-20 s and 700 MB to start; its disk is a sparse file of 6 GB.
+Needs the daemons: ``apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-mgr ceph-common``.
+Takes some 20 s and 700 MB to start; its disk is a sparse file of 6 GB.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class Ceph(Server):
         with open(self._conf, "w") as file:
             file.write(CONFIGURATION.format(**words))
         address = f"[v1:127.0.0.1:{words['mon']}]"
-        self._do("monmaptool", "--create", "--fsid", str(words["fsid"]), "--addv", "a", address, f"{self.folder}/monmap")
+        self._do(
+            "monmaptool", "--create", "--fsid", str(words["fsid"]), "--addv", "a", address, f"{self.folder}/monmap"
+        )
         self._do("ceph-mon", "-i", "a", "--mkfs", "--monmap", f"{self.folder}/monmap")
         self._daemon("mon", "ceph-mon", "-i", "a")
         self._do("ceph", "osd", "new", str(uuid.uuid4()))
@@ -137,7 +139,8 @@ class Ceph(Server):
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
             except subprocess.TimeoutExpired as error:
-                raise RuntimeError(f"{' '.join(command)} took too long") from error
+                msg = f"{' '.join(command)} took too long"
+                raise RuntimeError(msg) from error
             if done.returncode == 0:
                 return
             if time.monotonic() > until:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 KEY, SECRET, BUCKET = "testaccesskey", "testsecretkey", "bucket"
 NAMED = "HOLDFAST_TEST_S3"
+UNNAMED = ".rclone_temp_put_"
 
 
 @dataclass
@@ -120,7 +121,7 @@ class Rclone(Server):
 
         To replace an object it removes it and then renames the new one: a kill between the two leaves neither.
         """
-        return sum(name.startswith(".rclone_temp_put_") for name in os.listdir(self.files))
+        return sum(name.startswith(UNNAMED) for _, _, files in os.walk(self.files) for name in files)
 
 
 def _program():
