@@ -22,6 +22,7 @@ from holdfast.storage.remote.drafts import (
     read_all,
     sweep_bundles,
 )
+from holdfast.storage.remote.moving import move_by_copy
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
 from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
@@ -236,6 +237,15 @@ class RemoteStore:
     def move(self, name: str, target: str) -> bool:  # noqa: ARG002 - the contract's
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
+
+    def move_by_copy(self, name: str, target: str) -> None:
+        """Give a blob another name in two steps; of what nobody counts on. See ``moving``.
+
+        Raises:
+            OSError: if it is not there, the server does not do it, or it was written anew meanwhile.
+
+        """
+        move_by_copy(self, name, target)
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
         """Hold nothing: a remote store has no locks."""
