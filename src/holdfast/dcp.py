@@ -32,7 +32,7 @@ from holdfast.engine.sharded.reading import Reading
 from holdfast.engine.sharded.resting import Resting, at_rest
 from holdfast.errors import ConfigurationError
 from holdfast.records import Facts, Record
-from holdfast.storage import Store, open_store, split_path
+from holdfast.storage import StorageOptions, Store, open_store, split_path, use_options
 from holdfast.storage.contract import HIDDEN, Draft
 
 __all__ = ["StorageReader", "StorageWriter"]
@@ -67,9 +67,12 @@ class StorageWriter(storage.StorageWriter):
         step: of the training, for those who list and rank checkpoints.
         epoch: likewise, from 0.
         metrics: likewise, by name.
+        storage_options: for a URL, as fsspec takes them; on each rank. Remembered for what lies beside:
+            ``docs/object-storage.md``.
 
     Raises:
-        ConfigurationError: if the path is none that a sharded checkpoint can have, or a number is none.
+        ConfigurationError: if the path is none that a sharded checkpoint can have, a number is none, or the URL's
+            filesystem does not know an option.
 
     """
 
@@ -80,8 +83,11 @@ class StorageWriter(storage.StorageWriter):
         step: int = 0,
         epoch: int = 0,
         metrics: Mapping[str, float] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Write nothing yet."""
+        use_options(storage_options, path)
+        self._options = None if storage_options is None else StorageOptions(storage_options)
         self._store, self._name = _where(path)
         numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
         self._facts = Facts(step=_count("step", step), epoch=_count("epoch", epoch), metrics=numbers, reason="dcp.save")
@@ -96,6 +102,7 @@ class StorageWriter(storage.StorageWriter):
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """Begin a checkpoint; what an earlier one that failed has left is removed."""
         if checkpoint_id is not None:
+            use_options(self._options, checkpoint_id)
             self._store, self._name = _where(checkpoint_id)
         self._drop()
 
@@ -187,6 +194,10 @@ class StorageReader(storage.StorageReader):
         allow: further classes that values which are no tensors may need.
         allow_unsafe: True runs whatever code such a value names: only for a checkpoint that you would run as a program.
         verify: whether to compare the digests.
+        storage_options: as for ``StorageWriter``.
+
+    Raises:
+        ConfigurationError: if the URL's filesystem does not know an option.
 
     """
 
@@ -197,8 +208,11 @@ class StorageReader(storage.StorageReader):
         allow: Sequence[Any] = (),
         allow_unsafe: bool = False,
         verify: bool = True,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Read nothing yet."""
+        use_options(storage_options, path)
+        self._options = None if storage_options is None else StorageOptions(storage_options)
         self._path = os.fspath(path)
         self._allow, self._unsafe, self._verify = allow, allow_unsafe, verify
         self._resting: Resting | None = None
@@ -211,6 +225,7 @@ class StorageReader(storage.StorageReader):
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """Begin a load."""
         if checkpoint_id is not None:
+            use_options(self._options, checkpoint_id)
             self._path = os.fspath(checkpoint_id)
         self._resting = None
 

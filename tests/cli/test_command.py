@@ -19,7 +19,7 @@ from tests.support.files import content, put, save, small_state
 POLICY = {"monitor": "val_loss", "mode": "min", "save_top_k": 1, "save_last": True}
 LOOK_KEYS = {
     "name", "path", "size", "file_id", "run", "role", "kept", "problem", "damaged", "pinned", "tags", "notes",
-    "metrics", "late_metrics", "monitor", "mode", "score", "facts",
+    "metrics", "late_metrics", "monitor", "mode", "score", "mirrored", "facts",
 }  # fmt: skip
 FACT_KEYS = {
     "step", "epoch", "sequence", "time", "metrics", "reason", "kind", "weights_only",
@@ -155,7 +155,7 @@ def test_show_tells_the_whole_manifest(run, capsys):
     assert "data.pkl" in capsys.readouterr().out
     assert main(["show", "--json", str(run / "a.ckpt")]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert set(shown) == {"path", "manifest", "pinned", "tags", "notes", "late_metrics"}
+    assert set(shown) == {"path", "manifest", "pinned", "tags", "notes", "late_metrics", "mirrored"}
     assert set(shown["manifest"]) == {"facts", "records", "tensors", "format"}
     assert set(shown["manifest"]["records"][0]) == {"name", "size", "crc32"}
     assert set(shown["manifest"]["tensors"][0]) == {"name", "dtype", "shape", "record"}

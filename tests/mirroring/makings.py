@@ -58,3 +58,8 @@ def all_whole(root):
     for name in names:
         verify(store.path(name))
     return names
+
+
+def unfinished(store):
+    """The names of the notes of uploads that are to be gone on with."""
+    return [blob.name for blob in store.hidden(".holdfast-mirror") if blob.name.endswith((".json", ".lock"))]

@@ -22,7 +22,7 @@ from holdfast.storage.remote.objects import PartRules
 from holdfast.storage.remote.pace import Pace
 from holdfast.testing import CountingObjects
 from tests.front.loops import Loop
-from tests.mirroring.makings import all_whole, content, save
+from tests.mirroring.makings import all_whole, content, save, unfinished
 from tests.storage.objects_in_memory import ObjectsInMemory
 from tests.support.running import PYTHONPATH
 
@@ -89,7 +89,7 @@ def test_only_the_missing_parts_are_sent(local, remote, objects):
     _carry(local, remote)
     assert len(objects.named("part")) == 3
     assert content(remote) == content(local)
-    assert not os.path.exists(local.path(TICKETS))
+    assert unfinished(local) == []
 
 
 def test_another_content_begins_anew(local, remote, objects):
@@ -152,7 +152,7 @@ def test_the_file_goes_while_it_is_sent(local, remote, objects):
 
     objects.before = before
     assert _carry(local, remote).how == GONE
-    assert (objects.underway, objects.kept, os.path.exists(local.path(TICKETS))) == ({}, {}, False)
+    assert (objects.underway, objects.kept, unfinished(local)) == ({}, {}, [])
 
 
 def test_the_file_goes_before_the_next_start(local, remote, objects):

@@ -15,13 +15,12 @@ from holdfast.storage import open_store
 from holdfast.storage.remote import RemoteStore, bundles, uploading
 from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote.objects import PartRules
-from tests.mirroring.makings import content
+from tests.mirroring.makings import content, unfinished
 from tests.storage.objects_in_memory import ObjectsInMemory
 from tests.support.shards import damage, save_sharded, shard_of
 
 PART = 1 << 20
 ROWS = 5 * PART // 12  # of three floats: so that each of two ranks has a file of three parts
-TICKETS = ".holdfast-mirror"
 NAME = "x.ckpt"
 
 
@@ -88,7 +87,7 @@ def test_only_what_is_missing_is_sent(local, remote, objects):
     assert (len(objects.kept), len(objects.underway)) == (1, 1)
     assert _carry(local, remote).how == COPIED
     assert len(objects.named("part")) == 2
-    assert (objects.underway, os.path.exists(local.path(TICKETS))) == ({}, False)
+    assert (objects.underway, unfinished(local)) == ({}, [])
     (there,) = remote.blobs()
     assert (there.name, there.bundle, _files(remote)) == (NAME, True, _files(local))
     assert _carry(local, remote).how == SKIPPED
@@ -116,7 +115,7 @@ def test_gone_before_the_next_start(local, remote, objects):
     _cut_off(local, remote, objects, 4)
     shutil.rmtree(local.path(NAME))
     assert _carry(local, remote).how == GONE
-    assert (objects.kept, objects.underway, os.path.exists(local.path(TICKETS))) == ({}, {}, False)
+    assert (objects.kept, objects.underway, unfinished(local)) == ({}, {}, [])
 
 
 def test_gone_in_the_middle(local, remote, objects):
@@ -129,7 +128,7 @@ def test_gone_in_the_middle(local, remote, objects):
 
     objects.before = before
     assert _carry(local, remote).how == GONE
-    assert (objects.kept, objects.underway, os.path.exists(local.path(TICKETS))) == ({}, {}, False)
+    assert (objects.kept, objects.underway, unfinished(local)) == ({}, {}, [])
 
 
 def test_another_content_begins_anew(local, remote, objects):
@@ -141,7 +140,7 @@ def test_another_content_begins_anew(local, remote, objects):
     assert _carry(local, remote).how == COPIED
     assert (len(objects.named("part")), objects.underway) == (6, {})
     assert _files(remote) == _files(local)
-    assert not os.path.exists(local.path(TICKETS))
+    assert unfinished(local) == []
 
 
 def test_damage_is_never_mirrored(local, remote, objects):
@@ -150,7 +149,7 @@ def test_damage_is_never_mirrored(local, remote, objects):
     damage(path, os.path.basename(shard_of(path, 1)), offset=PART + 7)
     with pytest.raises(Exception, match="damaged"):
         _carry(local, remote)
-    assert (objects.kept, objects.underway, os.path.exists(local.path(TICKETS))) == ({}, {}, False)
+    assert (objects.kept, objects.underway, unfinished(local)) == ({}, {}, [])
 
 
 def test_what_failed_in_a_run_goes_on_in_it(local, remote, objects, monkeypatch):

@@ -78,10 +78,26 @@ def test_every_front_door_takes_them(server, tmp_path):
         assert door(place, storage_options=server) is not None, number
 
 
+def test_dcp_takes_them(server):
+    """torch's own ``dcp.save`` and ``dcp.load`` reach a server by the options of our storage, and of a next place."""
+    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    from holdfast.dcp import StorageReader, StorageWriter
+
+    writer = StorageWriter(f"{url_of()}/x.ckpt", storage_options=server)
+    for number, url in enumerate((writer.checkpoint_id, f"{url_of()}/y.ckpt")):
+        dcp.save({"weight": torch.full((3,), number)}, storage_writer=writer, checkpoint_id=url, no_dist=True)
+        into = {"weight": torch.full((3,), 9)}
+        dcp.load(into, storage_reader=StorageReader(url, storage_options=server), no_dist=True)
+        assert into["weight"].tolist() == [number] * 3
+    for kind in (StorageWriter, StorageReader):
+        with pytest.raises(ConfigurationError, match=r"are for URLs .* none in \['runs/x'\]"):
+            kind("runs/x", storage_options={"key": ODD})
+
+
 WRONG = [
     ({"endpoint": "x"}, "s3://b/run", "'endpoint'.*did you mean 'endpoint_url'"),
     ({"zzzzz": ODD}, "s3://b/run", "'zzzzz'.*it takes .*client_kwargs"),
-    ({"key": ODD}, "runs/x", "are for URLs"),
+    ({"key": ODD}, "runs/x", r"are for URLs .* there is none in \['runs/x'\]$"),
     ({1: ODD}, "s3://b/run", "whose keys are names"),
     ([("key", ODD)], "s3://b/run", "is a dict .* got a list"),
     ({"client": "curl"}, "s3://b/run", "`client` is one of auto, fsspec, obstore"),

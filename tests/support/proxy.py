@@ -176,6 +176,11 @@ class Exchange:
         self._handler, self.asked, self.proxy = handler, asked, handler.proxy
         self._taken = False
 
+    @property
+    def request_headers(self):
+        """Those that the client has sent, and that go on to the server as they are left."""
+        return self._handler.headers
+
     def take(self, limit=None):
         """Return the bytes of the request, or its first ``limit``."""
         if self._taken:

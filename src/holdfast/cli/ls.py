@@ -14,6 +14,7 @@ from holdfast.cli.text import age, number
 from holdfast.errors import EXIT_OK, EXIT_PROBLEM
 from holdfast.front.catalog import Catalog, catalog
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.mirrored import Mirrored, mirrored
 from holdfast.front.sizes import amount
 
 DESCRIPTION = """List the checkpoints below a directory, run by run, newest first: what each holds and why it is kept.
@@ -23,6 +24,7 @@ listed as such. Sizes are those on the disk: a file with two names counts once i
 EXAMPLES = """
 holdfast ls runs/digits
 holdfast ls runs --sort score
+holdfast ls runs/digits --mirror s3://bucket/digits
 holdfast ls runs --json | jq -r '.[] | select(.pinned) | .path'
 """
 EXIT_CODES = "exit codes: 0 listed, 1 a file's manifest cannot be read, 2 wrong usage, 3 nothing there"
@@ -52,17 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     add_path(parser, "DIR")
     parser.add_argument("--sort", choices=tuple(_SORTS), default="newest", help="the order within each run")
+    parser.add_argument("--mirror", metavar="URL", help="ask this mirror which of them it has")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """List the checkpoints of a directory."""
     listed = catalog(options.path)
+    copies = mirrored(options.path, options.mirror)
     groups = [_sorted(group, options.sort) for group in _groups(listed)]
     if options.as_json:
-        print_json([_as_dict(item) for group in groups for item in group])
+        print_json([_as_dict(item, copies) for group in groups for item in group])
     else:
-        _print(listed, groups)
+        _print(listed, groups, copies)
     return EXIT_PROBLEM if any(item.problem for item in listed) else EXIT_OK
 
 
@@ -85,31 +89,37 @@ def _sorted(group: Iterable[Checkpoint], by: str) -> list[Checkpoint]:
     return list(group) if key is None else sorted(group, key=key)
 
 
-def _print(listed: Catalog, groups: Sequence[Sequence[Checkpoint]]) -> None:
+def _print(listed: Catalog, groups: Sequence[Sequence[Checkpoint]], copies: Mirrored) -> None:
     several = len(groups) > 1
     for group in groups:
         if several:
             say(_title(group), "bold")
-        _print_group(group, inside=several)
+        _print_group(group, copies, inside=several)
         if several:
             print()
     if len(listed) > 1:
         say(_sum(listed), "bold")
+    for mirror in copies.mirrors if listed else ():
+        there = sum(mirror in copies.of(item) for item in listed)
+        when = "now" if copies.asked else "at the last upload: `--mirror URL` asks"
+        say(f"{there} of {len(listed)} on the mirror {mirror} ({when})", "dim")
     if listed.aside:
         say(
             f"{len(listed.aside)} damaged, set aside and not counted: `holdfast verify {listed.path}` names them", "dim"
         )
 
 
-def _print_group(group: Sequence[Checkpoint], *, inside: bool) -> None:
+def _print_group(group: Sequence[Checkpoint], copies: Mirrored, *, inside: bool) -> None:
     tagged = any(item.pinned or item.tags for item in group)
-    head = ["name", "step", "epoch", "metrics", "size", "age", *(["tags"] if tagged else []), "kept because"]
-    rows = [_row(item, inside=inside, tagged=tagged) for item in group]
+    more = [*(["tags"] if tagged else []), *(["mirrored"] if copies.mirrors else [])]
+    head = ["name", "step", "epoch", "metrics", "size", "age", *more, "kept because"]
+    rows = [_row(item, copies, inside=inside, tagged=tagged) for item in group]
     print_table(head, rows, right=_FLUSH_RIGHT)
 
 
-def _row(item: Checkpoint, *, inside: bool, tagged: bool) -> list[str]:
+def _row(item: Checkpoint, copies: Mirrored, *, inside: bool, tagged: bool) -> list[str]:
     tags = [", ".join([*(["pinned"] if item.pinned else []), *item.tags])] if tagged else []
+    tags += ["yes" if copies.of(item) else "no"] if copies.mirrors else []
     name = item.name[len(item.folder) :] if inside else item.name
     if item.facts is None:
         state = "damaged" if item.damaged else "cannot be read"
@@ -146,7 +156,7 @@ def _sum(listed: Catalog) -> str:
     return f"{_many(len(listed))} of {runs} run{'' if runs == 1 else 's'}, {amount(listed.size)} on disk"
 
 
-def _as_dict(item: Checkpoint) -> dict[str, Any]:
+def _as_dict(item: Checkpoint, copies: Mirrored) -> dict[str, Any]:
     """Return it for JSON; the keys are stable."""
     return {
         "name": item.name,
@@ -166,5 +176,6 @@ def _as_dict(item: Checkpoint) -> dict[str, Any]:
         "monitor": item.monitor,
         "mode": item.mode if item.monitor is not None else None,
         "score": item.score,
+        "mirrored": copies.of(item) if copies.mirrors else None,
         "facts": asdict(item.facts) if item.facts is not None else None,
     }

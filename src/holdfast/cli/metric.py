@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Attach the metrics."""
-    open_checkpoint(options.path).add_metrics(dict(options.metrics))
-    return say_what_is_said([options.path], as_json=options.as_json)
+    checkpoint = open_checkpoint(options.path).add_metrics(dict(options.metrics))
+    return say_what_is_said([checkpoint], as_json=options.as_json)
 
 
 def _metric(text: str) -> tuple[str, float]:

@@ -21,5 +21,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Add the text."""
-    open_checkpoint(options.path).note(options.text)
-    return say_what_is_said([options.path], as_json=options.as_json)
+    checkpoint = open_checkpoint(options.path).note(options.text)
+    return say_what_is_said([checkpoint], as_json=options.as_json)

@@ -29,12 +29,13 @@ def say_of_each(options: argparse.Namespace, change: Callable[[Checkpoint], obje
     checkpoints = [open_checkpoint(path) for path in options.paths]
     for checkpoint in checkpoints:
         change(checkpoint)
-    return say_what_is_said(options.paths, as_json=options.as_json)
+    return say_what_is_said(checkpoints, as_json=options.as_json)
 
 
-def say_what_is_said(paths: Sequence[str], *, as_json: bool) -> int:
-    """Print what is said of these checkpoints now, read anew."""
-    checkpoints = [open_checkpoint(path) for path in paths]
+def say_what_is_said(checkpoints: Sequence[Checkpoint], *, as_json: bool) -> int:
+    """Print what is said of these checkpoints now, each as it was read after something was said of it."""
+    if len(checkpoints) > 1:  # one may be another name of an earlier one
+        checkpoints = [open_checkpoint(checkpoint.path) for checkpoint in checkpoints]
     if as_json:
         print_json([as_dict(checkpoint) for checkpoint in checkpoints])
     else:

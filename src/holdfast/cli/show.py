@@ -15,6 +15,7 @@ from holdfast.cli.tree import HEAD, RIGHT, tree
 from holdfast.errors import EXIT_OK, DamagedCheckpointError
 from holdfast.front.catalog import open_checkpoint
 from holdfast.front.checkpoint import Checkpoint
+from holdfast.front.mirrored import mirrors_of
 from holdfast.front.sizes import amount
 from holdfast.records import Manifest
 
@@ -53,7 +54,10 @@ def run(options: argparse.Namespace) -> int:
     if manifest is None and checkpoint.damaged:
         raise DamagedCheckpointError(checkpoint.path, "the file", checkpoint.problem.removeprefix("the file: "))
     if options.as_json:
-        print_json({**noting.as_dict(checkpoint), "manifest": asdict(manifest) if manifest is not None else None})
+        print_json(
+            {**noting.as_dict(checkpoint), "manifest": asdict(manifest) if manifest is not None else None}
+            | {"mirrored": mirrors_of(checkpoint)}
+        )
     elif manifest is None:
         say(f"{checkpoint.path}: it has no manifest: it was not saved by holdfast")
     else:
@@ -63,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(checkpoint: Checkpoint, manifest: Manifest, options: argparse.Namespace) -> None:
     say(checkpoint.path, "bold")
-    for line in (*_facts(manifest), *_said(checkpoint)):
+    for line in (*_facts(manifest, mirrors_of(checkpoint)), *_said(checkpoint)):
         say(line, "" if line.startswith(" ") else "bold")
     say(f"tensors ({len(manifest.tensors)})", "bold")
     print_table(HEAD, tree(manifest, options.depth), right=RIGHT)
@@ -73,13 +77,14 @@ def _print(checkpoint: Checkpoint, manifest: Manifest, options: argparse.Namespa
         print_table(("  name", "bytes", "crc32"), records, right=("bytes",))
 
 
-def _facts(manifest: Manifest) -> Iterable[str]:
+def _facts(manifest: Manifest, mirrors: Iterable[str]) -> Iterable[str]:
     facts = manifest.facts
     size = sum(record.size for record in manifest.records)
     yield f"  step {facts.step}, epoch {facts.epoch}, saved {facts.time} ({age(facts.time)})"
     yield f"  because: {facts.reason}"
     yield f"  content: {'weights only' if facts.weights_only else 'full state'} of {facts.kind}, {amount(size)}"
     yield from (f"  saved as {name} ({role})" for role, name in facts.names.items())
+    yield from (f"  on the mirror {mirror}, at the last upload" for mirror in mirrors)
     yield "lineage"
     yield f"  run {facts.run or '-'}, save number {facts.sequence}"
     if facts.resumed_from is not None:

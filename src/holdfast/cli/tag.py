@@ -32,4 +32,4 @@ def run(options: argparse.Namespace) -> int:
         checkpoint.untag(*options.tags)
     else:
         checkpoint.tag(*options.tags)
-    return say_what_is_said([options.path], as_json=options.as_json)
+    return say_what_is_said([checkpoint], as_json=options.as_json)

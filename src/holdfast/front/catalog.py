@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
-from holdfast.directories import is_sealed, is_sharded
+from holdfast.directories import is_sealed, is_sharded, stands_plain
 from holdfast.errors import CheckpointNotFoundError, ConfigurationError, MissingMetricError, printable
 from holdfast.front.checkpoint import Checkpoint, reading_of
 from holdfast.front.explaining import decide
@@ -20,6 +20,7 @@ from holdfast.policy.retention import Decision
 from holdfast.records import LAST, Noted
 from holdfast.scanning import Found, look, newest_first, survey
 from holdfast.storage import Store, is_local, open_store, split_path, use_options
+from holdfast.storage.standing import standing
 
 _DEPTH = 100  # folders below the given directory: any number that people nest runs in
 
@@ -231,16 +232,13 @@ def open_checkpoint(
     use_options(storage_options, path)
     root, name = split_path(path)
     store = open_store(root)
-    there = store.exists(name)
-    if not there or (store.is_local and os.path.isdir(store.path(name)) and not is_sharded(store, name)):
-        what = (
-            "that is a directory: `holdfast ls` and `holdfast.catalog` take one"
-            if there
-            else "there is nothing of that name"
-        )
+    found = _found(store, name)
+    if found is None:
+        directory = store.exists(name) if store.is_local else bool(open_store(store.path(name)).blobs(depth=1))
+        what = "that is a directory: `holdfast ls` and `holdfast.catalog` take one"
+        what = what if directory else "there is nothing of that name"
         msg = f"there is no checkpoint file {printable(os.fspath(path))}: {what}"
         raise CheckpointNotFoundError(msg)
-    found = look(store, name)
     for mine in found.facts.names.values() if found.facts is not None else ():
         above = root[: len(root) + 1 + len(name) - len(mine) - 1]
         if "/" in mine and above and f"{root}/{name}" == f"{above}/{mine}":
@@ -248,6 +246,16 @@ def open_checkpoint(
             found = look(store, mine)
             break
     return Checkpoint(store, found, _said_of(store, found), _OfOne(store), clock=clock)
+
+
+def _found(store: Store, name: str) -> Found | None:
+    """Return the checkpoint of a name; None if there is none, or a directory that is none."""
+    if not store.is_local:
+        there = standing(store, name)
+        return look(store, name, there) if there.blob is not None or stands_plain(there) else None
+    if not store.exists(name) or (os.path.isdir(store.path(name)) and not is_sharded(store, name)):
+        return None
+    return look(store, name)
 
 
 class _OfAll:

@@ -10,7 +10,8 @@ from holdfast.format import reading
 from holdfast.records import Manifest
 from holdfast.scanning import Found, Survey, name_before, survey, survey_of
 from holdfast.source import BlobSource
-from holdfast.storage import open_store, split_path
+from holdfast.storage import is_local, open_store, split_path
+from holdfast.storage.standing import standing
 
 __all__ = [
     "aside",
@@ -110,6 +111,10 @@ def size_at(path: str) -> int:
 
     """
     root, name = split_path(path.rstrip("/") or path)
+    if name and not is_local(path):
+        there = standing(open_store(root), name)
+        if there.blob is not None:
+            return sum(file.size for file in there.files) if there.blob.bundle else there.blob.size
     try:
         if not is_directory(path):
             return open_store(root).size(name)

@@ -19,6 +19,7 @@ from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
 from holdfast.storage import Store
+from holdfast.storage.standing import standing
 
 if TYPE_CHECKING:  # these import torch
     import torch
@@ -57,6 +58,7 @@ class Checkpoint:
         problem: why it cannot be read, or "".
         damaged: whether that is so because its bytes are not those that were saved.
         sharded: whether it is a directory of several files.
+        stamp: another one when its content is, as the server's etag; "" where a listing does not tell.
 
     """
 
@@ -83,6 +85,7 @@ class Checkpoint:
         self.problem = found.problem
         self.damaged = found.damaged
         self.sharded = found.sharded
+        self.stamp = found.stamp
 
     @property
     def role(self) -> str | None:
@@ -249,16 +252,26 @@ class Checkpoint:
         identity = self._identity()
         folders = notes.folders_of(self.name, self._known)
         change = replace(change, time=self._clock.now().isoformat(timespec="seconds"))
-        with self._store.hold(self.name):  # whoever is about to remove it waits, and then sees what was said
+        # Whoever is about to remove it waits, where there are locks, and then sees what was said.
+        with self._store.hold(self.name) if self._store.is_local else contextlib.nullcontext():
             try:
                 notes.write(self._store, folders[0], identity, change, folders)
             except NoteError as error:
                 raise ConfigurationError(str(error)) from error
-            now = look(self._store, self.name)
-        self._check_still_there(now, folders[0], identity)
+            now = self._look()
+        if now is not None:
+            self._check_still_there(now, folders[0], identity)
         self._noted = notes.read_one(self._store, folders, identity)
         self._reasons.forget()
         return self
+
+    def _look(self) -> Found | None:
+        """Return what its file says now; None where the server's listing has the very one that was opened."""
+        if self._store.is_local:
+            return look(self._store, self.name)
+        there = standing(self._store, self.name)
+        same = there.blob is not None and self.stamp and there.blob.stamp == self.stamp
+        return None if same else look(self._store, self.name, there)
 
     def _identity(self) -> str:
         """Return what identifies the save.

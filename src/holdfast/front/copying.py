@@ -14,8 +14,8 @@ from holdfast.format import layout, reading
 from holdfast.format.digest import combine, crc32
 from holdfast.format.directory import SHARD_SUFFIX
 from holdfast.front.reading_ahead import Source, blocks
-from holdfast.source import BlobSource, FileSource
-from holdfast.storage import Store, open_regular
+from holdfast.source import FarSource, FileSource
+from holdfast.storage import NO_BLOB, Blob, Store, open_regular
 from holdfast.storage.partial import put_by_parts
 
 COPIED, SKIPPED, DIFFERENT = "copied", "skipped", "different"
@@ -28,10 +28,18 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Place:
-    """One blob of a store."""
+    """One blob of a store; ``known`` is what a listing has just said of it, where it has."""
 
     store: Store
     name: str
+    known: Blob | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing has this name: by the listing, where it says so (``NO_BLOB`` bytes), else by a look."""
+        if self.known is not None and self.known.size == NO_BLOB:
+            return True
+        return not self.store.exists(self.name)
 
     @property
     def path(self) -> str:
@@ -65,11 +73,21 @@ def copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance, watc
         LoadError, OSError: if the source cannot be read.
 
     """
+    try:
+        return _copy_blob(source, goal, force=force, advance=advance, watch=watch)
+    except DamagedCheckpointError:
+        if source.known is None:
+            raise
+    # It was listed a while ago, and may have been written anew since.
+    return _copy_blob(Place(source.store, source.name), goal, force=force, advance=advance, watch=watch)
+
+
+def _copy_blob(source: Place, goal: Place, *, force: bool, advance: Advance, watch: Watch | None) -> str:
     with _opened(source) as opened:
         size = opened.size
         account = _account(opened)
         with save_errors(goal):
-            known = _compare(opened, goal, account, size) if goal.store.exists(goal.name) else None
+            known = None if goal.is_free else _compare(opened, goal, account, size)
         if known is not None and (known or not force):
             advance(size)
             return SKIPPED if known else DIFFERENT
@@ -205,7 +223,7 @@ def _read_back(goal: Place, size: int, crc: int) -> None:
         SaveError: if so.
 
     """
-    with _opened(goal) as made:
+    with _opened(Place(goal.store, goal.name, Blob(goal.name, size))) as made:
         if made.size == size and _digest(made) == crc:
             return
     goal.store.remove(goal.name)
@@ -250,7 +268,8 @@ def _pour(source: Source, end: int, take: Callable[[int, memoryview], None]) -> 
 def _opened(place: Place) -> Iterator[Source]:
     """Open a blob: of a file all reads are then of the same one, whatever its name comes to mean."""
     if not place.store.is_local:
-        yield BlobSource(place.store, place.name, place.store.size(place.name))
+        size = place.store.size(place.name) if place.known is None else place.known.size
+        yield FarSource(place.store, place.name, size)
         return
     with open_regular(place.path) as file:
         yield FileSource(place.path, file)

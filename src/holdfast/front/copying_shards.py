@@ -32,14 +32,15 @@ def copy_checkpoint(source: Place, goal: Place, *, force: bool, advance: Advance
         LoadError, OSError: if the source cannot be read.
 
     """
-    if not is_sealed(source.store, source.name):
+    sealed = source.known.bundle if source.known is not None else is_sealed(source.store, source.name)
+    if not sealed:
         return copy_blob(source, goal, force=force, advance=advance)
 
     def copy(found: Directory) -> str:
         manifest = found.manifest()
         if manifest is None:
             raise found.damaged(MANIFEST_FILE, "it is missing")
-        if goal.store.exists(goal.name):
+        if not goal.is_free:
             same = _is_same(goal, manifest)
             if same or not force:
                 advance(goal.store.size(goal.name) if same else 0)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast.format.signature import SUFFIX
-from holdfast.front.noted import forget_notes, is_pinned
-from holdfast.front.noting import forget_all_gone
+from holdfast.front.noted import forget_notes, is_pinned, said_of
+from holdfast.front.noting import forget_all_gone, holding
 from holdfast.front.planning import Plan, Run, landed, with_notes
 from holdfast.front.reopening import Stamps, is_ours, not_ours
 from holdfast.front.saving import remove_signature
@@ -19,9 +19,10 @@ from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.retention import Decision
 from holdfast.policy.rules import All
 from holdfast.policy.terms import Known
-from holdfast.records import LAST, PREEMPTED, RANKED
+from holdfast.records import LAST, PREEMPTED, RANKED, Noted
 from holdfast.scanning import name_before
 from holdfast.storage.partial import kept_from_sweeps
+from holdfast.storage.standing import discard, stamp_of, standing
 from holdfast.telling import warn
 
 PINNED: Final = "pinned"
@@ -69,7 +70,7 @@ def taking(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> Iterator[str]
     That is "" if it need not be, ``PINNED`` if somebody has pinned it since (or says something of it right now), else
     a sentence.
     """
-    with run.store.hold(name, alone=True) as held:
+    with holding(run.store, name) as held:
         spoken_of = not held and run.store.exists(name)
         yield PINNED if spoken_of else _why_left(run, ledger, name, stamps)
 
@@ -81,6 +82,34 @@ def _why_left(run: Run, ledger: Ledger, name: str, stamps: Stamps) -> str:
         return "" if is_ours(run, ledger, name, stamps) else not_ours(run.store.path(name))
     except OSError as error:  # an answer all the same: other ranks wait for it
         return f"{run.store.path(name)} is left, as it cannot be told whether it may go: {error}"
+
+
+def take_far(run: Run, now: Ledger, before: Ledger, name: str, stamps: Stamps) -> str:
+    """Rank 0 only: remove a file behind a URL with what belongs to it, unless it must be left; return why.
+
+    Three requests: what is there, what is said of it, and the removal; more where its stamp does not tell that it is
+    the one that this process committed, and where something is said of it.
+
+    Raises:
+        OSError: if it cannot be removed, or what is said of it.
+
+    """
+    path = run.store.path(name)
+    try:
+        there = standing(run.store, name, (SUFFIX,))
+        known = stamps.pop(name, None)
+        same = known is not None and there.blob is not None and known == stamp_of(there.blob)
+        if not same and not is_ours(run, before, name, {}):
+            return not_ours(path)
+        said = said_of(run, before, name)
+    except OSError as error:
+        return f"{path} is left, as it cannot be told whether it may go: {error}"
+    if said.pinned:
+        return PINNED
+    discard(run.store, name, (SUFFIX,), there)
+    if said != Noted():  # what came in the instant between is swept at the next start
+        forget_notes(run, now, before, name)
+    return ""
 
 
 def forget(run: Run, now: Ledger, before: Ledger, name: str) -> None:

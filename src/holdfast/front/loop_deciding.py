@@ -195,9 +195,12 @@ class LoopDeciding(LoopResuming):
             log.info(message)
         if plan.names:
             self._compare_metrics()
-            loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
-            with self._failures.asked_for(by_name=event is Event.REQUEST):
+        with self._failures.asked_for(by_name=event is Event.REQUEST):
+            if plan.names:
+                loop = self._loop(plan, self._epoch if next_epoch is None else next_epoch)
                 self._carry_out(plan, loop, final=final)
+            elif plan.problem is not None:
+                self._report(plan, plan.problem)
 
     def _compare_metrics(self) -> None:
         """At a save of several ranks: warn where they have not measured the same."""

@@ -18,7 +18,7 @@ from holdfast.errors import SaveError
 from holdfast.front.attributes import RankingAttributes
 from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
-from holdfast.front.forgetting import PINNED, forget, look_again, outlook, taking
+from holdfast.front.forgetting import PINNED, forget, look_again, outlook, take_far, taking
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
 from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.owning import Owned
@@ -33,7 +33,7 @@ from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.uploads import Uploads
 from holdfast.policy.ledger import Ledger
 from holdfast.ranks import ranks_here
-from holdfast.records import EXCEPTION, LAST
+from holdfast.records import LAST
 from holdfast.snapshot import has_shards, weigh
 from holdfast.storage import join_path
 from holdfast.telling import warn
@@ -229,7 +229,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
                 self._ledger = self._ledger.without(name)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        message = self._failures.judge(error, spared=self._interrupted or plan.verdict.exception)
         if self._leads:
             log.error(message)
         warn(message)
@@ -242,15 +242,18 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             return True
         problem, retired = f"the old checkpoint {self._path(name)} could not be removed", ""
         try:
-            with taking(self._run, before, name, self._stamps) as left:
-                if left == PINNED:
-                    return False
+            if self._run.store.is_local:
+                with taking(self._run, before, name, self._stamps) as left:
+                    if not left:
+                        retired = self._take_away(name)
                 if not left:
-                    retired = self._take_away(name)
+                    forget(self._run, now, before, name)
+            else:
+                left = take_far(self._run, now, before, name, self._stamps)
+            if left == PINNED:
+                return False
             if left:
                 warn(left)
-            else:
-                forget(self._run, now, before, name)
         except OSError as error:
             warn(f"{problem}: {error}")
         if retired:  # also where what belongs to it could not be forgotten

@@ -16,7 +16,19 @@ from holdfast.front.catalogue import is_directory
 from holdfast.front.copying import COPIED, SKIPPED, Advance, Place
 from holdfast.front.copying_shards import copy_checkpoint
 from holdfast.scanning import look
-from holdfast.storage import Store, is_local, open_store, plain_path, real_path, same_place, split_path, use_options
+from holdfast.storage import (
+    NO_BLOB,
+    Blob,
+    Store,
+    is_local,
+    open_store,
+    plain_path,
+    real_path,
+    same_place,
+    split_path,
+    use_options,
+)
+from holdfast.storage.standing import Standing, standing
 
 _DEPTH = 100  # folders below a directory: any number that people nest runs in
 _DIFFERENT = "another file of this name is there, and was left: write over it with force=True (--force)"
@@ -99,20 +111,17 @@ def copy(
     use_options(storage_options, source, target)
     origin, goal = os.fspath(source), os.fspath(target)
     advance = progress or (lambda _: None)
-    if is_directory(origin) or _is_plain(origin):
-        return _copy_directory(origin, goal, force=force, advance=advance)
     root, name = split_path(origin)
-    place = Place(open_store(root), name)
-    if not place.store.exists(name):
-        msg = f"there is nothing at {printable(origin)}"
-        raise CheckpointNotFoundError(msg)
-    return _copy_file(place, _goal(goal, name), force=force, advance=advance)
-
-
-def _is_plain(path: str) -> bool:
-    """Tell whether a directory of plain DCP is at a path: its files are copied, and nothing is known of them."""
-    root, name = split_path(path)
-    return is_plain_directory(open_store(root), name)
+    store = open_store(root)
+    there = standing(store, name, (SUFFIX,)) if name and not store.is_local else None
+    if there is None or there.blob is None:
+        if is_directory(origin) or is_plain_directory(store, name):
+            return _copy_directory(origin, goal, force=force, advance=advance)
+        if there is not None or not store.exists(name):
+            msg = f"there is nothing at {printable(origin)}"
+            raise CheckpointNotFoundError(msg)
+    known = None if there is None else there.blob
+    return _copy_file(Place(store, name, known), there, _goal(goal, name), force=force, advance=advance)
 
 
 def _goal(target: str, name: str) -> Place:
@@ -124,7 +133,7 @@ def _goal(target: str, name: str) -> Place:
     return Place(open_store(root), own)
 
 
-def _copy_file(place: Place, goal: Place, *, force: bool, advance: Advance) -> Copied:
+def _copy_file(place: Place, there: Standing | None, goal: Place, *, force: bool, advance: Advance) -> Copied:
     work = _Work(place.store, goal.store, force, advance)
     if same_place(place.store.root, goal.store.root) and place.name == goal.name:
         msg = f"{printable(place.path)} would be copied onto itself"
@@ -133,11 +142,11 @@ def _copy_file(place: Place, goal: Place, *, force: bool, advance: Advance) -> C
     if how not in (COPIED, SKIPPED):
         msg = f"{printable(goal.path)}: {_DIFFERENT}"
         raise ConfigurationError(msg)
-    _note(work, how, goal)
+    _note(work, how, place, goal)
     signature = Place(place.store, place.name + SUFFIX)
-    if signature.store.exists(signature.name):
+    if signature.name in there.beside if there is not None else signature.store.exists(signature.name):
         _copy_one(work, signature, Place(goal.store, goal.name + SUFFIX))
-    facts = look(place.store, place.name).facts
+    facts = look(place.store, place.name, there).facts
     if facts is not None:
         _copy_notes(work, notes.identity(facts), notes.folders_of(place.name, facts))
     return work.result()
@@ -148,7 +157,7 @@ def _copy_notes(work: _Work, identity: str, folders: tuple[str, ...]) -> None:
     for folder in folders if identity else ():
         for blob in work.source.hidden(f"{folder}{notes.FOLDER}/{identity}"):
             if blob.size >= 0:
-                _copy_one(work, Place(work.source, blob.name), Place(work.target, blob.name[len(folder) :]))
+                _copy_one(work, Place(work.source, blob.name, blob), Place(work.target, blob.name[len(folder) :]))
 
 
 def _copy_directory(origin: str, goal: str, *, force: bool, advance: Advance) -> Copied:
@@ -156,21 +165,46 @@ def _copy_directory(origin: str, goal: str, *, force: bool, advance: Advance) ->
     _check_apart(origin, goal)
     odd: dict[str, str] = {}
     work = _Work(source, target, force, advance)
+    free = _Free(target)
     for blob in source.hidden(notes.FOLDER, _DEPTH):  # first: what is pinned is pinned from the first moment
         if blob.size >= 0:
-            _copy_one(work, Place(source, blob.name), Place(target, blob.name))
+            _copy_one(work, _listed(source, blob), free.place(blob.name))
         else:
             odd[blob.name] = "no file that can be read"
     first: dict[tuple[int, int], str] = {}
-    for name in _signatures_last([blob.name for blob in source.blobs(_DEPTH, odd)]):
+    blobs = {blob.name: blob for blob in source.blobs(_DEPTH, odd)}
+    for name in _signatures_last([*blobs]):
         same = _shared(source, name)
         known = first.get(same) if same is not None else None
         if known is not None:
             _link(work, known, name)
-        elif _copy_one(work, Place(source, name), Place(target, name)) and same is not None:
+        elif _copy_one(work, _listed(source, blobs[name]), free.place(name)) and same is not None:
             first[same] = name
     work.problems += [(source.path(name), problem) for name, problem in sorted(odd.items())]
     return work.result()
+
+
+class _Free:
+    """The names that were free at a target when a copy began: a listing, in the place of a look for each."""
+
+    def __init__(self, target: Store) -> None:
+        """List it, where a look is a trip over the network."""
+        self._target = target
+        self._taken = None if target.is_local else {blob.name for blob in _everything(target)}
+
+    def place(self, name: str) -> Place:
+        """Return a name there, and whether it was free."""
+        free = self._taken is not None and name not in self._taken
+        return Place(self._target, name, Blob(name, NO_BLOB) if free else None)
+
+
+def _everything(store: Store) -> list[Blob]:
+    return [*store.blobs(_DEPTH), *store.hidden(notes.FOLDER, _DEPTH)]
+
+
+def _listed(store: Store, blob: Blob) -> Place:
+    """Return a blob with what its listing says of it, where a look is a trip over the network."""
+    return Place(store, blob.name, None if store.is_local else blob)
 
 
 def _signatures_last(names: list[str]) -> Iterator[str]:
@@ -233,13 +267,14 @@ def _copy_one(work: _Work, place: Place, goal: Place) -> bool:
             raise
         work.problems.append((place.path, error.strerror or str(error)))
         return False
-    return _note(work, how, goal)
+    return _note(work, how, place, goal)
 
 
-def _note(work: _Work, how: str, goal: Place) -> bool:
+def _note(work: _Work, how: str, place: Place, goal: Place) -> bool:
     if how == COPIED:
         work.copied.append(goal.path)
-        work.size += goal.store.size(goal.name)
+        known = place.known
+        work.size += goal.store.size(goal.name) if known is None or known.bundle else known.size
     elif how == SKIPPED:
         work.skipped.append(goal.path)
     else:

@@ -12,6 +12,7 @@ from holdfast import notes
 from holdfast.errors import SaveError
 from holdfast.front.planning import Run, is_held
 from holdfast.policy.ledger import Entry, Ledger
+from holdfast.records import Noted
 from holdfast.scanning import look
 
 
@@ -22,8 +23,18 @@ def is_pinned(run: Run, ledger: Ledger, name: str) -> bool:
         OSError: if a remote store does not answer.
 
     """
+    return said_of(run, ledger, name).pinned
+
+
+def said_of(run: Run, ledger: Ledger, name: str) -> Noted:
+    """Rank 0 only: return what is said of a checkpoint at this moment.
+
+    Raises:
+        OSError: if a remote store does not answer.
+
+    """
     identity = _identity_of(run, ledger, name)
-    return bool(identity) and notes.read_one(run.store, run.note_folders(name), identity).pinned
+    return notes.read_one(run.store, run.note_folders(name), identity) if identity else Noted()
 
 
 def consent_to(run: Run, ledger: Ledger, name: str) -> Callable[[], None] | None:

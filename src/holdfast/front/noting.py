@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from holdfast import notes
 from holdfast.format.signature import SUFFIX
-from holdfast.records import Facts
+from holdfast.records import Facts, Noted
 from holdfast.scanning import EXTENSION, survey
 from holdfast.storage import Store
 
@@ -29,15 +30,28 @@ def let_go(store: Store, name: str, facts: Facts, remove: Callable[[str], object
         OSError: if it could not be removed, or what was said of it could not.
 
     """
-    identity, folders = notes.identity(facts), notes.folders_of(name, facts)
-    with store.hold(name, alone=True) as free:
+    said = Noted()
+    with holding(store, name) as free:
         if not free and store.exists(name):
             return False  # somebody says something of it just now: the next retention decides again
-        if identity and notes.read_one(store, folders, identity).pinned:
+        said = said_now(store, name, facts)
+        if said.pinned:
             return False
         remove(name)
-    forget_if_gone(store, name, facts)
+    if said != Noted() or store.is_local:  # a trip for what came in the instant between, which the next start sweeps
+        forget_if_gone(store, name, facts)
     return True
+
+
+def holding(store: Store, name: str) -> AbstractContextManager[bool]:
+    """Hold a file alone, where there are locks; no question elsewhere."""
+    return store.hold(name, alone=True) if store.is_local else nullcontext(enter_result=True)
+
+
+def said_now(store: Store, name: str, facts: Facts) -> Noted:
+    """Return what is said of a checkpoint at this moment."""
+    identity = notes.identity(facts)
+    return notes.read_one(store, notes.folders_of(name, facts), identity) if identity else Noted()
 
 
 def forget_if_gone(store: Store, name: str, facts: Facts) -> None:

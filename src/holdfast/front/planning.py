@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import MissingMetricError
+from holdfast.errors import MissingMetricError, SaveError
 from holdfast.front.provenance import git_commit, versions
 from holdfast.policy import ranking
 from holdfast.policy.ledger import Entry, Ledger
@@ -94,6 +94,7 @@ class Plan:
         entry: what the ledger will say of this save.
         values: those of what ``OnImprovement`` watches.
         messages: what to tell the user if it is verbose.
+        problem: why nothing can be written though it is due: the store did not say which names are free.
 
     """
 
@@ -104,6 +105,7 @@ class Plan:
     messages: tuple[str, ...] = ()
     entry: Entry = _NOTHING
     values: Mapping[str, float] = field(default_factory=dict)
+    problem: SaveError | None = None
 
     @property
     def primary(self) -> str:
@@ -155,7 +157,10 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
             messages = (f"{_when(settings, moment)} was not in top {settings.save_top_k}",)
     if not verdict.saves:
         return Plan(verdict, {}, Facts(), quiet, messages)
-    names = _names(run, ledger, moment, verdict, score)
+    try:
+        names = _names(run, ledger, moment, verdict, score)
+    except OSError as error:
+        return Plan(verdict, {}, Facts(), quiet, messages, problem=_no_name(run, error))
     if verdict.ranked and score is not None:
         messages = (_saving_message(run, ledger, moment, score, names[RANKED]),)
     facts = _facts(run, ledger, moment, verdict, names)
@@ -163,6 +168,15 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
     plan = Plan(verdict, names, facts, quiet, messages, entry, values)
     return replace(plan, after=replace(_after(quiet, plan, names), deferred=verdict.deferred))
+
+
+def _no_name(run: Run, error: OSError) -> SaveError:
+    """Return the error for a save whose name may be that of something that is there: nobody could tell."""
+    msg = (
+        f"a checkpoint was not saved in {run.store.root}: it could not be seen whether its name is free: {error}. "
+        "Nothing was written, and what was committed before is whole"
+    )
+    return SaveError(msg, path=run.store.root, errno=error.errno)
 
 
 def _measured_since(run: Run, ledger: Ledger) -> Ledger:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from holdfast.clock import SystemClock
@@ -20,7 +21,8 @@ from holdfast.policy.retention import Decision
 from holdfast.policy.terms import Term
 from holdfast.records import RANKED
 from holdfast.scanning import look
-from holdfast.storage import is_local, is_own_place, open_store, own_place, real_path, split_path, use_options
+from holdfast.storage import Store, is_local, is_own_place, open_store, own_place, real_path, split_path, use_options
+from holdfast.storage.standing import Standing, discard, standing
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,17 @@ class _ChangedError(Exception):
     """The file is no longer the one that was planned for."""
 
 
+def _remove(store: Store, checkpoint: Checkpoint, there: Standing | None, name: str) -> None:
+    """Remove a file and its signature, if it still is the one that was planned for: by its stamp, or what it says."""
+    blob = there.blob if there is not None else None
+    if blob is None or not blob.stamp or blob.stamp != checkpoint.stamp:
+        now = look(store, name, there)
+        # By their texts: a metric that is NaN is not equal to itself.
+        if repr(now.facts) != repr(checkpoint.facts) or now.size != checkpoint.size:
+            raise _ChangedError
+    discard(store, name, (SUFFIX,), there)
+
+
 def remove_planned(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], None]) -> Pruned:
     """Remove one file, unless it is no longer what was planned for or has been pinned; then its signature and notes.
 
@@ -231,15 +244,9 @@ def remove_planned(item: Pruned, checkpoint: Checkpoint, tell: Callable[[int], N
     if facts is None:
         return replace(item, spared="it has no manifest")
 
-    def remove(name: str) -> None:
-        now = look(store, name)
-        if repr(now.facts) != repr(facts) or now.size != item.size:  # a metric that is NaN is not equal to itself
-            raise _ChangedError
-        store.remove(name)
-        store.remove(name + SUFFIX)
-
     try:
-        gone = let_go(store, name, facts, remove)
+        there = None if store.is_local else standing(store, name, (SUFFIX,))
+        gone = let_go(store, name, facts, partial(_remove, store, checkpoint, there))
     except _ChangedError:
         return replace(item, spared="it is not the file that was planned for: it was written or removed meanwhile")
     except OSError as error:

@@ -123,6 +123,7 @@ def sync(  # noqa: PLR0913 - what may be asked of it
         _carry_all(work, carrier, listed, wanted, tell)
         if keep is not None:
             _forget_there(work, there, keep, dry_run=dry_run)
+            carrier.known.gone(() if dry_run else work.removed)
     return work.result()
 
 

@@ -102,6 +102,7 @@ class Uploads:
             self._pruning_fails = True
         else:
             self._pruning_fails = False
+            self.mirror.forget([item.name for item in gone if item.removed])
             for item in gone:
                 log.debug("the mirror drops %s: %s", item.name, item.reason)
 

@@ -133,6 +133,9 @@ class DecidingMixin(SavingMixin):
                 self._carry_out(trainer, self._as_run(), plan)
                 if final or (self._pending and not self._mode.async_save):
                     self._settle(trainer, wait=True)
+        elif plan.problem is not None:
+            with self._failures.asked_for(by_name=event is Event.REQUEST):
+                self._report(plan, plan.problem)
         return plan
 
     def _compare_metrics(self, trainer: Any) -> None:

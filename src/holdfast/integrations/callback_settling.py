@@ -31,7 +31,7 @@ from holdfast.integrations.callback_mirror import NEEDED, MirrorMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
 from holdfast.integrations.lightning_shards import shards_through_us
 from holdfast.integrations.trainer_facts import writes_itself
-from holdfast.records import EXCEPTION, LAST
+from holdfast.records import LAST
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -263,7 +263,7 @@ class SettlingMixin(MirrorMixin, FailureWords):
         self._report(plan, error)
 
     def _report(self, plan: Plan, error: SaveError) -> None:
-        message = self._failures.judge(error, spared=self._interrupted or EXCEPTION in plan.names)
+        message = self._failures.judge(error, spared=self._interrupted or plan.verdict.exception)
         if ranks_here().leads:
             log.error(message)
         self._rank_zero_warn(message)

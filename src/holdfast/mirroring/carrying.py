@@ -12,9 +12,10 @@ from holdfast.errors import DamagedCheckpointError, SaveError, printable
 from holdfast.format.directory import MANIFEST_FILE
 from holdfast.format.signature import LONGEST, SUFFIX
 from holdfast.mirroring.carrying_shards import Sharded, abandon_drafts, abandon_files, carry_sharded, spare_draft
+from holdfast.mirroring.known import Ledger
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
 from holdfast.mirroring.passing import Bytes, Passing, check_of, opened, passing_of
-from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare
+from holdfast.mirroring.sending import Parcel, Way, abandon, abandon_named, send, spare, takes_parts
 from holdfast.records import Facts, Manifest
 from holdfast.storage import Store
 
@@ -52,6 +53,9 @@ class Carrier:
         force: write over whatever has the name.
         dry_run: only say what would be done.
 
+    Attributes:
+        known: takes note of what the target has, for those who look at the source.
+
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Carrier:
         self._gate = gate
         self._force = force
         self._dry_run = dry_run
+        self.known = Ledger(source, way.target.root)
         self._places: dict[str, str] = {}  # by what identifies a content: a name that has it at the target
 
     @property
@@ -129,7 +134,7 @@ class Carrier:
         mine = Likeness(size=source.size) if manifest is None else likeness_of(manifest, source.size)
 
         def bring() -> None:
-            with passing_of(source, check, far=not self.target.is_local) as passing:
+            with passing_of(source, check, far=takes_parts(self.target)) as passing:
                 send(self._way, Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate))
 
         return self._bring(name, mine, manifest, bring, source)
@@ -167,6 +172,8 @@ class Carrier:
                 if how != COPIED:  # what was begun is needed no more
                     abandon_named(self._way, name)
                     abandon_files(self._way, name)
+            if manifest is not None:
+                self.known.arrived(name, notes.identity(manifest.facts))
             if mine.print:
                 self._places[mine.print] = name
         return Carried(name, how, mine.size)

@@ -17,7 +17,7 @@ from holdfast.directories import Directory, check_names, check_pieces, mark_in, 
 from holdfast.format.directory import MANIFEST_FILE, SHARD_SUFFIX
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.mirroring.passing import passing_of
-from holdfast.mirroring.sending import Parcel, Way, abandon, send
+from holdfast.mirroring.sending import Parcel, Way, abandon, send, takes_parts
 from holdfast.mirroring.tickets import Begun
 from holdfast.records import Manifest, Record
 from holdfast.storage import Store
@@ -148,7 +148,7 @@ def _send(way: Way, one: Sharded, name: str, record: Record, plan: list[Piece]) 
     check = partial(_Check, one.found, record, plan)
     with (
         one.found.opened(record.name) as source,
-        passing_of(source, check, far=not way.target.is_local) as passing,
+        passing_of(source, check, far=takes_parts(way.target)) as passing,
     ):
         said = f"{one.print} {record.name}"
         send(way, Parcel(name, passing, said, one.still))

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from holdfast.errors import LoadError, printable
@@ -88,6 +88,10 @@ class Mirror:
             self._queue[name] = None
             self._start()
             self._changed.notify_all()
+
+    def forget(self, names: Collection[str]) -> None:
+        """Take note that these are no more on the mirror. On its own thread, from ``after``."""
+        self._carrier.known.gone(names)
 
     def poll(self) -> list[str]:
         """Return what there is to tell people since the last time: problems, and that they are over. Cheap."""

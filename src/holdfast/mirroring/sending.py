@@ -69,8 +69,16 @@ def way_to(  # noqa: PLR0913 - how it goes
         from holdfast.storage.remote.pace import Pace  # noqa: PLC0415 - with fsspec: not for two directories
 
         pace = Pace(bandwidth)
-    tickets = Tickets(source, target.root) if source.is_local and not target.is_local else None
+    tickets = Tickets(source, target.root) if source.is_local and takes_parts(target) else None
     return Way(target, pace, workers, tickets, progress, stop or threading.Event())
+
+
+def takes_parts(target: Store) -> bool:
+    """Tell whether it takes a blob in parts, in any order, which a later process goes on with; else it has ``put``.
+
+    So do servers. A directory does not, nor do stores that others have written: ``Store`` does not promise it.
+    """
+    return hasattr(target, "put_from")
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def send(way: Way, parcel: Parcel) -> None:
         OSError: if the source cannot be read, or the target cannot be written; likewise.
 
     """
-    if way.target.is_local:
+    if not takes_parts(way.target):
         _write(way, parcel)
         return
     try:
@@ -233,7 +241,7 @@ def _compare(passing: Passing, begun: Begun) -> None:
 
 
 def _write(way: Way, parcel: Parcel) -> None:
-    """Write it into a directory; what an earlier try has written is taken up, unless it proves wrong."""
+    """Put it whole; what an earlier try has written into a directory is taken up, unless it proves wrong."""
     said = f"{parcel.print} {parcel.name}".encode("utf-8", "surrogateescape")
     token = hashlib.sha256(said).hexdigest()[:_TOKEN]
     feed = _Feed(way, parcel)
@@ -248,7 +256,7 @@ def _write(way: Way, parcel: Parcel) -> None:
 
 @dataclass
 class _Feed:
-    """The bytes on their way into a directory."""
+    """The bytes on their way to where they are put whole."""
 
     way: Way
     parcel: Parcel

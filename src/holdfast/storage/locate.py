@@ -14,6 +14,8 @@ from holdfast.storage.schemes import opener_of
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 # Elsewhere a colon and an @ mean something else: github://organisation:repository@branch/file.
+# And a question mark may be part of a name.
+_SIGNED = re.compile(r"\?(?=.*\b(?:sig|signature|x-amz-signature|x-goog-signature|token|access_token)=)", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=ftp:|tps:|ttp:|ssh:|smb:)//[^/@]*:[^/]*@")
 
 
@@ -21,18 +23,14 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     """Return the store for a directory, an fsspec URL, or one of a scheme that has its own. Creates nothing.
 
     Raises:
-        ConfigurationError: if no filesystem is known for the URL, naming what to install; if it has a password in it.
+        ConfigurationError: if no filesystem is known for the URL, naming what to install; if it has a password or
+            a signature in it.
 
     """
     text = os.fspath(root)
     if is_local(text):
         return LocalStore(plain_path(text))
-    if _PASSWORD.search(text):
-        msg = (
-            f"the URL {_PASSWORD.sub('//...@', text)!r} has a password in it, which would be written into manifests "
-            "and logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
-        )
-        raise ConfigurationError(msg)
+    _refuse_secrets(text)
     try:
         return _behind(text)
     except (ImportError, ValueError) as error:
@@ -40,6 +38,22 @@ def open_store(root: str | os.PathLike[str]) -> Store:
         cure = f": pip install 'holdfast[{extra}]'" if extra else ""
         msg = f"no filesystem for the URL {text!r}: {error}{cure}"
         raise ConfigurationError(msg) from error
+
+
+def _refuse_secrets(text: str) -> None:
+    if _PASSWORD.search(text):
+        msg = (
+            f"the URL {_PASSWORD.sub('//...@', text)!r} has a password in it, which would be written into manifests "
+            "and logs: leave it out, and pass `storage_options={'username': ..., 'password': ...}`"
+        )
+        raise ConfigurationError(msg)
+    signed = _SIGNED.search(text)
+    if signed:
+        msg = (
+            f"the URL {text[: signed.start()]!r} has a signature or token behind it, which would be written into "
+            "manifests and logs: leave it out, and pass it as storage option, such as `{'sas_token': ...}` for Azure"
+        )
+        raise ConfigurationError(msg)
 
 
 def _behind(url: str) -> Store:

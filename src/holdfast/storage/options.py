@@ -12,8 +12,9 @@ from typing import Any
 from holdfast.errors import ConfigurationError
 from holdfast.storage.paths import is_local
 
-OURS = ("client", "patience")  # what is taken out before fsspec sees the options
+OURS = ("client", "patience", "checksums")  # what is taken out before fsspec sees the options
 CLIENTS = ("auto", "fsspec", "obstore")
+CHECKSUMS = ("md5", "crc32", "none")
 CHECKED = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})  # those that pass nothing unknown on
 _COMMON = ("use_listings_cache", "listings_expiry_time", "max_paths", "skip_instance_cache", "asynchronous", "loop")
 _remembered: dict[str, dict[str, Any]] = {}
@@ -71,7 +72,8 @@ def use_options(options: Mapping[str, Any] | None, *places: str | os.PathLike[st
         raise ConfigurationError(msg + (" with other keys" if isinstance(options, Mapping) else ""))
     urls = [text for place in places if place is not None for text in [os.fspath(place)] if not is_local(text)]
     if not urls:
-        msg = f"`storage_options` are for URLs such as s3://bucket/run, and there is none in {[*map(str, places)]}"
+        given = [os.fspath(place) for place in places if place is not None]
+        msg = f"`storage_options` are for URLs such as s3://bucket/run, and there is none in {given}"
         raise ConfigurationError(msg)
     for url in urls:
         _check_ours(options)
@@ -84,10 +86,12 @@ def use_options(options: Mapping[str, Any] | None, *places: str | os.PathLike[st
 
 
 def _check_ours(options: Mapping[str, Any]) -> None:
-    client, patience = options.get("client", CLIENTS[0]), options.get("patience", 1)
-    if client not in CLIENTS:
-        msg = f"the storage option `client` is one of {', '.join(CLIENTS)}, but got {client!r}"
-        raise ConfigurationError(msg)
+    for name, known in (("client", CLIENTS), ("checksums", CHECKSUMS)):
+        said = options.get(name, known[0])
+        if said not in known:
+            msg = f"the storage option `{name}` is one of {', '.join(known)}, but got {said!r}"
+            raise ConfigurationError(msg)
+    patience = options.get("patience", 1)
     if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not 0 <= patience < float("inf"):
         msg = f"the storage option `patience` is a number of seconds, 0 or more, but got {patience!r}"
         raise ConfigurationError(msg)

@@ -59,7 +59,7 @@ def put_by_parts(store: Store, name: str, token: str, feed: Feed, gate: Callable
 
     """
     if not store.is_local or feed.size < LARGE:
-        return store.put(name, feed.rest(0), gate=gate)
+        return store.put(name, feed.rest(0), gate=gate, size=feed.size)
     target = store.path(name)
     folder = os.path.dirname(target)
     make_folders(folder)

@@ -4,22 +4,30 @@
 ``holdfast.testing.power``: every state that a power cut may leave of what a saver has written.
 ``holdfast.testing.damage``: damages of every region of a file, and what a reader makes of them.
 ``holdfast.testing.objects``: requests of an object store that are counted, or that fail on purpose.
+``holdfast.testing.object_faults``: what may go wrong with one.
 ``holdfast.testing.StoreSuite``: the exam that every store passes; yours by a short subclass (``docs/stores.md``).
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.storage.remote.connect import wrapping
     from holdfast.testing.objects import CountingObjects, FaultyObjects
     from holdfast.testing.store_suite import BundleSuite, StoreSuite
 
-__all__ = ["BundleSuite", "CountingObjects", "FaultyObjects", "StoreSuite"]
+__all__ = ["BundleSuite", "CountingObjects", "FaultyObjects", "StoreSuite", "wrapping"]
 
 _SUITES = ("BundleSuite", "StoreSuite")
+_HOMES = {
+    "CountingObjects": "holdfast.testing.objects",
+    "FaultyObjects": "holdfast.testing.objects",
+    "wrapping": "holdfast.storage.remote.connect",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,9 +42,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(msg)
     if name in _SUITES:
         return getattr(_store_suite(), name)
-    from holdfast.testing import objects  # noqa: PLC0415 - see above
-
-    return getattr(objects, name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def _store_suite() -> ModuleType:
@@ -44,7 +50,8 @@ def _store_suite() -> ModuleType:
     try:
         import pytest  # noqa: PLC0415 - see above
 
-        pytest.register_assert_rewrite(place)  # or a failed assertion would not show what it has compared
+        if place not in sys.modules:
+            pytest.register_assert_rewrite(place)  # or a failed assertion would not show what it has compared
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name not in {"pytest", "hypothesis"}:

@@ -1,32 +1,56 @@
 """Wrappers of ``Objects``, the requests of an object store: one counts them, one fails them on purpose.
 
-Each has the interface of what it wraps. Put one in under a store by ``replace(store, objects=Wrapper(store.objects))``.
+Each has the interface of what it wraps. Put one under every URL that is opened by ``holdfast.testing.wrapping``, under
+one store by ``replace(store, objects=Wrapper(store.objects))``.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
 from holdfast.testing.faults import Rule, Rules
+from holdfast.testing.object_faults import (
+    Fault,
+    Request,
+    broken,
+    conflict,
+    cut_listing,
+    expired,
+    flipped,
+    lagging,
+    lost,
+    refused,
+    short,
+    spoilt,
+    stale,
+    unanswered,
+)
+from holdfast.testing.past import Past
 
-_T = TypeVar("_T")
+__all__ = [
+    "CountingObjects",
+    "Fault",
+    "FaultyObjects",
+    "Request",
+    "broken",
+    "conflict",
+    "cut_listing",
+    "expired",
+    "flipped",
+    "lagging",
+    "lost",
+    "refused",
+    "short",
+    "spoilt",
+    "stale",
+    "unanswered",
+]
+
 _PAGE = 1000  # keys in a page of a listing
-
-
-@dataclass(frozen=True)
-class Request:
-    """One call of an ``Objects``: its number from 1 on, the method's name, the key (of a listing, the prefix)."""
-
-    number: int
-    kind: str
-    key: str
-    memory: memoryview | None = field(default=None, repr=False, compare=False)  # what ``get_into`` reads into
 
 
 class _Wrapped:
@@ -35,7 +59,7 @@ class _Wrapped:
     def __init__(self, objects: Objects) -> None:
         self.inner = objects
 
-    def _call(self, kind: str, key: str, go: Callable[[], Any], data: Bytes = b"") -> Any:
+    def _call(self, kind: str, key: str, go: Callable[..., Any], data: Body = b"", **what: Any) -> Any:
         raise NotImplementedError
 
     @property
@@ -69,7 +93,13 @@ class _Wrapped:
 
     def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:
         """Make an object."""
-        head: Head = self._call("put", key, lambda: self.inner.put(key, data, absent=absent, match=match))
+        head: Head = self._call(
+            "put",
+            key,
+            lambda sent=data: self.inner.put(key, sent, absent=absent, match=match),
+            data,
+            conditional=absent or bool(match),
+        )
         return head
 
     def begin(self, key: str) -> str:
@@ -79,12 +109,14 @@ class _Wrapped:
 
     def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
         """Send one part."""
-        etag: str = self._call("part", key, lambda: self.inner.part(key, upload, number, data), data)
+        etag: str = self._call("part", key, lambda sent=data: self.inner.part(key, upload, number, sent), data)
         return etag
 
     def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
         """Make the object of its parts."""
-        head: Head = self._call("complete", key, lambda: self.inner.complete(key, upload, etags, absent=absent))
+        head: Head = self._call(
+            "complete", key, lambda: self.inner.complete(key, upload, etags, absent=absent), conditional=absent
+        )
         return head
 
     def abort(self, key: str, upload: str) -> None:
@@ -103,12 +135,12 @@ class _Wrapped:
 
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
         """Return the objects whose keys begin so."""
-        found: Iterator[Listed] = self._call("list", prefix, lambda: self.inner.list(prefix, deep=deep))
+        found: Iterator[Listed] = self._call("list", prefix, lambda: self.inner.list(prefix, deep=deep), deep=deep)
         return found
 
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects."""
-        self._call("remove", next(iter(keys), ""), lambda: self.inner.remove(keys))
+        self._call("remove", next(iter(keys), ""), lambda: self.inner.remove(keys), keys=[*keys])
 
     def copy(self, source: str, target: str) -> None:
         """Copy on the server's side."""
@@ -147,11 +179,12 @@ class CountingObjects(_Wrapped):
         with self._one_at_a_time:
             self.calls.append(Request(len(self.calls) + 1, kind, key))
 
-    def _call(self, kind: str, key: str, go: Callable[[], Any], data: Bytes = b"") -> Any:
+    def _call(self, kind: str, key: str, go: Callable[..., Any], data: Body = b"", **what: Any) -> Any:
+        del what
         self._count(kind, key)
         result = go()
         with self._one_at_a_time:
-            if kind == "part":
+            if kind == "part" and isinstance(data, (bytes, memoryview)):
                 self.sent += memoryview(data).nbytes
             elif kind == "put":
                 self.sent += result.size
@@ -168,24 +201,26 @@ class CountingObjects(_Wrapped):
             yield found
 
 
-Fault = Callable[
-    [Request, Callable[[], Any]], Any
-]  # given the request, and what does it; returns the answer, or raises
-
-
 class FaultyObjects(_Wrapped):
     """Fails requests by rules, and lets all others through.
 
     ``rule(fault, kinds=..., key=..., skip=..., times=...)`` adds one: see ``holdfast.testing.faults.Rules.rule``. The
-    faults of this module: ``refused, lost, unanswered, short, flipped, stale, cut_listing``; any other is a function of
-    the request and of what would do it. ``asked`` has the requests so far, those that failed too.
+    faults are those of ``holdfast.testing.object_faults``; any other is a function of the request and of what would do
+    it. ``asked`` has the requests so far, those that failed too.
+
+    Args:
+        objects: what is wrapped.
+        like: another one, whose rules, requests and past this one shares: several clients of one server.
+
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, like: FaultyObjects | None = None) -> None:
         super().__init__(objects)
-        self._rules = Rules()
-        self._one_at_a_time = threading.Lock()
+        self._shared: tuple[Rules, Past, threading.Lock] = (Rules(), Past(), threading.Lock())
         self.asked: list[Request] = []
+        if like is not None:
+            self._shared, self.asked = like._shared, like.asked  # noqa: SLF001 - one class
+        self._rules, self._past, self._one_at_a_time = self._shared
 
     def rule(self, fault: Fault, **which: Any) -> Rule:
         """Add a rule; the first that wants a request has it."""
@@ -195,92 +230,46 @@ class FaultyObjects(_Wrapped):
         """From now on nothing fails."""
         self._rules.no_rules()
 
-    def _call(self, kind: str, key: str, go: Callable[[], Any], data: Bytes = b"") -> Any:
-        memory = data if kind == "get_into" and isinstance(data, memoryview) else None
+    def forget(self) -> None:
+        """Forget the rules, the requests, and what listings once were."""
+        self._rules.no_rules()
         with self._one_at_a_time:
-            request = Request(len(self.asked) + 1, kind, key, memory)
+            self.asked.clear()
+        self._past.clear()
+
+    def _call(self, kind: str, key: str, go: Callable[..., Any], data: Body = b"", **what: Any) -> Any:
+        memory = data if kind == "get_into" and isinstance(data, memoryview) else None
+        sent = data if kind in ("put", "part") else None
+
+        def before(changes: int) -> Iterator[Listed]:
+            return self._past.before(changes, self._do("list", key, go), key, deep=what["deep"])
+
+        def do(*sent_instead: Body) -> Any:
+            return self._do(kind, key, lambda: go(*sent_instead), what.get("keys", ()))
+
+        with self._one_at_a_time:
+            request = Request(
+                len(self.asked) + 1,
+                kind,
+                key,
+                memory,
+                sent,
+                what.get("conditional", False),
+                before if kind == "list" else None,
+            )
             self.asked.append(request)
         fault = self._rules.fault_for(request)
-        return go() if fault is None else fault(request, go)
+        return do() if fault is None else fault(request, do)
 
-
-def refused(error: Callable[[], OSError] = lambda: ConnectionError("503 SlowDown: reduce your request rate")) -> Fault:
-    """The request is not done, and that is said: by default an error that is worth another try."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
-        del request, go
-        raise error()
-
-    return fault
-
-
-def lost() -> Fault:
-    """The request is done, and its answer is lost."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
-        del request
-        go()
-        raise ConnectionResetError("the connection was reset before the answer came")
-
-    return fault
-
-
-def unanswered() -> Fault:
-    """The request is not done, and nobody says so."""
-    return refused(lambda: TimeoutError("no answer came in time"))
-
-
-def expired() -> Fault:
-    """The credentials were valid until now."""
-    return refused(lambda: PermissionError("ExpiredToken: the provided token has expired"))
-
-
-def short(to: int = 0) -> Fault:
-    """A read claims success and has only its first ``to`` bytes."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
+    def _do(self, kind: str, key: str, go: Callable[[], Any], keys: Collection[str] = ()) -> Any:
+        """Do it, and take note of what listings show from then on."""
         result = go()
-        if request.kind == "get":
-            return result[:to]
-        return min(result, to) if request.kind == "get_into" else result
-
-    return fault
-
-
-def flipped(at: int = 0) -> Fault:
-    """A byte of a read comes wrong."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
-        result = go()
-        wrong = bytearray(result) if request.kind == "get" else request.memory
-        if wrong:
-            wrong[at % len(wrong)] ^= 0x10
-        return bytes(wrong or b"") if request.kind == "get" else result
-
-    return fault
-
-
-def stale(*keys: str) -> Fault:
-    """A listing lacks some objects, by the ends of their keys."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
-        result = go()
-        if request.kind != "list":
-            return result
-        return (found for found in result if not found.key.endswith(keys))
-
-    return fault
-
-
-def cut_listing(after: int = 0) -> Fault:
-    """A listing breaks off with an error after so many objects."""
-
-    def fault(request: Request, go: Callable[[], Any]) -> Any:
-        return _cut(go(), after) if request.kind == "list" else go()
-
-    return fault
-
-
-def _cut(listed: Iterator[_T], after: int) -> Iterator[_T]:
-    yield from itertools.islice(listed, after)
-    raise ConnectionResetError("the listing broke off")
+        if kind in ("put", "complete", "copy"):
+            head = self.inner.head(key)
+            self._past.changed(key, Listed(head.size, head.etag, head.modified, key))
+        elif kind == "remove":
+            for gone in keys:
+                self._past.changed(gone, None)
+        elif kind == "list":
+            return self._past.seen(result)
+        return result

@@ -195,6 +195,8 @@ def _uploads(objects: Objects, base: str) -> str:
     """Try whether an upload that was begun is listed."""
     if objects.parts is None:
         return "it takes no uploads in parts"
+    if objects.parts.lapses:
+        return ""  # there is none to be found
     with _probed(objects, base) as key:
         upload = objects.begin(key)
         try:

@@ -45,7 +45,7 @@ class AzureObjects:
     @property
     def parts(self) -> PartRules | None:
         """How objects are taken in parts."""
-        return PartRules(least=1, most=4000 << 20, count=50_000)
+        return PartRules(least=1, most=4000 << 20, count=50_000, lapses=True)
 
     @property
     def fs(self) -> Any:

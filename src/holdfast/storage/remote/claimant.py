@@ -73,7 +73,12 @@ class Claimant:
 
     @property
     def is_dead(self) -> bool:
-        """Tell whether its process was one of this machine and has ended. One that cannot be seen may live."""
+        """Tell whether its process was one of this machine and has ended, or is this one and has given the claim up.
+
+        One that cannot be seen may live.
+        """
+        if self.token in _given_up:
+            return True
         if not self.is_near:
             return False
         try:
@@ -89,6 +94,14 @@ class Claimant:
     def who(self) -> dict[str, str]:
         """What an error says of it."""
         return {name: getattr(self, name) for name in ("run", "host", "pid", "since")}
+
+
+_given_up: set[str] = set()  # tokens of claims of this process whose objects may still be there
+
+
+def give_up(token: str) -> None:
+    """Take note that a claim of this process is over for good, whether or not its object could be removed."""
+    _given_up.add(token)
 
 
 _TEXTS = ("run", "host", "pid", "since", "token", "place", "started")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from holdfast.errors import DirectoryInUseError
-from holdfast.storage.remote.claimant import Claimant, seconds
+from holdfast.storage.remote.claimant import Claimant, give_up, seconds
 from holdfast.storage.remote.conditional import create, read, replace, watch
 from holdfast.storage.remote.objects import Head, Objects
 from holdfast.storage.remote.rivals import rivals_of
@@ -119,7 +119,12 @@ def claim(objects: Objects, base: str, root: str, *, run: str, since: str) -> Cl
         shared = _shared(base, run)
         if shared is not None:
             return Claim(shared)
-        taken = Taking(objects, base, root, Claimant.this(run, since, LEASE)).take()
+        claimant = Claimant.this(run, since, LEASE)
+        try:
+            taken = Taking(objects, base, root, claimant).take()
+        except BaseException:
+            give_up(claimant.token)  # it may be there all the same, if the answer was lost
+            raise
         held = _Held(objects, base, root, *taken, taken=taken.renewed)
         with _guard:
             if all(other.base != base or not other.is_ours for other in _held.values()):
@@ -282,10 +287,14 @@ def _end(held: _Held) -> None:
 def _remove(held: _Held) -> None:
     if held.taker is not None:
         return
-    with contextlib.suppress(OSError):  # it lapses
+    try:
         seen = None if held.fresh else read(held.objects, held.key)
         if held.fresh or (seen is not None and Claimant.decode(seen).token == held.claimant.token):
             held.objects.remove([held.key])
+    except OSError as error:
+        log.debug("the claim of %s could not be removed, and lapses: %s", held.root, error)
+    finally:
+        give_up(held.claimant.token)  # who comes next in this process need not wait for that
 
 
 def _forget() -> None:

@@ -35,12 +35,14 @@ _STATUS: dict[int, _Kind] = {401: _REFUSED, 403: _REFUSED, 404: _ABSENT, 408: _S
 _BY_STATUS = {**_STATUS, **dict.fromkeys((500, 502, 503, 504, 509, 520, 522, 524, 529), _AGAIN)}
 
 _NAMES: dict[_Kind, frozenset[str]] = {
-    _SLOW: frozenset({"TimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "FSTimeoutError"}),
+    _SLOW: frozenset({"TimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "FSTimeoutError"})
+    | {"ServiceRequestTimeoutError", "ServiceResponseTimeoutError"},
     _REFUSED: frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
-    | {"TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"},
+    | {"TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"}
+    | {"ClientAuthenticationError", "CredentialUnavailableError", "DefaultCredentialsError", "RefreshError"},
     _BROKEN: frozenset({"HTTPClientError", "ClientError", "ResponseParserError", "ResponseStreamingError"})
     | {"ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ProxyConnectionError"}
-    | {"IncompleteReadError", "FlexibleChecksumError"},
+    | {"IncompleteReadError", "FlexibleChecksumError", "ServiceRequestError", "ServiceResponseError", "TransportError"},
 }
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)
 
@@ -56,6 +58,12 @@ def answered(status: int, code: str, said: str, what: str) -> OSError:
     error = made(system, redacted(text))
     vars(error)["code"] = code
     return error
+
+
+def changed_on_its_way(what: str, etag: str) -> OSError:
+    """Return the error for an object, or a part, whose etag is not that of what was sent."""
+    made, system = _AGAIN
+    return made(system, f"{what}: what has arrived is not what was sent: its etag is {etag!r}")
 
 
 def translated(error: BaseException, what: str) -> OSError:

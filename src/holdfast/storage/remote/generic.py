@@ -65,7 +65,11 @@ class FsspecObjects:
     def head(self, key: str) -> Head:
         """Look at an object."""
         self.fs.invalidate_cache()
-        info = self._try(f"info {key}", lambda: self.fs.info(key))
+        try:
+            info = self._try(f"info {key}", lambda: self.fs.info(key))
+        except NotADirectoryError as error:  # a file is where the key would have a folder: there is nothing below it
+            msg = f"there is no {key}"
+            raise FileNotFoundError(msg) from error
         if info.get("type") == "directory":
             msg = f"{key} is a folder"
             raise FileNotFoundError(msg)
@@ -113,19 +117,25 @@ class FsspecObjects:
         return written
 
     def _write_and_move(self, key: str, chunks: Iterable[Bytes]) -> int:
-        folder, what = key.rpartition("/")[0], f"write {key}"
+        what = f"write {key}"
+        with self._moved(key, what) as temporary, self._try(what, lambda: self.fs.open(temporary, "wb")) as file:
+            written = self._write(what, file, chunks)
+            self._try(what, file.close)
+        return written
+
+    @contextlib.contextmanager
+    def _moved(self, key: str, what: str) -> Iterator[str]:
+        """Give what is made under a temporary name its own in one step; remove it on an error."""
+        folder = key.rpartition("/")[0]
         temporary = f"{folder}/{HIDDEN}{secrets.token_hex(8)}.tmp"
         try:
             self._try(what, lambda: self.fs.makedirs(folder, exist_ok=True))
-            with self._try(what, lambda: self.fs.open(temporary, "wb")) as file:
-                written = self._write(what, file, chunks)
-                self._try(what, file.close)
+            yield temporary
             self._try(what, lambda: self.fs.mv(temporary, key))
         except BaseException:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 self.fs.rm_file(temporary)
             raise
-        return written
 
     def _write(self, what: str, file: Any, chunks: Iterable[Bytes]) -> int:
         """Write the chunks; what these raise comes out as it is."""
@@ -168,7 +178,7 @@ class FsspecObjects:
             return
         try:
             found = self._try(f"list {prefix}", lambda: self.fs.ls(folder, detail=True))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for info in found:
             key = info["name"].rstrip("/")
@@ -183,7 +193,7 @@ class FsspecObjects:
         depth = None if deep else 1
         try:
             found = self._try(f"list {prefix}", lambda: self.fs.find(prefix[:-1], maxdepth=depth, detail=True))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for key, info in found.items():
             if key.startswith(prefix):
@@ -192,15 +202,18 @@ class FsspecObjects:
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects, one by one."""
         for key in keys:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 self._try(f"remove {key}", partial(self.fs.rm_file, key))
         self.fs.invalidate_cache()
 
     def copy(self, source: str, target: str) -> None:
-        """Copy by the filesystem's own means."""
-        if not self._atomic:
-            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._try(f"copy {source}", lambda: self.fs.cp_file(source, target))
+        """Copy by the filesystem's own means; where that is no one step, under a temporary name first."""
+        what = f"copy {source}"
+        if self._atomic:
+            self._try(what, lambda: self.fs.cp_file(source, target))
+        else:
+            with self._moved(target, what) as temporary:
+                self._try(what, lambda: self.fs.cp_file(source, temporary))
         self.fs.invalidate_cache()
 
 

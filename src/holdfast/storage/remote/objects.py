@@ -48,11 +48,15 @@ class Upload:
 
 @dataclass(frozen=True)
 class PartRules:
-    """How a server takes an object in parts: sizes in bytes; the last part may be smaller than ``least``."""
+    """How a server takes an object in parts: sizes in bytes; the last part may be smaller than ``least``.
+
+    With ``lapses`` the server itself soon forgets the parts of which no object was made, and lists no such upload.
+    """
 
     least: int = 5 << 20
     most: int = 5 << 30
     count: int = 10_000
+    lapses: bool = False
 
 
 class Objects(Protocol):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from holdfast.storage.options import all_options
 
@@ -17,8 +18,11 @@ _ENVIRONMENT = re.compile(r"^(AWS|AZURE|GOOGLE|GCS|FSSPEC)_.*(SECRET|TOKEN|PASSW
 _USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _QUERY = re.compile(r"(\w+://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 _SIGNED = re.compile(
-    r"\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|Signature)=[^&\s'\"]+", re.IGNORECASE
+    r"\b(X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|Signature|(?:access|refresh)_token|"
+    r"AccountKey|SharedAccessSignature)=[^&;\s'\"]+",
+    re.IGNORECASE,
 )
+_PIECES = re.compile(r"(?:AccountKey|sig)=([^;&]+)", re.IGNORECASE)  # secrets inside of a connection string, a SAS
 
 
 def redacted(text: str) -> str:
@@ -26,9 +30,17 @@ def redacted(text: str) -> str:
 
     URLs lose who is in them, and what is behind their question mark.
     """
-    for secret in sorted(set(_known()), key=len, reverse=True):
+    for secret in sorted({*_spellings(_known())}, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     return _SIGNED.sub(rf"\1={_HIDDEN}", _QUERY.sub(rf"\1?{_HIDDEN}", _USER.sub(f"{_HIDDEN}@", text)))
+
+
+def _spellings(secrets: Iterator[str]) -> Iterator[str]:
+    """Yield secrets, those within them, and each as it stands in a URL."""
+    for secret in secrets:
+        for one in (secret, *(piece for piece in _PIECES.findall(secret) if len(piece) >= _LEAST)):
+            yield one
+            yield quote(one, safe="")
 
 
 def _known() -> Iterator[str]:

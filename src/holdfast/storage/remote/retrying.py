@@ -1,7 +1,7 @@
 """Trying again: what a busy server, a cut line or a lost answer spoils is asked for anew, until patience is at an end.
 
 The pauses grow and are drawn by lot, so that the many who were refused at once do not come back at once
-(tenacity's ``wait_random_exponential``: "full jitter", M. Brooker, Exponential Backoff And Jitter, 2015). What cannot
+("full jitter", M. Brooker, Exponential Backoff And Jitter, 2015), not by those of the script. What cannot
 succeed by itself (a refusal, a condition that does not hold, what is not there) is told at once.
 """
 
@@ -11,6 +11,7 @@ import errno
 import hashlib
 import logging
 import os
+import random
 import re
 import threading
 import time
@@ -32,6 +33,7 @@ _FIRST, _LONGEST = 0.2, 10.0  # seconds: the limits of the first pause, and of a
 _TELL = 10.0  # seconds of failing after which it is told
 _PATIENCE = "HOLDFAST_PATIENCE"
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_DICE = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def again(
     begun = time.monotonic()
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_another_try),
-        wait=tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+        wait=_Jitter(multiplier=_FIRST, max=_LONGEST),
         stop=tenacity.stop_before_delay(patience.seconds),
         sleep=patience.sleep,
         before_sleep=(lambda state: tell(what, state, time.monotonic() - begun)) if tell else None,
@@ -223,6 +225,16 @@ class Retrying:
             told, self._told = self._told, False
         if told:
             log.warning("the server answers again")
+
+
+class _Jitter(tenacity.wait_exponential):
+    """A pause of any length up to one that doubles: by dice of its own, since a script may have seeded Python's.
+
+    ``tenacity.wait_random_exponential`` draws from those, and a busy server would change what is trained.
+    """
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        return _DICE.uniform(0, super().__call__(retry_state))
 
 
 def etag_of_parts(etags: list[str]) -> str:

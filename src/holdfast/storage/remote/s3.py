@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import functools
 import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
+from holdfast.storage.remote.checksums import Checksums, Kind
 from holdfast.storage.remote.failures import answered, code_of, has_expired
 from holdfast.storage.remote.looped import run_on
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 from holdfast.storage.remote.sending import Body as Sent
-from holdfast.storage.remote.sending import limit_sending
+from holdfast.storage.remote.sending import care_for_sending
+from holdfast.storage.remote.sockets import Landing, session_words
 
 _AT_ONCE = 1000  # keys in one request of removal
 _COPY = 1 << 30  # bytes that are copied in one request: more takes longer than some servers leave an answer open
 _COPIES = 8  # parts that are copied at a time
 _SILENCE = 60  # seconds that a server may take nothing, or say nothing
 _ASKED_ANEW = 30.0  # seconds between two looks for new credentials
-_NO_CHECKSUMS = frozenset(
-    {"NotImplemented", "InvalidRequest", "InvalidArgument", "MalformedTrailerError", "501", "400"}
-)
 _ONE_BY_ONE = frozenset(
     {"NotImplemented", "MissingContentMD5", "InvalidDigest", "MalformedXML", "InvalidRequest", "501"}
 )
@@ -34,8 +31,11 @@ _UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument", "Me
 
 
 @functools.lru_cache
-def once(kind: type) -> type:
-    """Return s3fs's class, tried once and with time limits: patience is ours, and the user's own instances his."""
+def once(kind: type, *, sockets: bool = True) -> type:
+    """Return s3fs's class, tried once and with time limits: patience is ours, and the user's own instances his.
+
+    With ``sockets``, bytes go as ``sockets`` has it; without, all goes through aiohttp.
+    """
 
     def prepare(self: Any) -> dict[str, Any]:
         limits = {"connect_timeout": 10, "read_timeout": _SILENCE, "max_pool_connections": 32}
@@ -43,12 +43,14 @@ def once(kind: type) -> type:
         # Some servers send the whole object's checksum with a range; every byte is checked by the manifest's digests.
         # Those of what is sent are made here, so that they go before the bytes and not behind them.
         checks = {"response_checksum_validation": "when_required", "request_checksum_calculation": "when_required"}
-        return {**limits, **tries, **checks, **self.config_kwargs, "request_checksum_calculation": "when_required"}
+        ways = session_words(self.config_kwargs) if sockets else {}
+        said = {**limits, **tries, **checks, **ways, **self.config_kwargs}
+        return {**said, "request_checksum_calculation": "when_required"}
 
     async def set_session(self: Any, *args: Any, **words: Any) -> Any:
         client = await kind.set_session(self, *args, **words)  # type: ignore[attr-defined]
         limit = prepare(self)["read_timeout"] or _SILENCE
-        limit_sending(client, float(limit))
+        care_for_sending(client, float(limit))
         return client
 
     words = {"retries": 1, "_prepare_config_kwargs": prepare, "set_session": set_session}
@@ -58,13 +60,14 @@ def once(kind: type) -> type:
 class S3Objects:
     """The objects of an S3 server, by an instance of ``once``'s class. From any thread, and after a fork."""
 
-    def __init__(self, fs: Any) -> None:
+    def __init__(self, fs: Any, checksums: Kind = "md5") -> None:
         """Speak through this filesystem, or in a forked child through one that is made alike."""
         self._made = fs
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._renewed = float("-inf")
-        self._checksums: bool | None = None  # not known yet whether they are wanted
+        self._sums = Checksums(checksums)
+        self._crc: bool | None = None  # not known yet whether it is wanted
 
     @property
     def client(self) -> str:
@@ -116,25 +119,26 @@ class S3Objects:
         return self._run(call, f"{method} {key}")
 
     def _send(self, method: str, key: str, data: Bytes, **words: Any) -> Any:
-        """Send bytes with their checksum, or without one to a server that takes none."""
-        if self._may_check():
-            sum_of = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
-            try:
-                return self._call(method, key, Body=Sent(data), ChecksumCRC32=sum_of, **words)
-            except OSError as error:
-                if code_of(error) not in _NO_CHECKSUMS or "checksum" not in str(error).lower():
-                    raise
-                self._checksums = False
-        return self._call(method, key, Body=Sent(data), **words)
+        """Send bytes with their checksums, by which the server sees whether they have come as they were."""
+        sums = self._sums.of(data, crc=self._sums.wants_crc and self._may_check())
+        try:
+            said = self._call(method, key, Body=Sent(data), **sums, **words)
+        except OSError as error:
+            if not self._sums.is_refused(error):
+                raise
+            return self._send(method, key, data, **words)
+        part = f" part {words['PartNumber']}" if "PartNumber" in words else ""
+        self._sums.compare(f"{method} {key}{part}", sums, _bare(said))
+        return said
 
     def _may_check(self) -> bool:
-        """Tell whether checksums are sent: by botocore's own settings, until a server refuses them."""
-        if self._checksums is None:
+        """Tell whether botocore's own settings want checksums that not every server knows."""
+        if self._crc is None:
             name, fs = "request_checksum_calculation", self.fs
             self._run_once(fs.set_session, "connect")
             said = fs.config_kwargs.get(name) or fs.session.get_config_variable(name) or "when_supported"
-            self._checksums = str(said).lower() == "when_supported"
-        return self._checksums
+            self._crc = str(said).lower() == "when_supported"
+        return self._crc
 
     def head(self, key: str) -> Head:
         """Look at an object."""
@@ -293,20 +297,27 @@ class S3Objects:
 
 async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview) -> int:
     """Read the answer's body into memory, as it comes."""
+    landing = Landing(view)
+    landing.expect()
     said = await fs._call_s3("get_object", **words)  # noqa: SLF001
     total = str(said.get("ContentRange", "")).rpartition("/")[2]
     expected = min(len(view), int(total) - start) if total.isdigit() else int(said["ContentLength"])
+    at = await _read_body(said["Body"], view) if landing.filled is None else landing.filled
+    if at != expected:
+        msg = f"the answer ended after {at} of {expected} bytes"
+        raise ConnectionError(msg)
+    return at
+
+
+async def _read_body(stream: Any, view: memoryview) -> int:
     at = 0
-    async with said["Body"] as body:
+    async with stream as body:
         while data := await body.read(1 << 20):
             if at + len(data) > len(view):
                 msg = f"{at + len(data)} bytes came where {len(view)} were asked for"
                 raise ConnectionError(msg)
             view[at : at + len(data)] = data
             at += len(data)
-    if at != expected:
-        msg = f"the answer ended after {at} of {expected} bytes"
-        raise ConnectionError(msg)
     return at
 
 

@@ -1,7 +1,8 @@
 """How a request's body goes to a server through aiobotocore: from where it lies, and never waiting without an end.
 
 botocore takes a body that is a file, and asks with ``Expect: 100-continue`` whether the server wants it. aiohttp waits
-for the answer without a limit, and for a server that stops to read as well: neither is so here.
+for the answer without a limit, and for a server that stops to read as well: neither is so here. Over http botocore
+hashes every body for the signature, on the thread of the event loop: not here, where the body's MD5 is signed with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from holdfast.storage.remote.objects import Bytes
 
-_SLICE = 1 << 18  # bytes, each of which have the time limit: those that are copied while the line is full
+SLICE = 1 << 18  # bytes, each of which have the time limit: those that are copied while the line is full
 
 
 class Body:
@@ -67,8 +68,8 @@ def _payload() -> type:
             return bytes(self._value)
 
         async def write(self, writer: Any) -> None:
-            for at in range(0, len(self._value), _SLICE):
-                await asyncio.wait_for(writer.write(self._value[at : at + _SLICE]), self._limit)
+            for at in range(0, len(self._value), SLICE):
+                await asyncio.wait_for(writer.write(self._value[at : at + SLICE]), self._limit)
 
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:  # noqa: ARG002 - all of it
             await self.write(writer)
@@ -76,13 +77,30 @@ def _payload() -> type:
     return Slices
 
 
-def limit_sending(client: Any, limit: float) -> None:
-    """Have a client of aiobotocore send bodies so; the limit is in seconds."""
-    by_aiohttp = type(client._endpoint.http_session).__name__ == "AIOHTTPSession"  # noqa: SLF001 - it says so nowhere
+def payload(view: memoryview, limit: float) -> Any:
+    """Return memory as a body for aiohttp; the limit is in seconds."""
+    return _payload()(view, limit)
+
+
+def care_for_sending(client: Any, limit: float) -> None:
+    """Have a client of aiobotocore send bodies so; the limit is in seconds. ``sockets`` has its own way."""
+    session = client._endpoint.http_session  # noqa: SLF001 - it says so nowhere
+    by_aiohttp = type(session).__name__ == "AIOHTTPSession"
 
     def prepare(request: Any, **_: Any) -> None:
         request.headers.pop("Expect", None)
         if by_aiohttp and isinstance(request.body, Body):
-            request.body = _payload()(request.body.view, limit)
+            request.body = payload(request.body.view, limit)
 
     client.meta.events.register("before-send.s3", prepare, unique_id="holdfast-sending")
+    if (client.meta.config.s3 or {}).get("payload_signing_enabled") is None:
+        for method in ("PutObject", "UploadPart"):
+            client.meta.events.register(f"before-call.s3.{method}", _sign_md5_alone, unique_id=f"holdfast-{method}")
+
+
+def _sign_md5_alone(params: Any, context: Any, **_: Any) -> None:
+    """Have a body not be hashed for the signature, which has its MD5 already."""
+    if "Content-MD5" in params["headers"]:
+        said = context["client_config"]
+        unsigned = type(said)(s3={**(said.s3 or {}), "payload_signing_enabled": False})
+        context["client_config"] = said.merge(unsigned)

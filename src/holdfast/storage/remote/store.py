@@ -22,11 +22,12 @@ from holdfast.storage.remote.drafts import (
     read_all,
     sweep_bundles,
 )
+from holdfast.storage.remote.moving import move_by_copy
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
 from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
 from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
-from holdfast.storage.standing import Standing
+from holdfast.storage.standing import Standing, stamp_of
 
 _WITHIN = 2  # folders of a hidden folder: itself, and one in it
 
@@ -146,7 +147,7 @@ class RemoteStore:
             head = self._head(name)
         except OSError:
             return None
-        return (head.size, int.from_bytes(head.etag.encode(), "big")) if head.etag else None
+        return stamp_of(Blob(name, head.size, stamp=head.etag))
 
     def claim(self, run: str, since: str) -> Claim:
         """Take the prefix for this process, before anything below it is touched: one run, one prefix.
@@ -236,6 +237,15 @@ class RemoteStore:
     def move(self, name: str, target: str) -> bool:  # noqa: ARG002 - the contract's
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
+
+    def move_by_copy(self, name: str, target: str) -> None:
+        """Give a blob another name in two steps; of what nobody counts on. See ``moving``.
+
+        Raises:
+            OSError: if it is not there, the server does not do it, or it was written anew meanwhile.
+
+        """
+        move_by_copy(self, name, target)
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
         """Hold nothing: a remote store has no locks."""

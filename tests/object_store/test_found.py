@@ -1,0 +1,84 @@
+"""What the table of faults has found, each in a small test of its own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+import holdfast
+from holdfast import Checkpointer
+from holdfast.storage.remote import retrying
+from holdfast.storage.remote.claims import claim
+from holdfast.testing import FaultyObjects, wrapping
+from holdfast.testing import object_faults as faults
+from tests.support.bucket import Bucket
+
+URL = "memory://bucket/run"
+
+
+@pytest.fixture
+def faulty():
+    bucket = Bucket()
+    made = FaultyObjects(bucket)
+    with wrapping(lambda _: FaultyObjects(bucket, like=made)):
+        yield made
+
+
+def test_a_busy_server_draws_nothing_from_the_dice_of_the_script(monkeypatch):
+    """Pauses between tries are random, and leave Python's seeded generator, and so the training, as it was."""
+    pauses = []
+    monkeypatch.setattr(retrying, "_FIRST", 0.2)
+    faulty = FaultyObjects(Bucket())
+    objects = retrying.Retrying(faulty, retrying.Patience(60, pauses.append))
+    faulty.rule(faults.refused(), times=6)
+    random.seed(7)
+    before = random.getstate()
+    objects.put("b/x", b"x")
+    assert random.getstate() == before
+    assert len(set(pauses)) == 6
+    assert all(0 <= pause <= 10 for pause in pauses)
+
+
+def test_a_name_that_cannot_be_looked_for_is_a_save_that_fails(faulty):
+    """Where the server does not say whether a name is free nothing is written, which is told; training goes on."""
+    with Checkpointer(URL, model=torch.nn.Linear(1, 1), every_n_train_steps=1, save_top_k=-1) as ckpt:
+        ckpt.step()
+        ckpt.wait()
+        faulty.rule(faults.refused(), kinds={"head"})
+        with pytest.warns(
+            UserWarning, match=f"not saved in {URL}: it could not be seen whether its name is free: .*503"
+        ):
+            ckpt.step()
+        with pytest.raises(holdfast.SaveError, match="503 SlowDown"):
+            ckpt.save_checkpoint()
+        faulty.no_rules()
+        ckpt.step()
+    assert [item.step for item in holdfast.catalog(URL)] == [3, 1]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_failures_to_look_are_counted(faulty, raises):
+    """A look that fails counts as any failed save does: the last that may fail in a row is raised."""
+    words = {"on_error": "raise"} if raises else {"max_failures": 2}
+    ckpt = Checkpointer(URL, model=torch.nn.Linear(1, 1), every_n_train_steps=1, **words)
+    faulty.rule(faults.refused(), kinds={"head"})
+    if not raises:
+        with pytest.warns(UserWarning, match="failure 1 of 2"):
+            ckpt.step()
+    with pytest.raises(holdfast.SaveError, match="503 SlowDown"):
+        ckpt.step()
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+def test_a_claim_that_could_not_be_removed_is_no_rival_here(conditions):
+    """A claim given up while the server was away does not keep the same process from the prefix."""
+    bucket = Bucket(conditions=conditions)
+    faulty = FaultyObjects(bucket)
+    mine = claim(faulty, "bucket/run", URL, run="r", since="")
+    faulty.rule(faults.refused(), kinds={"remove"})
+    mine.give_up()
+    faulty.no_rules()
+    assert [found.key for found in bucket.list("bucket/run/")]
+    claim(faulty, "bucket/run", URL, run="other", since="").give_up()
