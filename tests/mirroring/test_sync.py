@@ -16,6 +16,8 @@ from holdfast.cli import main
 from holdfast.mirroring import reading_ahead
 from holdfast.source import BlobSource
 from holdfast.storage import open_store
+from holdfast.storage.remote.connect import wrapping
+from holdfast.testing import CountingObjects
 from tests.mirroring.makings import all_whole, content, link, pin, save
 from tests.support.running import PYTHONPATH
 
@@ -45,6 +47,27 @@ def test_from_one_url_to_another_and_back(local, memory, bucket, tmp_path):
     sync(bucket, memory)
     sync(memory, tmp_path / "back")
     assert content(open_store(tmp_path / "back")) == content(local)
+
+
+def test_one_server_copies_by_itself(local, bucket):
+    """From one prefix of a server to another no byte is sent: what was read and found right the server copies."""
+    a_run(local)
+    sync(local.root, bucket)
+    counted = []
+
+    def count(inner):
+        counted.append(CountingObjects(inner))
+        return counted[-1]
+
+    with wrapping(count):
+        assert len(sync(bucket, f"{bucket}-other").copied) == 3
+        data = bytearray(local.read("0.ckpt", 0, 10**6))
+        data[200] ^= 1
+        open_store(bucket).put("0.ckpt", [bytes(data)])
+        assert sync(bucket, f"{bucket}-more").problems[0][0] == "0.ckpt"
+    assert sum(one.sent for one in counted) < local.size("0.ckpt") + 10_000  # claims, and what was spoilt
+    assert content(open_store(f"{bucket}-other")) == content(local)
+    assert all_whole(f"{bucket}-more") == ["1.ckpt", "2.ckpt", "last.ckpt"]
 
 
 def test_ranges_from_a_url_are_under_way_side_by_side(local, memory, tmp_path, monkeypatch):

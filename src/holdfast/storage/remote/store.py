@@ -261,10 +261,21 @@ class RemoteStore:
         except FileNotFoundError:
             link_bundle(self, source, target)
             return "copy"
-        self.objects.copy(self.key(source), self.key(target))
+        self.copy_in(self.key(source), target, size)
+        return "copy"
+
+    def copy_in(self, key: str, target: str, size: int) -> None:
+        """Make an object of this server a blob of this store, by a copy on the server's side.
+
+        Raises:
+            DirectoryInUseError: if another run has the prefix by now.
+            OSError: if the server does not do it, or the copy has not the size that it should have.
+
+        """
+        self.check_claim()
+        self.objects.copy(key, self.key(target))
         self._check_length(target, self.objects.head(self.key(target)).size, size)
         end_bundle(self, target)
-        return "copy"
 
     def standing(self, name: str, endings: Collection[str] = ()) -> Standing:
         """Return what has a name, and which of the names with these endings are there. One request."""
