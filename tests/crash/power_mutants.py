@@ -10,14 +10,13 @@ import errno
 import os
 import sys
 from dataclasses import dataclass
-from types import ModuleType
 
 from holdfast.storage import durable, local
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.local import LocalStore
 
 _SYNCS = ("sync_file", "sync_folder")
-_HOMES = (local, durable)  # where files are written durably
+_HOMES = {"local": local, "durable": durable}  # where files are written durably
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Site:
     number: int  # among those of the function
     sync: str
     line: int
-    home: ModuleType
+    home: str
 
     def __str__(self):
         return f"{self.function}, sync {self.number}"
@@ -40,7 +39,7 @@ def sites():
 
 
 def _sites_of(home):
-    with open(home.__file__) as file:
+    with open(_HOMES[home].__file__) as file:
         tree = ast.parse(file.read())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return [site for function in functions for site in _sites_in(function, home)]
@@ -54,17 +53,18 @@ def _sites_in(function, home):
 
 def leave_out(site):
     """Make the store go on at one place without the sync."""
-    real = getattr(site.home, site.sync)
+    home = _HOMES[site.home]
+    real = getattr(home, site.sync)
 
     def sync(what):
         if sys._getframe(1).f_lineno != site.line:
             real(what)
 
-    setattr(site.home, site.sync, sync)
+    setattr(home, site.sync, sync)
 
 
 def _everywhere(**others):
-    for home in _HOMES:
+    for home in _HOMES.values():
         for name, other in others.items():
             setattr(home, name, other)
 
