@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.failures import cause_of, translated
+
+_GRACE = 2.0  # seconds for an answer that nobody waits for any longer: a server that is well needs no more
 
 
 def run_on(
@@ -19,13 +24,19 @@ def run_on(
     """Run it there and return what it returns; an interrupt of the caller ends it there, too.
 
     Raises:
+        InterruptedError: if nobody waits for it any longer, see ``hurry``. Whether it was done is then not known.
         OSError: what ``errors`` makes of whatever it raised, with ``what`` was tried.
 
     """
     future = asyncio.run_coroutine_threadsafe(_caught(work), loop)
     try:
-        while not concurrent.futures.wait([future], timeout=5).done:
+        hurried = 0.0
+        while not concurrent.futures.wait([future], timeout=hurry.SLICE).done:
             loop.call_soon_threadsafe(int)  # an error if it has ended
+            now = time.monotonic()
+            hurried = (hurried or now) if hurry.is_hurried() else 0.0
+            if hurried and now - hurried >= _GRACE:
+                raise InterruptedError(errno.EINTR, f"{what}: given up without an answer, as nobody waits for it")
         result, error = future.result()
     finally:
         future.cancel()

@@ -16,6 +16,7 @@ from functools import partial
 
 from typing_extensions import Self, TypedDict
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
 from holdfast.storage.remote.objects import Bytes, Head, Objects
 from holdfast.storage.remote.pace import Pace
@@ -223,6 +224,7 @@ class _Sender:
         self._lock = threading.Lock()
         self._failed = threading.Event()
         self._first: BaseException | None = None
+        self._heeded = (self._failed, *hurry.heeded())
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +264,8 @@ class _Sender:
             return
         try:
             self._path.wait(size)
-            etag = self._objects.part(self._key, self._ticket.upload, number, data())
+            with hurry.until(*self._heeded):
+                etag = self._objects.part(self._key, self._ticket.upload, number, data())
             with self._lock:
                 self._ticket.etags[number] = etag
                 if self._keep is not None:
