@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 FUZZ ?= 60
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check parity docs crash crash-peers soak fuzz bench ray clouds clean
+.PHONY: demo demo-s3 test check parity docs crash crash-s3 crash-peers soak fuzz bench ray clouds clean
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ parity: $(READY)  ## the same files as Lightning's class, in all seeded configur
 
 crash: $(READY)  ## all points of all crash tests: killed processes, failing calls, cut power; says how many
 	$(BIN)/python -m pytest -m "long or not long" tests/crash tests/soak tests/model
+
+crash-s3: $(READY)  ## trainings to an S3 server, killed with it at random requests: LAPS=200; SERVER=ceph where that is installed
+	$(BIN)/python -m tests.crash.object_store_laps --laps $(or $(LAPS),200) --server $(or $(SERVER),rclone)
 
 crash-peers: $(READY)  ## kills and flipped bits, for holdfast and its peers: writes benchmarks/crash.md
 	$(BIN)/python -m benchmarks.crash

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import secrets
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import holdfast
 from holdfast import Checkpointer, ConfigurationError, DamagedCheckpointError, LoadError
 from holdfast.cli import main
 from holdfast.storage import open_store
+from holdfast.testing.store_suite.bundles import put_bundle
 from tests.front.loops import Loop, names, step_of
 from tests.support.files import content, line, put, save, with_manifest
 from tests.support.lightning_cases import quietly
@@ -214,25 +216,65 @@ def test_a_file_elsewhere_is_never_moved(tmp_path):
     assert names(tmp_path / "else") == ["epoch=0-step=4.ckpt"]
 
 
-def test_on_a_remote_store_it_stays_and_does_not_count():
-    """Nothing is renamed there: the message says so, and the ranking, best and last do without the files."""
-    url = "memory://passed-over"
-    words = {"monitor": "val_loss", "save_last": True, "save_top_k": -1}
-    store = open_store(url)
-    run(url, 2, **words)
-    for name in (OLDER, "last.ckpt"):
+def spoilt(store, *spoil):
+    """Turn a bit over in the middle of files behind a URL."""
+    for name in spoil:
         data = bytearray(store.read(name, 0, store.size(name)))
         data[len(data) // 2] ^= 1
         store.put(name, [bytes(data)])
-    ckpt = Loop().checkpointer(url, **words)
-    start, said = quietly(ckpt.resume)
-    assert {(os.path.basename(item.path), item.aside) for item in start.skipped} == {(OLDER, ""), ("last.ckpt", "")}
-    assert len([text for text in said if "nothing is renamed below" in text]) == 2
-    assert store.exists(OLDER)
-    assert list(ckpt.best_k_models) == [ckpt.best_model_path] == [f"{url}/epoch=0-step=4.ckpt"]
-    assert ckpt.last_model_path == ""
-    for blob in store.blobs():
-        store.remove(blob.name)
+
+
+@pytest.fixture(params=["memory", "s3"])
+def url(request):
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return f"s3://bucket/passed-over-{secrets.token_hex(4)}"
+    return f"memory://passed-over-{secrets.token_hex(4)}"
+
+
+def test_behind_a_url_it_is_set_aside_as_well(url):
+    """Copied by the server and removed: the bytes are kept; ranking, best, last and the next resume do without them."""
+    words = {"monitor": "val_loss", "save_last": True, "save_top_k": -1}
+    store = open_store(url)
+    run(url, 2, **words)
+    spoilt(store, OLDER, "last.ckpt")
+    bytes_then = store.read(OLDER, 0, 1 << 20)
+    with Loop().checkpointer(url, **words) as ckpt:
+        start, said = quietly(ckpt.resume)
+        aside = {OLDER: f"{url}/{OLDER}.damaged", "last.ckpt": f"{url}/last.ckpt.damaged"}
+        assert {os.path.basename(item.path): item.aside for item in start.skipped} == aside
+        assert len([text for text in said if "set aside as" in text]) == 2
+        assert list(ckpt.best_k_models) == [ckpt.best_model_path] == [f"{url}/epoch=0-step=4.ckpt"]
+        assert ckpt.last_model_path == ""
+    assert not store.exists(OLDER)
+    assert store.read(f"{OLDER}.damaged", 0, 1 << 20) == bytes_then
+    assert [item.kind for item in holdfast.doctor(url) if item.kind == "set-aside"] == ["set-aside"] * 2
+    with Loop().checkpointer(url, **words) as ckpt:
+        assert ckpt.resume().skipped == ()
+
+
+def test_behind_a_url_of_others_it_stays():
+    """Who only looks moves nothing: the message says why."""
+    url = f"memory://passed-over-{secrets.token_hex(4)}"
+    run(url, 2)
+    spoilt(open_store(url), OLDER)
+    path, said = quietly(lambda: holdfast.newest(url))
+    assert path == f"{url}/epoch=0-step=4.ckpt"
+    assert len(said) == 1
+    assert open_store(url).exists(OLDER)
+
+
+def test_a_bundle_gets_another_name():
+    """A damaged sharded checkpoint goes aside with all its files, and with what is wrong with them."""
+    store = open_store(f"memory://passed-over-{secrets.token_hex(4)}")
+    made = put_bundle(store, "x.ckpt")
+    shard = next(name for name in made if name.endswith(".distcp"))
+    store.remove(f"x.ckpt/{shard}")
+    store.move_by_copy("x.ckpt", "x.ckpt.damaged")
+    assert [blob.name for blob in store.blobs()] == ["x.ckpt.damaged"]
+    assert {blob.name for blob in store.files("x.ckpt.damaged")} == made.keys() - {shard}
+    with pytest.raises(FileNotFoundError):
+        store.move_by_copy("x.ckpt", "y")
 
 
 class Wide(torch.nn.Module):

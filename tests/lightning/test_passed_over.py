@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 
 import pytest
 
-from holdfast import DamagedCheckpointError
+from holdfast import DamagedCheckpointError, load
+from holdfast.storage import open_store
 from tests.support.files import content, put
 from tests.support.lightning_cases import ModelCheckpoint, fit, names, quietly, step_of
 from tests.support.lightning_parts import Probe
@@ -48,6 +50,22 @@ def test_a_damaged_last_is_set_aside(tmp_path, folder):
     assert step_of(folder / "last.ckpt") == 8
     assert cb.last_model_path == str(folder / "last.ckpt")
     assert len(cb.best_k_models) == 2
+
+
+def test_behind_a_url_it_is_set_aside_as_the_fit_begins(tmp_path):
+    """Found before the prefix is the run's, a damaged ``last`` waits for that; then its name is free again."""
+    url = f"memory://{secrets.token_hex(4)}/run"
+    store = open_store(url)
+    words = {"monitor": None, "save_top_k": -1, "save_last": True}
+    fit(tmp_path, ModelCheckpoint(url, **words), max_epochs=2)
+    data = bytearray(store.read("last.ckpt", 0, 1 << 20))
+    data[len(data) // 2] ^= 1
+    store.put("last.ckpt", [bytes(data)])
+    made, said = quietly(fit, tmp_path, ModelCheckpoint(url, **words), max_epochs=3, ckpt_path="last")
+    assert made.ckpt_path == f"{url}/epoch=1-step=4.ckpt"
+    assert len([text for text in said if f"set aside as {url}/last.ckpt.damaged" in text]) == 1
+    assert store.read("last.ckpt.damaged", 0, 1 << 20) == data
+    assert load(f"{url}/last.ckpt")["global_step"] == 6
 
 
 def test_a_kill_right_after_the_setting_aside(tmp_path, folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,3 +125,15 @@ def test_what_nobody_needs_on_the_mirror(there, resumed):
             PREEMPTED: bool(later),
         }.get(item.role, False)
         assert (item.name in gone) == (outlived and not item.pinned and item.name not in sources)
+
+
+@given(two_tiers(), st.data())
+def test_a_later_branch_is_of_the_same_run_and_the_other_tier(copies, data):
+    """What is told of as a branch was saved later, has come less far, and lies in the other tier; none is passed by."""
+    moved = [replace(copy, time=f"2026-01-01T00:{data.draw(st.integers(10, 40))}") for copy in copies]
+    for chosen in moved:
+        later = tiers.later_branch(chosen, moved)
+        branch = [one for one in moved if (one.run, one.tier == chosen.tier) == (chosen.run, False)]
+        branch = [one for one in branch if one.time > chosen.time and one.sequence < chosen.sequence]
+        assert (later is None) == (not branch)
+        assert later is None or (later in branch and later.time == max(one.time for one in branch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fsspec
 import pytest
 
 from holdfast import ConfigurationError
@@ -9,8 +10,10 @@ from holdfast.storage import open_store
 from holdfast.storage.options import remember
 from holdfast.storage.remote import gcs
 from holdfast.storage.remote.failures import translated
+from holdfast.storage.remote.generic import FsspecObjects
 from holdfast.storage.remote.redaction import redacted
-from holdfast.storage.remote.retrying import worth_another_try
+from holdfast.storage.remote.retrying import Patience, Retrying, worth_another_try
+from holdfast.storage.remote.uploading import upload_chunks
 
 ODD = "c2VjcmV0+/Zm9y==AND%more"
 
@@ -74,3 +77,21 @@ def test_blocks(sizes, monkeypatch):
     assert b"".join(blocks) == data
     assert [len(one) for one in blocks[:-1]] == [8] * (len(blocks) - 1)
     assert len(blocks) == max(1, -(-len(data) // 8))
+
+
+def test_a_small_object_is_tried_again_where_there_are_no_parts():
+    """What comes as chunks and is small is sent as one, so that a server that fails once spoils nothing."""
+    fails = [ConnectionError("busy"), TimeoutError("silent")]
+
+    class Failing(FsspecObjects):
+        def put(self, key, data, *, absent=False, match=""):
+            if fails:
+                raise fails.pop()
+            return super().put(key, data, absent=absent, match=match)
+
+    inner = Failing(fsspec.filesystem("memory"))
+    objects = Retrying(inner, Patience(9, lambda _: None))
+    gates = []
+    head = upload_chunks(objects, "/tried/x.ckpt", iter([b"a", b"b"]), gate=lambda: gates.append(len(fails)))
+    assert (head.size, gates, fails) == (2, [2], [])
+    assert objects.get("/tried/x.ckpt", 0, 9) == b"ab"

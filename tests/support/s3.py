@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 KEY, SECRET, BUCKET = "testaccesskey", "testsecretkey", "bucket"
 NAMED = "HOLDFAST_TEST_S3"
+UNNAMED = ".rclone_temp_put_"
 
 
 @dataclass
@@ -111,6 +112,16 @@ class Rclone(Server):
     def restart(self):
         self.kill()
         self.start()
+
+    def close(self):
+        self.kill()
+
+    def unfinished(self):
+        """How many objects it had whole and had not named when it was killed.
+
+        To replace an object it removes it and then renames the new one: a kill between the two leaves neither.
+        """
+        return sum(name.startswith(UNNAMED) for _, _, files in os.walk(self.files) for name in files)
 
 
 def _program():

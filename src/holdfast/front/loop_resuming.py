@@ -185,19 +185,21 @@ class LoopResuming(LoopSaving):
             raise
         skipped = self._agree(met)
         if newest is not None:
-            return _Choice(newest[0], self._agree(lambda: self._why(search.tier)), *skipped), newest[1]
+            return _Choice(newest[0], self._agree(lambda: self._why(search)), *skipped), newest[1]
         self._agree(lambda: self._second.check_may_begin_afresh() if self._second is not None else None)
         aside = self._agree(lambda: len(scan_aside(store, depth=depth)))
         known = f"; {aside} that were damaged are set aside there" if aside else ""
         reason = f"a fresh start: there is no whole checkpoint with a full state in {self.dirpath}{known}"
         return _Choice(None, reason, *skipped[:2]), {}
 
-    def _why(self, tier: str) -> str:
+    def _why(self, search: Search) -> str:
         """Rank 0 only: say why the newest whole one is this one."""
         second = self._second
         if second is None:
             return "the newest whole checkpoint"
-        if tier == MIRROR:
+        if search.branch:
+            warn(f"resuming from the newest whole checkpoint{search.branch}")
+        if search.tier == MIRROR:
             return f"the newest whole checkpoint, fetched from the mirror {second.url}"
         asked = f" (the mirror {second.url} could not be asked: {second.problem})" if second.problem else ""
         return f"the newest whole checkpoint{asked}"

@@ -11,7 +11,7 @@ import torch
 
 from holdfast.engine import load
 from holdfast.engine.globals import globals_of
-from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError
+from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError, printable
 from holdfast.front.loop_sharded import filled, place_for, spread
 from holdfast.front.loop_state import Parts, collect, living
 from holdfast.front.opening import Into, load_into, verify
@@ -159,6 +159,7 @@ class Search:
     Attributes:
         run: that of the newest whole one, on rank 0; "" if there is none.
         tier: where that was found, on rank 0.
+        branch: what another branch of the run has saved later in the other tier, as a sentence, on rank 0; or "".
 
     """
 
@@ -166,7 +167,7 @@ class Search:
         """Know none yet."""
         self._ranks, self._passing, self._mirror = ranks, passing, mirror
         self._items: list[Candidate] = []
-        self._spoilt = self.run = ""
+        self._spoilt = self.run = self.branch = ""
         self.tier = LOCAL
 
     def look_at(self, found: Iterable[Found], afar: Iterable[Found] = ()) -> None:
@@ -219,6 +220,7 @@ class Search:
     def _next(self, place: int) -> _Next | None:
         """Rank 0 only: what is on the mirror alone is here by then; None if it could not be had."""
         one = self._items[place]
+        self.branch = self._told_of_branch(one)
         if one.is_far:
             brought = self._bring(one.found)
             if brought is None:
@@ -231,6 +233,18 @@ class Search:
             one.found.sharded or os.path.isdir(path),
             careful=self._passing.stops or not older,
             elsewhere=one.elsewhere,
+        )
+
+    def _told_of_branch(self, one: Candidate) -> str:
+        """Rank 0 only: say that the run has come further in one tier, and has gone on elsewhere in the other."""
+        later = None if self._mirror is None else self._mirror.later_branch(one, self._items)
+        facts = None if later is None else later.found.facts
+        if later is None or facts is None:
+            return ""
+        path = later.found.path
+        return (
+            f". It has come further than {printable(path)} (step {facts.step}), which a branch that had gone back "
+            f"saved later: resume({path!r}) goes on from that"
         )
 
     def _bring(self, item: Found) -> Found | None:

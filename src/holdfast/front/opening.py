@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
@@ -147,16 +148,28 @@ def beyond(mirror: SecondTier, run: Run) -> list[Found]:
     return mirror.beyond(scan(run.store, extension=extension, depth=run.depth))
 
 
-def set_torn_aside(run: Run) -> frozenset[str]:
+def set_torn_aside(run: Run, damaged: Collection[str] = ()) -> frozenset[str]:
     """Set aside the files of a run's directory that cannot be read because they are torn; return their names.
 
-    They cannot say whose they are, and are no checkpoints of anybody.
+    They cannot say whose they are, and are no checkpoints of anybody. ``damaged`` have been passed over before the
+    directory was this run's: those of them that are the run's, and are still damaged, are set aside now.
     """
     passing = PassingOver(run.store)
     found = scan(run.store, extension=run.settings.style.extension, depth=run.depth)
     passing.note_unreadable(item for item in found if item.damaged)
+    for item in found:
+        if item.name in damaged and not (item.problem or run.store.is_local):  # where it was done at once
+            with contextlib.suppress(LoadError, OSError):  # as they were met before, unless they are whole by now
+                _note_damage(passing, item)
     passing.settle(run.run)
     return frozenset(passing.damaged)
+
+
+def _note_damage(passing: PassingOver, item: Found) -> None:
+    try:
+        verify(item.path)
+    except DamagedCheckpointError as error:
+        passing.note(item, error)
 
 
 def exists(path: str | os.PathLike[str]) -> bool:

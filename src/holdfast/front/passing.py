@@ -9,7 +9,8 @@ from holdfast.engine import verify
 from holdfast.errors import ConfigurationError, DamagedCheckpointError, LoadError, printable
 from holdfast.front.start import Skipped
 from holdfast.scanning import Found, names_aside
-from holdfast.storage import Store
+from holdfast.storage import Store, is_own_place
+from holdfast.storage.standing import Moving
 from holdfast.telling import warn
 
 _HAND = "it was saved by hand"
@@ -130,19 +131,28 @@ class PassingOver:
         return self._move(store, item)
 
     def _move(self, store: Store, item: Found) -> tuple[str, str]:
-        if not store.is_local:
-            return "", f"nothing is renamed below {store.root}"
+        if not store.is_local and not is_own_place(store):
+            return "", f"{store.root} does not belong to this process"
         stamp = store.stamp(item.name)
         if not isinstance(_why(item), DamagedCheckpointError) or store.stamp(item.name) != stamp:
             self.damaged.discard(item.name)
             return "", _WHOLE
         free = next(name for name in names_aside(item.name) if not store.exists(name))
         try:
-            moved = store.move(item.name, free)
+            moved = _renamed(store, item.name, free)
         except OSError as error:
-            moved = store.exists(free) and not store.exists(item.name)  # only its name may not be durable yet
+            # Only its name may not be durable yet, or the answer of a server was lost.
+            moved = store.exists(free) and not store.exists(item.name)
             return (store.path(free), "") if moved else ("", f"it could not be renamed: {error}")
         return (store.path(free), "") if moved else ("", "it could not be renamed")
+
+
+def _renamed(store: Store, name: str, free: str) -> bool:
+    """Give a damaged checkpoint another name; tell whether it has it. Behind a URL: by a copy, and a removal."""
+    if store.is_local or not isinstance(store, Moving):
+        return store.move(name, free)
+    store.move_by_copy(name, free)
+    return True
 
 
 def _why(item: Found) -> Exception:

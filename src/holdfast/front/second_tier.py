@@ -95,6 +95,12 @@ class SecondTier:
         copies = [_copy(one) for one in known.values()]
         return [known[copy.tier, copy.name] for copy in tiers.newest_first(copies)]
 
+    def later_branch(self, chosen: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
+        """Return what a branch of the same run has saved later in the other tier, without coming as far; or None."""
+        known = {_copy(one): one for one in candidates}
+        later = tiers.later_branch(_copy(chosen), known)
+        return None if later is None else known[later]
+
     def beyond(self, local: Sequence[Found]) -> list[Found]:
         """Return the checkpoints that only the mirror has, under names that are free here."""
         copies = [_copy(one) for one in self.candidates(local)]

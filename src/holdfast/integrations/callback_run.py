@@ -91,7 +91,7 @@ class RunMixin(PulseMixin, NoteWords):
         self._sweep(run)
         damaged, self._damaged = self._damaged, frozenset()
         if self._resumed is not None and self._protected:  # it goes on from a file of this directory
-            damaged |= set_torn_aside(run)
+            damaged |= set_torn_aside(run, damaged)
         afar = self._beyond(run) if self._resumed is not None else []
         self._elsewhere = frozenset(item.name for item in afar)
         ledger = with_notes(run, reopen(run, memory, step, damaged, afar))

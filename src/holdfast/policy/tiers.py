@@ -59,6 +59,20 @@ def newest_first(copies: Iterable[Copy]) -> list[Copy]:
     return sorted(known, key=age, reverse=True)
 
 
+def later_branch(chosen: Copy, copies: Iterable[Copy]) -> Copy | None:
+    """Return the newest copy of the same run that was saved after the chosen one and has not come as far; or None.
+
+    There is one where the run went back, and on, without knowing of what the other tier has: two branches of one run.
+    """
+    later = (
+        copy
+        for copy in copies
+        if copy.run == chosen.run and copy.time > chosen.time and copy.sequence < chosen.sequence
+        if copy.tier != chosen.tier
+    )
+    return max(later, key=lambda copy: (copy.time, copy.sequence, copy.name), default=None)
+
+
 def only_there(copies: Iterable[Copy], taken: Collection[str]) -> list[Copy]:
     """Return the copies on the mirror whose names are free here; ``taken``: the names that are here.
 

@@ -42,6 +42,15 @@ class Asked(Protocol):
         ...
 
 
+@runtime_checkable
+class Moving(Protocol):
+    """A store that has no step in which a name is changed, and does it in two."""
+
+    def move_by_copy(self, name: str, target: str) -> None:
+        """Copy what has a name to another one, then remove it: for what nobody counts on by either name."""
+        ...
+
+
 def stamp_of(blob: Blob) -> tuple[int, ...] | None:
     """Return what ``Store.stamp`` says of a remote blob that was listed: its size and its etag; None without one."""
     return (blob.size, int.from_bytes(blob.stamp.encode(), "big")) if blob.stamp else None

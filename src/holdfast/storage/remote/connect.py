@@ -22,6 +22,7 @@ from holdfast.storage.remote.redaction import redacted
 from holdfast.storage.remote.retrying import Patience, Retrying
 from holdfast.storage.remote.s3 import S3Objects, once
 
+_GOOGLE, _AZURE = frozenset({"gs", "gcs"}), frozenset({"az", "abfs", "abfss"})
 _wrappers: list[Callable[[Objects], Objects]] = []
 
 
@@ -42,19 +43,20 @@ def connect(url: str) -> tuple[Objects, str]:
 
 def _innermost(url: str) -> tuple[Objects, str]:
     said = options_for(url)
+    client = said.get("client") or os.environ.get("HOLDFAST_CLIENT", "auto")
     options = {name: value for name, value in said.items() if name not in OURS}
     scheme = url.partition("://")[0]
     kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
     if kind is not None and hasattr(kind, "_call_s3"):
         words = {**kind._get_kwargs_from_urls(url), **options}  # noqa: SLF001 - as fsspec itself does
-        fs = once(kind)(**words)
-        return _by_client(S3Objects(fs, said.get("checksums", "md5")), fs, said.get("client")), _bare_key(kind, url)
-    if scheme in ("gs", "gcs", "az", "abfs", "abfss"):
-        fs, base = _made(url, options)
-        if scheme in ("gs", "gcs"):
+        fs = once(kind, sockets=client != "fsspec")(**words)
+        return _by_client(S3Objects(fs, said.get("checksums", "md5")), fs, client), _bare_key(kind, url)
+    fs, base = _made(url, options)
+    if client != "fsspec" and "::" not in url:  # what has one of these names may be another package's
+        if scheme in _GOOGLE and hasattr(fs, "_get_headers"):
             return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
-        return AzureObjects(fs), base.rstrip("/")
-    fs, base = fsspec.core.url_to_fs(url, **options)
+        if scheme in _AZURE and hasattr(fs, "service_client"):
+            return AzureObjects(fs), base.rstrip("/")
     return FsspecObjects(fs), base.rstrip("/")
 
 
@@ -77,9 +79,9 @@ def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     return fs, str(base)
 
 
-def _by_client(objects: S3Objects, fs: Any, client: str | None) -> Objects:
+def _by_client(objects: S3Objects, fs: Any, client: str) -> Objects:
     """Have ranges read by obstore where that was asked for."""
-    if (client or os.environ.get("HOLDFAST_CLIENT", "auto")) != "obstore":
+    if client != "obstore":
         return objects
     from holdfast.storage.remote.obstore_client import FastObjects  # noqa: PLC0415 - only where it is asked for
 

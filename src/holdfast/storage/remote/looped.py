@@ -1,18 +1,27 @@
-"""Work on an event loop that another thread runs, as fsspec's clients have one, for a caller who waits for it."""
+"""Work on an event loop that another thread runs, as fsspec's clients have one, for a caller who waits for it.
+
+While it waits the caller makes the blocking calls that the work asks it for: with as many callers as there are parts
+under way, their bytes pass side by side, and not one after the other through the loop's one thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
 import errno
+import queue
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from holdfast.storage import hurry
 from holdfast.storage.remote.failures import cause_of, translated
 
+_T = TypeVar("_T")
 _GRACE = 2.0  # seconds for an answer that nobody waits for any longer: a server that is well needs no more
+_Calls = queue.SimpleQueue["Callable[[], None] | None"]
+_caller: ContextVar[_Calls | None] = ContextVar("caller", default=None)
 
 
 def run_on(
@@ -28,14 +37,23 @@ def run_on(
         OSError: what ``errors`` makes of whatever it raised, with ``what`` was tried.
 
     """
-    future = asyncio.run_coroutine_threadsafe(_caught(work), loop)
+    calls: _Calls = queue.SimpleQueue()
+    token = _caller.set(calls)  # the work's task takes this thread's variables along
     try:
-        hurried = 0.0
-        while not concurrent.futures.wait([future], timeout=hurry.SLICE).done:
+        future = asyncio.run_coroutine_threadsafe(_caught(work), loop)
+    finally:
+        _caller.reset(token)
+    future.add_done_callback(lambda _: calls.put(None))
+    hurried = 0.0
+    try:
+        while not future.done():
+            with contextlib.suppress(queue.Empty):
+                if (call := calls.get(timeout=hurry.SLICE)) is not None:
+                    call()
             loop.call_soon_threadsafe(int)  # an error if it has ended
             now = time.monotonic()
             hurried = (hurried or now) if hurry.is_hurried() else 0.0
-            if hurried and now - hurried >= _GRACE:
+            if hurried and now - hurried >= _GRACE and not future.done():
                 raise InterruptedError(errno.EINTR, f"{what}: given up without an answer, as nobody waits for it")
         result, error = future.result()
     finally:
@@ -44,6 +62,39 @@ def run_on(
         known = errors(error, what)
         raise known from cause_of(known, error)
     return result
+
+
+def has_caller() -> bool:
+    """Tell whether a thread waits for the work that asks, and can be asked to make a call."""
+    return _caller.get() is not None
+
+
+async def by_caller(call: Callable[[], _T]) -> _T:
+    """Have the thread that waits for this work make a blocking call, and return what it returned, or raise it."""
+    calls, loop = _caller.get(), asyncio.get_running_loop()
+    if calls is None:
+        raise RuntimeError("nobody waits for this work")
+    answer: asyncio.Future[_T] = loop.create_future()
+
+    def make() -> None:
+        try:
+            result = call()
+        except Exception as error:  # noqa: BLE001 - raised where the call was asked for
+            loop.call_soon_threadsafe(_settle, answer, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, answer, result, None)
+
+    calls.put(make)
+    return await answer
+
+
+def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if answer.done():  # nobody waits any more
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
 
 
 async def _caught(work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, Exception | None]:

@@ -17,6 +17,7 @@ from holdfast.storage.remote.looped import run_on
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 from holdfast.storage.remote.sending import Body as Sent
 from holdfast.storage.remote.sending import care_for_sending
+from holdfast.storage.remote.sockets import Landing, session_words
 
 _AT_ONCE = 1000  # keys in one request of removal
 _COPY = 1 << 30  # bytes that are copied in one request: more takes longer than some servers leave an answer open
@@ -30,8 +31,11 @@ _UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument", "Me
 
 
 @functools.lru_cache
-def once(kind: type) -> type:
-    """Return s3fs's class, tried once and with time limits: patience is ours, and the user's own instances his."""
+def once(kind: type, *, sockets: bool = True) -> type:
+    """Return s3fs's class, tried once and with time limits: patience is ours, and the user's own instances his.
+
+    With ``sockets``, bytes go as ``sockets`` has it; without, all goes through aiohttp.
+    """
 
     def prepare(self: Any) -> dict[str, Any]:
         limits = {"connect_timeout": 10, "read_timeout": _SILENCE, "max_pool_connections": 32}
@@ -39,7 +43,9 @@ def once(kind: type) -> type:
         # Some servers send the whole object's checksum with a range; every byte is checked by the manifest's digests.
         # Those of what is sent are made here, so that they go before the bytes and not behind them.
         checks = {"response_checksum_validation": "when_required", "request_checksum_calculation": "when_required"}
-        return {**limits, **tries, **checks, **self.config_kwargs, "request_checksum_calculation": "when_required"}
+        ways = session_words(self.config_kwargs) if sockets else {}
+        said = {**limits, **tries, **checks, **ways, **self.config_kwargs}
+        return {**said, "request_checksum_calculation": "when_required"}
 
     async def set_session(self: Any, *args: Any, **words: Any) -> Any:
         client = await kind.set_session(self, *args, **words)  # type: ignore[attr-defined]
@@ -291,20 +297,27 @@ class S3Objects:
 
 async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview) -> int:
     """Read the answer's body into memory, as it comes."""
+    landing = Landing(view)
+    landing.expect()
     said = await fs._call_s3("get_object", **words)  # noqa: SLF001
     total = str(said.get("ContentRange", "")).rpartition("/")[2]
     expected = min(len(view), int(total) - start) if total.isdigit() else int(said["ContentLength"])
+    at = await _read_body(said["Body"], view) if landing.filled is None else landing.filled
+    if at != expected:
+        msg = f"the answer ended after {at} of {expected} bytes"
+        raise ConnectionError(msg)
+    return at
+
+
+async def _read_body(stream: Any, view: memoryview) -> int:
     at = 0
-    async with said["Body"] as body:
+    async with stream as body:
         while data := await body.read(1 << 20):
             if at + len(data) > len(view):
                 msg = f"{at + len(data)} bytes came where {len(view)} were asked for"
                 raise ConnectionError(msg)
             view[at : at + len(data)] = data
             at += len(data)
-    if at != expected:
-        msg = f"the answer ended after {at} of {expected} bytes"
-        raise ConnectionError(msg)
     return at
 
 

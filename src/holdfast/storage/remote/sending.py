@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.storage.remote.objects import Bytes
 
-_SLICE = 1 << 18  # bytes, each of which have the time limit: those that are copied while the line is full
+SLICE = 1 << 18  # bytes, each of which have the time limit: those that are copied while the line is full
 
 
 class Body:
@@ -68,8 +68,8 @@ def _payload() -> type:
             return bytes(self._value)
 
         async def write(self, writer: Any) -> None:
-            for at in range(0, len(self._value), _SLICE):
-                await asyncio.wait_for(writer.write(self._value[at : at + _SLICE]), self._limit)
+            for at in range(0, len(self._value), SLICE):
+                await asyncio.wait_for(writer.write(self._value[at : at + SLICE]), self._limit)
 
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:  # noqa: ARG002 - all of it
             await self.write(writer)
@@ -77,14 +77,20 @@ def _payload() -> type:
     return Slices
 
 
+def payload(view: memoryview, limit: float) -> Any:
+    """Return memory as a body for aiohttp; the limit is in seconds."""
+    return _payload()(view, limit)
+
+
 def care_for_sending(client: Any, limit: float) -> None:
-    """Have a client of aiobotocore send bodies so; the limit is in seconds."""
-    by_aiohttp = type(client._endpoint.http_session).__name__ == "AIOHTTPSession"  # noqa: SLF001 - it says so nowhere
+    """Have a client of aiobotocore send bodies so; the limit is in seconds. ``sockets`` has its own way."""
+    session = client._endpoint.http_session  # noqa: SLF001 - it says so nowhere
+    by_aiohttp = type(session).__name__ == "AIOHTTPSession"
 
     def prepare(request: Any, **_: Any) -> None:
         request.headers.pop("Expect", None)
         if by_aiohttp and isinstance(request.body, Body):
-            request.body = _payload()(request.body.view, limit)
+            request.body = payload(request.body.view, limit)
 
     client.meta.events.register("before-send.s3", prepare, unique_id="holdfast-sending")
     if (client.meta.config.s3 or {}).get("payload_signing_enabled") is None:

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
 from holdfast.storage.marks import mark_of
+from holdfast.storage.paths import has_dots, no_dots
 from holdfast.storage.remote.bundles import Listing, fold, may_be_bundle, remains
 from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
@@ -22,6 +23,7 @@ from holdfast.storage.remote.drafts import (
     read_all,
     sweep_bundles,
 )
+from holdfast.storage.remote.moving import move_by_copy
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
 from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
@@ -64,8 +66,8 @@ class RemoteStore:
         return key[len(prefix) :] if key is not None and key.startswith(prefix) else None
 
     def key(self, name: str) -> str:
-        """Return the key of a name."""
-        return f"{self.base}/{name}"
+        """Return the key of a name. What has dots for a part is an ``OSError``: some clients would take them out."""
+        return f"{self.base}/{no_dots(name)}"
 
     def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
         """Return the blobs under the root; there is nothing odd among them."""
@@ -109,8 +111,8 @@ class RemoteStore:
         """List by name. Below the root without a limit: that is one request for a thousand, not one a folder."""
         start = len(self.base) + 1
         found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
-        kept = [(name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth]
-        return sorted(kept, key=lambda pair: pair[0])
+        near = ((name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth)
+        return sorted([pair for pair in near if not has_dots(pair[0])], key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache: for the blob, and if there is none for a bundle of that name."""
@@ -236,6 +238,15 @@ class RemoteStore:
     def move(self, name: str, target: str) -> bool:  # noqa: ARG002 - the contract's
         """Return False: a remote move is a copy and a removal, and may end between the two."""
         return False
+
+    def move_by_copy(self, name: str, target: str) -> None:
+        """Give a blob another name in two steps; of what nobody counts on. See ``moving``.
+
+        Raises:
+            OSError: if it is not there, the server does not do it, or it was written anew meanwhile.
+
+        """
+        move_by_copy(self, name, target)
 
     def hold(self, name: str, *, alone: bool = False) -> contextlib.AbstractContextManager[bool]:
         """Hold nothing: a remote store has no locks."""

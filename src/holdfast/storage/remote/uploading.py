@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 import threading
 from collections import deque
@@ -18,7 +19,7 @@ from typing_extensions import Self, TypedDict
 
 from holdfast.storage import hurry
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
-from holdfast.storage.remote.objects import Bytes, Head, Objects
+from holdfast.storage.remote.objects import Bytes, Head, Objects, PartRules
 from holdfast.storage.remote.pace import Pace
 from holdfast.storage.remote.parts import PART, Sizes, cut
 from holdfast.threads import Threads, Work
@@ -99,15 +100,15 @@ def upload(  # noqa: PLR0913 - what may be asked of an upload
 
     """
     path = _Path(pace or _NO_PACE, stop, progress)
-    if objects.parts is None:
-        return _checked(key, objects.put(key, _blocks(source, path, gate), absent=absent), source.size)
-    if source.size <= max(PART, objects.parts.least):
+    if source.size <= max(PART, objects.parts.least if objects.parts else 0):
         data = source.view(0, source.size)
         path.wait(len(data))
         _open(gate)
         head = objects.put(key, data, absent=absent)
         path.arrived(len(data))
         return _checked(key, head, source.size)
+    if objects.parts is None:
+        return _checked(key, objects.put(key, _blocks(source, path, gate), absent=absent), source.size)
     ticket, begun = _begun(objects, key, source, ticket)
     if begun and keep is not None:
         keep(replace(ticket, etags={}))
@@ -150,15 +151,15 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
 
     """
     path, counted = _Path(), _Counted(chunks)
-    if objects.parts is None:
-        head = objects.put(key, _then(counted, gate), absent=absent)
-        return _checked(key, head, counted.size)
-    sizes = Sizes.of(objects.parts, size)
+    sizes = Sizes.of(objects.parts or PartRules(), size)
     parts = cut(counted, sizes)
     first, alone = next(parts)
     if alone:
         _open(gate)
         return _checked(key, objects.put(key, first, absent=absent), counted.size)
+    if objects.parts is None:
+        pieces = itertools.chain([first], (data for data, _ in parts))
+        return _checked(key, objects.put(key, _then(pieces, gate), absent=absent), counted.size)
     ticket = Ticket(objects.begin(key), sizes.first)
     with _Sender(objects, key, ticket, path, workers=workers) as sender:
         sender.send(1, len(first), partial(_same, first))
