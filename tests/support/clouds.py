@@ -115,9 +115,13 @@ class Azure(Emulator):
     schemes = ("az", "abfs", "abfss")
 
     @property
+    def endpoint(self):
+        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+
+    @property
     def options(self):
         said = {"DefaultEndpointsProtocol": "http", "AccountName": ACCOUNT, "AccountKey": ACCOUNT_KEY}
-        said["BlobEndpoint"] = f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        said["BlobEndpoint"] = self.endpoint
         return {"connection_string": "".join(f"{name}={value};" for name, value in said.items())}
 
     def command(self):

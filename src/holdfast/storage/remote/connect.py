@@ -56,7 +56,7 @@ def _innermost(url: str) -> tuple[Objects, str]:
         if scheme in _GOOGLE and hasattr(fs, "_get_headers"):
             return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
         if scheme in _AZURE and hasattr(fs, "service_client"):
-            return AzureObjects(fs), base.rstrip("/")
+            return AzureObjects(fs, check=said.get("checksums") != "none"), base.rstrip("/")
     return FsspecObjects(fs), base.rstrip("/")
 
 

@@ -15,7 +15,7 @@ from holdfast.storage.paths import has_dots, no_dots
 from holdfast.storage.remote.bundles import Listing, fold, may_be_bundle, remains
 from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
-from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
+from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, depth_of, unfinished
 from holdfast.storage.remote.drafts import (
     RemoteDraft,
     folder_at,
@@ -94,7 +94,7 @@ class RemoteStore:
     def leftovers(self, depth: int = 0) -> list[str]:
         """Return temporaries, drafts, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
         listing = self._listed(depth + _WITHIN)
-        uploads = (name for name, _ in unfinished(self.objects, self.base) if name.count("/") <= depth)
+        uploads = (name for name, _ in unfinished(self.objects, self.base) if depth_of(name) <= depth)
         drafts = (name for left in remains(listing, partial(read_all, self)) for name in left.names)
         drafts = (name for name in drafts if name.count("/") <= depth + 1)
         return sorted({*(name for name, _ in self._temporaries(listing, depth)), *drafts, *uploads})
@@ -261,10 +261,21 @@ class RemoteStore:
         except FileNotFoundError:
             link_bundle(self, source, target)
             return "copy"
-        self.objects.copy(self.key(source), self.key(target))
+        self.copy_in(self.key(source), target, size)
+        return "copy"
+
+    def copy_in(self, key: str, target: str, size: int) -> None:
+        """Make an object of this server a blob of this store, by a copy on the server's side.
+
+        Raises:
+            DirectoryInUseError: if another run has the prefix by now.
+            OSError: if the server does not do it, or the copy has not the size that it should have.
+
+        """
+        self.check_claim()
+        self.objects.copy(key, self.key(target))
         self._check_length(target, self.objects.head(self.key(target)).size, size)
         end_bundle(self, target)
-        return "copy"
 
     def standing(self, name: str, endings: Collection[str] = ()) -> Standing:
         """Return what has a name, and which of the names with these endings are there. One request."""
@@ -295,13 +306,14 @@ class RemoteStore:
         """
         listing = self._listed(depth + _WITHIN)
         found = self._temporaries(listing, depth)
-        loose = any(mark_of(name) for name, _ in listing)
+        bundles = [pair for pair in listing if pair[0].count("/") <= depth + 1]  # what lies deeper may be another run's
+        loose = any(mark_of(name) for name, _ in bundles)
         before = dead_before(self.objects, self.base) if found or loose else None
         dead = [name for name, item in found if before is not None and item.modified and item.modified < before]
         if dead:
             self.objects.remove([self.key(name) for name in dead])
         if loose:
-            dead += sweep_bundles(self, listing, before)
+            dead += sweep_bundles(self, bundles, before)
         return [*dead, *abort_dead(self.objects, self.base, depth)]
 
 
