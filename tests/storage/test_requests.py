@@ -115,7 +115,7 @@ def test_one_checkpoint(s3, cached, tmp_path, capsys):
     assert cost("show", one) == {"list": 3}
     for count, word in enumerate((["tag", one, "paper"], ["pin", one], ["note", one, "why"])):
         # What is said of it is read before and after, a read each.
-        assert cost(*word) == {"list": 5, "put": 1, "get": 2 * count + 1}
+        assert cost(*word) == {"list": 4, "head": 1, "put": 1, "get": 2 * count + 1}
     assert cost("cp", one, str(tmp_path / "x.ckpt")) == {"list": 3, "get": 1 + 3}
     there = cost("cp", one, f"{url}/of/x.ckpt")  # and the three things that were said of it
     assert there == {"list": 3, "head": 3 + 3, "get": 2 + 3 * 2, "put": 1 + 3}
