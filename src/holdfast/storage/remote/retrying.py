@@ -23,6 +23,7 @@ import tenacity
 
 from holdfast.errors import ConfigurationError
 from holdfast.storage import hurry
+from holdfast.storage.remote.made_before import LostAnswerError
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
 
 log = logging.getLogger("holdfast")
@@ -163,7 +164,10 @@ class Retrying:
         return self._again(f"send part {number} of {key}", lambda: self.inner.part(key, upload, number, data))
 
     def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
-        """Make the object of its parts. That an earlier try succeeded is seen by the etag of what is there."""
+        """Make the object of its parts. That an earlier try succeeded is seen by the etag of what is there.
+
+        Where it cannot be seen so, and the upload is gone, that is a ``LostAnswerError``.
+        """
         tries = 0
 
         def complete() -> Head:
@@ -177,7 +181,13 @@ class Retrying:
                     raise
                 return head
 
-        return self._again(f"complete {key}", complete, key)
+        try:
+            return self._again(f"complete {key}", complete, key)
+        except FileNotFoundError as error:
+            if tries == 1:
+                raise
+            msg = f"{error.strerror or error}, after a try whose answer was lost"
+            raise LostAnswerError(errno.EIO, msg) from error
 
     def _made_before(self, key: str, etags: list[str]) -> Head | None:
         try:
