@@ -13,7 +13,8 @@ import holdfast
 from holdfast import Checkpointer
 from holdfast.storage import open_store
 from holdfast.storage.marks import marked
-from holdfast.storage.remote import retrying
+from holdfast.storage.remote import RemoteStore, retrying
+from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote.claims import claim
 from holdfast.testing import FaultyObjects, wrapping
 from holdfast.testing import object_faults as faults
@@ -143,3 +144,35 @@ def test_wrong_bytes_are_neither_copied_nor_gone_by(faulty, fault):
         if store.exists("y.ckpt"):
             assert _whole(store, "y.ckpt") == b"of 1"
             store.remove("y.ckpt")
+
+
+class _Plain(Bucket):
+    """A server whose objects have the MD5 of their bytes as etag, however they were made, as rclone's."""
+
+    def complete(self, key, upload, etags, *, absent=False):
+        super().complete(key, upload, etags, absent=absent)
+        return self.put(key, self.get(key, 0, 1 << 30))
+
+
+def test_a_lost_answer_to_the_end_of_an_upload_where_etags_tell_nothing(monkeypatch):
+    """What was made is recognised by its bytes; what was not is an error that does not call it lost for certain."""
+    monkeypatch.setattr(cutting, "PART", 1000)
+    monkeypatch.setattr(cutting, "_ROUND", 1)
+    bucket = _Plain()
+    faulty = FaultyObjects(bucket)
+    objects = retrying.Retrying(faulty, retrying.Patience(60, lambda _: None))
+    store = RemoteStore(URL, "bucket/run", objects)
+    faulty.rule(faults.lost(), kinds={"complete"}, times=1)
+    data = bytes(range(250)) * 14
+    assert store.put("x", (data,)) == 3500
+    assert bucket.get("bucket/run/x", 0, 5000) == data
+
+    def vanish(request, go):
+        del go
+        bucket.abort(request.key, bucket.uploads(request.key)[0].id)
+        raise ConnectionResetError("the server has forgotten the upload")
+
+    faulty.rule(vanish, kinds={"complete"}, times=1)
+    with pytest.raises(ConnectionError, match="a try whose answer was lost"):
+        store.put("x", (data[::-1],))
+    assert bucket.get("bucket/run/x", 0, 5000) == data
