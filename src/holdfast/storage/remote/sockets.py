@@ -8,6 +8,7 @@ and without Python's lock. The loop of fsspec has one thread for all requests, a
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.looped import by_caller, has_caller
 from holdfast.storage.remote.sending import SLICE, Body, payload
 
@@ -161,6 +163,8 @@ class _Slices:
 
     def __iter__(self) -> Iterator[memoryview]:
         for at in range(0, len(self._view), SLICE):
+            if hurry.is_hurried():
+                raise InterruptedError(errno.EINTR, "nobody waits any longer for what is being sent")
             yield self._view[at : at + SLICE]
 
 

@@ -17,6 +17,7 @@ from functools import partial
 
 from typing_extensions import Self, TypedDict
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
 from holdfast.storage.remote.made_before import LostAnswerError, made_of
 from holdfast.storage.remote.objects import Bytes, Head, Objects, PartRules
@@ -225,6 +226,7 @@ class _Sender:
         self._lock = threading.Lock()
         self._failed = threading.Event()
         self._first: BaseException | None = None
+        self._heeded = (self._failed, *hurry.heeded())
         self._sizes = dict.fromkeys(ticket.etags, ticket.part_size)  # of parts that are there; the last may be smaller
 
     def __enter__(self) -> Self:
@@ -272,7 +274,8 @@ class _Sender:
             return
         try:
             self._path.wait(size)
-            etag = self._objects.part(self._key, self._ticket.upload, number, data())
+            with hurry.until(*self._heeded):
+                etag = self._objects.part(self._key, self._ticket.upload, number, data())
             with self._lock:
                 self._ticket.etags[number] = etag
                 if self._keep is not None:
