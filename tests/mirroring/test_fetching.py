@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from holdfast import LoadError, verify
-from holdfast.front import reading_ahead
+from holdfast.mirroring import reading_ahead
 from holdfast.source import BlobSource
 from holdfast.storage import open_store, partial
 from holdfast.storage.remote.connect import wrapping
@@ -23,7 +23,7 @@ from tests.support.running import PYTHONPATH, everything
 _BLOCK = 1 << 22
 _FETCHER = """
 import sys, time
-from holdfast.front import reading_ahead
+from holdfast.mirroring import reading_ahead
 from holdfast.source import BlobSource
 from holdfast.storage import partial
 from tests.front.loops import Loop

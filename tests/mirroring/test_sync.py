@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import holdfast
 from holdfast import CheckpointNotFoundError, ConfigurationError, DirectoryInUseError, Latest, sync
 from holdfast.cli import main
+from holdfast.mirroring import reading_ahead
+from holdfast.source import BlobSource
 from holdfast.storage import open_store
+from holdfast.storage.remote.connect import wrapping
+from holdfast.testing import CountingObjects
 from tests.mirroring.makings import all_whole, content, link, pin, save
 from tests.support.running import PYTHONPATH
 
@@ -41,6 +46,46 @@ def test_from_one_url_to_another_and_back(local, memory, bucket, tmp_path):
     sync(local.root, bucket)
     sync(bucket, memory)
     sync(memory, tmp_path / "back")
+    assert content(open_store(tmp_path / "back")) == content(local)
+
+
+def test_one_server_copies_by_itself(local, bucket):
+    """From one prefix of a server to another no byte is sent: what was read and found right the server copies."""
+    a_run(local)
+    sync(local.root, bucket)
+    counted = []
+
+    def count(inner):
+        counted.append(CountingObjects(inner))
+        return counted[-1]
+
+    with wrapping(count):
+        assert len(sync(bucket, f"{bucket}-other").copied) == 3
+        data = bytearray(local.read("0.ckpt", 0, 10**6))
+        data[200] ^= 1
+        open_store(bucket).put("0.ckpt", [bytes(data)])
+        assert sync(bucket, f"{bucket}-more").problems[0][0] == "0.ckpt"
+    assert sum(one.sent for one in counted) < local.size("0.ckpt") + 10_000  # claims, and what was spoilt
+    assert content(open_store(f"{bucket}-other")) == content(local)
+    assert all_whole(f"{bucket}-more") == ["1.ckpt", "2.ckpt", "last.ckpt"]
+
+
+def test_ranges_from_a_url_are_under_way_side_by_side(local, memory, tmp_path, monkeypatch):
+    """What comes from a URL is asked for in several ranges at a time, and arrives in its order."""
+    save(local, size=200_000)
+    sync(local.root, memory)
+    monkeypatch.setattr(reading_ahead, "_RANGE", 1 << 16)
+    read, met, seen = BlobSource.read, threading.Barrier(2), []
+
+    def meeting(self, offset, length):
+        if length == 1 << 16 and offset < 2 << 16 and offset not in seen:
+            seen.append(offset)
+            met.wait(60)
+        return read(self, offset, length)
+
+    monkeypatch.setattr(BlobSource, "read", meeting)
+    assert sync(memory, tmp_path / "back").copied == ("x.ckpt",)
+    assert sorted(seen) == [0, 1 << 16]
     assert content(open_store(tmp_path / "back")) == content(local)
 
 

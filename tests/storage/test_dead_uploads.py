@@ -49,6 +49,18 @@ def test_deeper_than_asked(store):
     assert store.sweep(1) == [name]
 
 
+def test_the_shards_of_a_dead_run_and_those_of_one_below(store):
+    """A shard lies one folder deeper than its checkpoint, and is swept with it; not what another run has below."""
+    shard = "__0_0.holdfast-0123456789ab.distcp"
+    dead, other = begun(store, f"x.ckpt/{shard}", age=60), begun(store, f"b/y.ckpt/{shard}", age=60)
+    for name in ("z.ckpt", "b/w.ckpt"):
+        store.objects.put(f"{BASE}/{name}/{shard}", b"a draft's")
+        store.objects.age(f"{BASE}/{name}/{shard}", 60)
+    store.claim("mine", "now")
+    assert sorted(store.sweep()) == [dead, "z.ckpt"]
+    assert store.leftovers(1) == ["b/w.ckpt", other]
+
+
 def test_without_a_claim(store):
     """Without a claim only what is a day old is aborted: its writer may live."""
     old, _ = begun(store, age=90_000), begun(store, "y.ckpt", age=3600)

@@ -107,6 +107,43 @@ def test_verifying_and_loading(url):
         assert asked.counts() == {"list": 1, "get": 1}
 
 
+def test_one_checkpoint(s3, cached, tmp_path, capsys):
+    """What people do with one checkpoint costs a few requests: a look at it, at what is said of it, or a write."""
+    url = f"s3://bucket/{secrets.token_hex(4)}/run"
+    filled(url, 3)
+    one = catalog(url)[0].path
+    assert cost("show", one) == {"list": 3}
+    for count, word in enumerate((["tag", one, "paper"], ["pin", one], ["note", one, "why"])):
+        # What is said of it is read before and after, a read each.
+        assert cost(*word) == {"list": 4, "head": 1, "put": 1, "get": 2 * count + 1}
+    assert cost("cp", one, str(tmp_path / "x.ckpt")) == {"list": 3, "get": 1 + 3}
+    there = cost("cp", one, f"{url}/of/x.ckpt")  # and the three things that were said of it
+    assert there == {"list": 3, "head": 3 + 3, "get": 2 + 3 * 2, "put": 1 + 3}
+
+
+def test_three_requests_for_each_that_goes(s3, cached, capsys):
+    """What rules drop is looked at, and its pins, and it goes with its signature: by ``prune`` and in a run."""
+    url = f"s3://bucket/{secrets.token_hex(4)}"
+    costs = []
+    for count in (4, 8):
+        filled(f"{url}/{count}", count)
+        catalog(f"{url}/{count}")
+        costs.append(cost("prune", f"{url}/{count}", "--keep", "Latest(1)", "--yes"))
+        assert len(catalog(f"{url}/{count}")) == 1  # the newest, and the best
+    assert {kind: costs[1][kind] - costs[0].get(kind, 0) for kind in costs[1]} == {"list": 8, "put": 0, "remove": 4}
+    words = {"every_n_train_steps": 1, "save_top_k": 1, "monitor": "loss", "save_last": False}
+    with requests() as asked, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Checkpointer(f"{url}/run", model=torch.nn.Linear(2, 1), **words) as ckpt:
+            for step in range(3):
+                ckpt.step({"loss": -float(step)})
+                ckpt.wait()
+                counts = asked.counts()
+                asked.clear()
+    assert counts["remove"] == counts["put"] == 1
+    assert sum(counts.values()) <= 10
+
+
 @pytest.mark.long
 def test_a_thousand(s3, cached, capsys):
     """Of 1,100 checkpoints the second listing costs two pages, twice."""

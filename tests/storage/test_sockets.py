@@ -34,6 +34,7 @@ def exchanges(monkeypatch):
         return exchange(session, request, landing)
 
     monkeypatch.setattr(sockets, "_exchange", counted)
+    monkeypatch.setattr(sockets, "_LEAST", 10)
     return found
 
 
@@ -74,6 +75,15 @@ def test_the_environment_chooses_as_the_option_does(url, exchanges, monkeypatch)
     objects.put(f"{key}/x", DATA)
     assert objects.get(f"{key}/x", 1, 5) == DATA[1:5]
     assert exchanges == []
+
+
+def test_few_bytes_go_by_the_loop(url, exchanges):
+    """What is small takes the shorter way, and is as right."""
+    objects, key = connect(url)
+    objects.put(f"{key}/x", DATA[:9])
+    assert objects.get(f"{key}/x", 1, 5) == DATA[1:5]
+    assert objects.get(f"{key}/x", 0, 10) == DATA[:9]
+    assert [method for method, _ in exchanges] == ["GET"]
 
 
 def test_a_line_that_answered_is_used_again_after_refusals_and_ends(url, exchanges):

@@ -19,7 +19,7 @@ from holdfast.front.numbers import number
 from holdfast.records import Change, Facts, Manifest, Note, Noted, TensorInfo
 from holdfast.scanning import Found, look
 from holdfast.storage import Store
-from holdfast.storage.standing import standing
+from holdfast.storage.standing import stamp_number
 
 if TYPE_CHECKING:  # these import torch
     import torch
@@ -266,12 +266,12 @@ class Checkpoint:
         return self
 
     def _look(self) -> Found | None:
-        """Return what its file says now; None where the server's listing has the very one that was opened."""
-        if self._store.is_local:
-            return look(self._store, self.name)
-        there = standing(self._store, self.name)
-        same = there.blob is not None and self.stamp and there.blob.stamp == self.stamp
-        return None if same else look(self._store, self.name, there)
+        """Return what its file says now; None where the server has the very one that was opened, by its etag."""
+        if not self._store.is_local and self.stamp:
+            now = self._store.stamp(self.name)
+            if now is not None and now[1:] == (stamp_number(self.stamp),):
+                return None
+        return look(self._store, self.name)
 
     def _identity(self) -> str:
         """Return what identifies the save.

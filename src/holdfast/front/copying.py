@@ -13,7 +13,7 @@ from holdfast.errors import DamagedCheckpointError, LoadError, NewerFormatError,
 from holdfast.format import layout, reading
 from holdfast.format.digest import combine, crc32
 from holdfast.format.directory import SHARD_SUFFIX
-from holdfast.front.reading_ahead import Source, blocks
+from holdfast.mirroring.reading_ahead import Source, blocks
 from holdfast.source import FarSource, FileSource
 from holdfast.storage import NO_BLOB, Blob, Store, open_regular
 from holdfast.storage.partial import put_by_parts

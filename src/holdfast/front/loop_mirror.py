@@ -26,7 +26,12 @@ class LoopMirror(LoopDeciding):
         """Rank 0 only."""
         if self._mirror_words is not None:
             self._uploads = Uploads(
-                self._mirror_words, self._run.store, self._run.clock, lambda: self._run.protected, lambda: self._run.run
+                self._mirror_words,
+                self._run.store,
+                self._run.clock,
+                lambda: self._run.protected,
+                lambda: self._run.run,
+                self._run.depth,
             )
 
     def _end_mirror(self, *, failed: bool) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.policy.settings import Settings
-from holdfast.storage import give_up_all
+from holdfast.storage import end_waiting, give_up_all, wait_again
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
@@ -61,6 +61,7 @@ class _Handler:
         if again:
             asked.remove(number)
             _state["hurried"] = True
+            end_waiting()
             _answered.clear()
             signal.signal(number, self.earlier)
         if not _in_loader_worker(number):
@@ -135,6 +136,7 @@ def listen(one: object, signals: frozenset[int], *, together: bool = False) -> N
     if not _on_main_thread():
         return
     _state["hurried"] = False
+    wait_again()
     prepare(one, signals)
     _listeners[one] = signals
 

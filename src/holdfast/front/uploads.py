@@ -22,7 +22,6 @@ from holdfast.telling import warn
 log = logging.getLogger("holdfast")
 
 ENDING = 20.0  # seconds for the uploads when a run is ended by an exception or a signal, and nobody says how many
-_DEPTH = 100  # folders below the mirror: any number that people nest runs in
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SLICE = 0.2  # seconds between two looks
 _STALLED = 300.0  # seconds without a byte, from a mirror that fails, after which the end waits no longer
@@ -37,6 +36,7 @@ class Uploads:
         clock: tells the time that rules about age go by.
         protected: returns the names of what the run resumed from.
         run: returns the identifier of the run: what others have on the mirror is none of its own to remove.
+        depth: how many folders down the names of the run may lie; what died deeper down is another's.
 
     Attributes:
         mirror: the mirror itself.
@@ -44,13 +44,14 @@ class Uploads:
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what there is, and whose it is
         self,
         words: MirrorWords,
         store: Store,
         clock: Clock,
         protected: Callable[[], Collection[str]],
         run: Callable[[], str],
+        depth: int = 0,
     ) -> None:
         """Begin nothing yet."""
         self._words = words
@@ -59,7 +60,7 @@ class Uploads:
         rules = MirrorRules(store, far, words.keep, protected=protected, clock=clock, run=run)
         self._rules = rules
         self._far, self._run, self._clock = far, run, clock
-        self._asked = False
+        self._asked, self._depth = False, depth
         self._owner: Owner | None = None
         self.spared: set[str] = set()
         self._let_go: set[str] = set()
@@ -86,7 +87,7 @@ class Uploads:
         Those that are noted here, and will be gone on with, stay. What cannot be removed costs money, and no more.
         """
         try:
-            for gone in self._far.sweep(_DEPTH) if self._owner is not None else ():
+            for gone in self._far.sweep(self._depth) if self._owner is not None else ():
                 log.info("removed from the mirror, as it was never finished: %s", printable(gone))
         except OSError as error:
             log.warning("what died on its way to the mirror %s could not be removed: %s", self._words.url, error)

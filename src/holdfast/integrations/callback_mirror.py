@@ -54,7 +54,9 @@ class MirrorMixin(StateMixin):
         if self._mirror_words is None:
             return
         check_apart(self.dirpath, self._mirror_words.url)
-        self._uploads = Uploads(self._mirror_words, run.store, run.clock, lambda: self._protected, lambda: self._run_id)
+        self._uploads = Uploads(
+            self._mirror_words, run.store, run.clock, lambda: self._protected, lambda: self._run_id, run.depth
+        )
         if self._second is not None:
             style, depth = run.settings.style, run.depth
             self._uploads.catch_up(style.extension, depth, self._second.copied(style.extension, depth))

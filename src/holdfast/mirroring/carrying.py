@@ -11,6 +11,7 @@ from holdfast.directories import Directory, is_sealed, with_directory
 from holdfast.errors import DamagedCheckpointError, SaveError, printable
 from holdfast.format.directory import MANIFEST_FILE
 from holdfast.format.signature import LONGEST, SUFFIX
+from holdfast.mirroring.beside import copied_beside
 from holdfast.mirroring.carrying_shards import Sharded, abandon_drafts, abandon_files, carry_sharded, spare_draft
 from holdfast.mirroring.known import Ledger
 from holdfast.mirroring.likeness import Likeness, likeness_of, look_at
@@ -135,7 +136,9 @@ class Carrier:
 
         def bring() -> None:
             with passing_of(source, check, far=takes_parts(self.target)) as passing:
-                send(self._way, Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate))
+                parcel = Parcel(name, passing, mine.print, lambda: self._source.exists(name), self._gate)
+                if not copied_beside(self._way, self._source, parcel):
+                    send(self._way, parcel)
 
         return self._bring(name, mine, manifest, bring, source)
 

@@ -14,6 +14,7 @@ from holdfast.mirroring.carrying import COPIED, GONE, LINKED, Carried, Carrier, 
 from holdfast.mirroring.sending import Progress, way_to
 from holdfast.mirroring.status import Status
 from holdfast.storage import Store
+from holdfast.storage.hurry import until
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds before the next try, after one failure, two, ...
 _SLICE = 0.25  # seconds between two looks of those who wait
@@ -178,6 +179,10 @@ class Mirror:
         return True
 
     def _serve(self) -> None:
+        with until(self._stop):  # which nothing on this thread waits beyond, not even for a server
+            self._carry_all()
+
+    def _carry_all(self) -> None:
         while (name := self._next()) is not None:
             pause = self._try(name)
             while pause > 0 and not self._stop.is_set() and threading.main_thread().is_alive():
@@ -207,8 +212,10 @@ class Mirror:
                 self._carrier.tidy()
                 self._tidy = True
             carried = self._carrier.carry(name) if self._wants(name) else None
-        except InterruptedError:
+        except InterruptedError as error:
             self._again(name)
+            if isinstance(error.__cause__, OSError):  # it was being tried again
+                self._running.error = str(error.__cause__)
         except (LoadError, OccupiedError) as error:
             self._tell(f"{printable(name)} is not mirrored: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is: a thread that ends of it would be waited for in vain

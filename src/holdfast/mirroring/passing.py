@@ -11,6 +11,7 @@ from typing import Protocol
 from holdfast.errors import DamagedCheckpointError, LoadError, printable
 from holdfast.format import reading
 from holdfast.format.digest import crc32
+from holdfast.mirroring.reading_ahead import blocks as blocks_ahead
 from holdfast.source import BlobSource, FileSource, TailSource
 from holdfast.storage import Store, open_regular
 
@@ -81,6 +82,7 @@ class Passing:
     ) -> None:
         """Nothing has passed yet. ``read`` is another way to the same bytes."""
         self.path = source.path
+        self._source = source if read is None else None
         self._bytes = read or source.read
         self._make = check
         self._check = check() if check is not None else None
@@ -97,21 +99,39 @@ class Passing:
 
         """
         length = min(length, self.size - offset)
-        try:
+        with self._load_errors():
             data = memoryview(self._bytes(offset, length))
-        except OSError as error:
-            msg = f"{printable(self.path)} cannot be read: {error.strerror or error}"
-            raise LoadError(msg) from error
         if len(data) != length:
-            problem = f"it ended after {offset + len(data)} of {self.size} bytes"
-            raise DamagedCheckpointError(self.path, "the file", problem)
+            raise self._ended(offset + len(data))
         self._take(offset, data)
         return data
 
+    @contextmanager
+    def _load_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"{printable(self.path)} cannot be read: {error.strerror or error}"
+            raise LoadError(msg) from error
+
+    def _ended(self, at: int) -> DamagedCheckpointError:
+        return DamagedCheckpointError(self.path, "the file", f"it ended after {at} of {self.size} bytes")
+
     def blocks(self, start: int = 0) -> Iterator[memoryview]:
-        """Yield all bytes from an offset on."""
-        for offset in range(start, self.size, BLOCK):
-            yield self.view(offset, BLOCK)
+        """Yield all bytes from an offset on; of a blob that is far away several ranges are under way at a time."""
+        if self._source is None or isinstance(self._source, FileSource) or self._source.store.is_local:
+            for offset in range(start, self.size, BLOCK):
+                yield self.view(offset, BLOCK)
+            return
+        offset, ahead = start, blocks_ahead(self._source, start, self.size)
+        while offset < self.size:
+            with self._load_errors():
+                data = memoryview(next(ahead, b""))
+            if not data:
+                raise self._ended(offset)
+            self._take(offset, data)
+            yield data
+            offset += len(data)
 
     def earlier(self, offset: int, data: bytes) -> None:
         """Check bytes that an earlier try has brought to the target."""

@@ -4,6 +4,7 @@ What only few need, and slow to import, is asked of its own module: ``abilities`
 """
 
 from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
+from holdfast.storage.hurry import end_waiting, wait_again
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
 from holdfast.storage.options import StorageOptions, use_options
@@ -25,6 +26,7 @@ __all__ = [
     "Ownership",
     "StorageOptions",
     "Store",
+    "end_waiting",
     "give_up_all",
     "is_local",
     "is_locked",
@@ -41,4 +43,5 @@ __all__ = [
     "same_place",
     "split_path",
     "use_options",
+    "wait_again",
 ]

@@ -32,7 +32,7 @@ from holdfast.storage.listing import (
     within,
 )
 from holdfast.storage.locks import RUN_LOCK, hold, keep_from_sweeps, lock_for_life, remove_abandoned, unlock
-from holdfast.storage.paths import plain_path
+from holdfast.storage.paths import no_dots, plain_path
 from holdfast.storage.regular import open_regular
 from holdfast.storage.room import free_in
 
@@ -61,8 +61,8 @@ class LocalStore:
         return True
 
     def path(self, name: str) -> str:
-        """Return the file of a name."""
-        return os.path.join(self.root, *name.split("/"))
+        """Return the file of a name. What has dots for a part is an ``OSError``."""
+        return os.path.join(self.root, *no_dots(name).split("/"))
 
     def name_of(self, path: str) -> str | None:
         """Return the name of a file under the root; symbolic links of folders are followed."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _LOCAL_SCHEMES = ("file", "local")
+_DOTS = {".", ".."}
 
 
 def plain_path(path: str) -> str:
@@ -26,3 +28,20 @@ def real_path(path: str | os.PathLike[str]) -> str:
     if not text or not is_local(text):
         return text
     return os.path.realpath(os.path.expanduser(plain_path(text)))
+
+
+def has_dots(name: str) -> bool:
+    """Tell whether one of a name's parts is ``.`` or ``..``, so that a system would take it for another name."""
+    return not _DOTS.isdisjoint(name.split("/"))
+
+
+def no_dots(name: str) -> str:
+    """Return a name that is below its root, whatever becomes of it.
+
+    Raises:
+        OSError: if it has dots for a part.
+
+    """
+    if has_dots(name):
+        raise OSError(errno.EINVAL, "a name of a blob has no part that is . or ..", name)
+    return name

@@ -53,7 +53,12 @@ class Moving(Protocol):
 
 def stamp_of(blob: Blob) -> tuple[int, ...] | None:
     """Return what ``Store.stamp`` says of a remote blob that was listed: its size and its etag; None without one."""
-    return (blob.size, int.from_bytes(blob.stamp.encode(), "big")) if blob.stamp else None
+    return (blob.size, stamp_number(blob.stamp)) if blob.stamp else None
+
+
+def stamp_number(etag: str) -> int:
+    """Return an etag as a number, as it is in ``Store.stamp``."""
+    return int.from_bytes(etag.encode(), "big")
 
 
 def standing(store: Store, name: str, endings: Collection[str] = ()) -> Standing:

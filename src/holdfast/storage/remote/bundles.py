@@ -7,6 +7,7 @@ an interrupted one has left.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ Listing = Sequence[tuple[str, Listed]]  # by name, relative to the root
 
 _OWN = "holdfast."  # how the names of our own small files begin
 _NO_BUNDLE = (".sig",)  # how names end that no bundle has: their removal need not ask
+
+_QUOTED = re.compile(rb'"([^"/]{1,255})"')
 
 _living: set[str] = set()  # marks of the drafts of this process
 _none: set[str] = set()  # keys, in prefixes that this process has, of which it is known that no bundle has them
@@ -70,6 +73,12 @@ def is_ours(file: str) -> bool:
 def names(seal: bytes, file: str) -> bool:
     """Tell whether a seal names a file. It has the names in quotes, whatever else is in it."""
     return f'"{file}"'.encode() in seal
+
+
+def named_in(seal: bytes) -> set[str]:
+    """Return the files of data that a seal names: those that a bundle would not be whole without."""
+    found = (quoted.decode("utf-8", "replace") for quoted in _QUOTED.findall(seal))
+    return {name for name in found if mark_of(name) or PLAIN_FILES.fullmatch(name)}
 
 
 def may_be_bundle(name: str) -> bool:

@@ -17,10 +17,14 @@ _OTHERS = ("aiohttp", "requests", "tenacity", "urllib3")
 _OWN = random.Random()  # noqa: S311 - how long to wait, no secret
 _GLOBAL = random.random.__self__  # type: ignore[attr-defined]
 _seen: set[str] = set()
+_loaded = [0]  # how many modules there were at the last look
 
 
 def keep_apart() -> None:
     """See to all modules of those libraries that are loaded by now. Cheap where none is new."""
+    if len(sys.modules) == _loaded[0]:
+        return
+    _loaded[0] = len(sys.modules)
     for name in [name for name in sys.modules if name not in _seen and name.partition(".")[0] in (*_STORES, *_OTHERS)]:
         _seen.add(name)
         module = sys.modules.get(name)

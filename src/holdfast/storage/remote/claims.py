@@ -11,17 +11,20 @@ for an hour commits nothing over the one that took its place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from holdfast.errors import DirectoryInUseError
+from holdfast.storage import hurry
 from holdfast.storage.remote.claimant import Claimant, give_up, seconds
 from holdfast.storage.remote.conditional import create, read, replace, watch
 from holdfast.storage.remote.objects import Head, Objects
-from holdfast.storage.remote.rivals import rivals_of
+from holdfast.storage.remote.rivals import FOLDER, rivals_of
 from holdfast.storage.remote.taking import Taking
 
 log = logging.getLogger("holdfast")
@@ -29,6 +32,7 @@ log = logging.getLogger("holdfast")
 LEASE = 60.0  # seconds that a claim holds without being renewed
 INTERVAL = 20.0  # seconds between renewals: one request each
 _LEFT = 1 / 3  # of the lease has to be left at a commit
+_ROUNDS = 3  # times that a claim is renewed before a commit, if each takes so long that it might have lapsed meanwhile
 _GIVE_UP = 5.0  # seconds that the end of a run waits for its claim to be removed
 
 
@@ -143,12 +147,14 @@ def claimed_here(base: str) -> bool:
 def check_commit(key: str) -> None:
     """Before something is committed under a key: make sure that a claim of this process which covers it still holds.
 
+    Asked before each try of a request, it costs none if the claim was renewed not long ago. Claims themselves pass.
+
     Raises:
         DirectoryInUseError: if another run has taken it over.
         OSError: if that cannot be found out.
 
     """
-    for held in list(_held.values()):
+    for held in list(_held.values()) if f"/{FOLDER}/" not in key else ():
         if held.is_ours and key.startswith(f"{held.base}/"):
             _check(held)
 
@@ -192,12 +198,31 @@ def _shared(base: str, run: str) -> _Held | None:
 
 
 def _check(held: _Held) -> None:
-    if held.taker is None and not held.fresh:
-        with held.lock:
+    rounds = 0
+    while held.taker is None and not held.fresh:
+        if rounds == _ROUNDS:
+            msg = (
+                f"{held.root}: the claim was renewed {_ROUNDS} times, each so slowly that it may have lapsed meanwhile"
+            )
+            raise TimeoutError(errno.ETIMEDOUT, msg)
+        with _locked(held):
             if held.taker is None and not held.fresh:
                 _renew(held)
+        rounds += 1
     if held.taker is not None:
         raise DirectoryInUseError(held.root, **held.taker.who)
+
+
+@contextlib.contextmanager
+def _locked(held: _Held) -> Iterator[None]:
+    """Have the claim to oneself, as soon as one who renews it is done; raise if nobody waits any longer."""
+    while not held.lock.acquire(timeout=hurry.SLICE):
+        if hurry.is_hurried():
+            raise InterruptedError(errno.EINTR, f"{held.root}: the claim was not renewed, as nobody waits for it")
+    try:
+        yield
+    finally:
+        held.lock.release()
 
 
 def _renew(held: _Held) -> None:
@@ -239,6 +264,9 @@ def _is_still_there(held: _Held) -> bool:
 
 def _lose(held: _Held, taker: Claimant) -> None:
     held.taker = taker
+    if not held.etag:  # where each has one of its own, it would seem to the other that this run has the prefix, too
+        with contextlib.suppress(OSError):  # it lapses
+            held.objects.remove([held.key])
     log.error(
         "%s was taken over by run %s (process %s on host %s), as this one had not renewed its claim for %.0f s: this "
         "run commits nothing more there",
@@ -267,7 +295,7 @@ def _keep(held: _Held) -> None:
 
 def _try_to_renew(held: _Held) -> None:
     try:
-        with held.lock:
+        with hurry.until(held.over), held.lock:
             # The first time: a listing that was stale may have hidden one from the other of two.
             if held.etag or held.claimant.beat or _is_still_there(held):
                 _renew(held)

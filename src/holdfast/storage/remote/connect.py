@@ -13,6 +13,7 @@ import fsspec.core
 from holdfast.storage.options import OURS, options_for
 from holdfast.storage.remote.azure import AzureObjects
 from holdfast.storage.remote.chance import keep_apart
+from holdfast.storage.remote.claims import check_commit
 from holdfast.storage.remote.failures import is_clean
 from holdfast.storage.remote.gcs import GcsObjects
 from holdfast.storage.remote.generic import FsspecObjects
@@ -37,7 +38,7 @@ def connect(url: str) -> tuple[Objects, str]:
     keep_apart()
     for wrapper in _wrappers:
         objects = wrapper(objects)
-    return Retrying(objects, Patience.said(options_for(url).get("patience"))), base
+    return Retrying(objects, Patience.said(options_for(url).get("patience")), check_commit), base
 
 
 def _innermost(url: str) -> tuple[Objects, str]:
@@ -55,7 +56,7 @@ def _innermost(url: str) -> tuple[Objects, str]:
         if scheme in _GOOGLE and hasattr(fs, "_get_headers"):
             return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
         if scheme in _AZURE and hasattr(fs, "service_client"):
-            return AzureObjects(fs), base.rstrip("/")
+            return AzureObjects(fs, check=said.get("checksums") != "none"), base.rstrip("/")
     return FsspecObjects(fs), base.rstrip("/")
 
 

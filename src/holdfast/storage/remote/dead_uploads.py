@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from holdfast.storage.marks import mark_of
 from holdfast.storage.remote.claims import claimed_at
 from holdfast.storage.remote.objects import Objects, Upload
 
@@ -66,6 +67,12 @@ def unfinished(objects: Objects, base: str) -> list[tuple[str, Upload]]:
     return sorted(((f"{one.key[start:]}{_MARK}{one.id}", one) for one in found), key=lambda pair: pair[0])
 
 
+def depth_of(name: str) -> int:
+    """Return how many folders down the checkpoint lies to which an upload belongs: a shard is in one of its own."""
+    file = name.partition(_MARK)[0]
+    return file.count("/") - bool(mark_of(file))
+
+
 def weighed(objects: Objects, found: Collection[tuple[str, Upload]]) -> list[Dead]:
     """Return how much the server keeps of each: one request for each."""
     return [Dead(name, upload, _size(objects, upload)) for name, upload in found]
@@ -76,7 +83,7 @@ def abort_dead(objects: Objects, base: str, depth: int) -> Iterator[str]:
     found = [
         (name, upload)
         for name, upload in unfinished(objects, base)
-        if upload.id not in _kept and name.partition(_MARK)[0].count("/") <= depth
+        if upload.id not in _kept and depth_of(name) <= depth
     ]
     if not found:
         return

@@ -8,7 +8,9 @@ who only knows ``.metadata``: all that the old one names is removed last.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -56,7 +58,7 @@ class RemoteDraft:
         seal = self._added.get(SEAL)
         if seal is None:
             raise OSError(errno.EINVAL, _UNSEALED, self._path)
-        there = folder_at(self._store, self.folder)
+        there = with_seal(self._store, folder_at(self._store, self.folder))
         self._check(there, sizes or {})
         small = {name: data for name, data in self._added.items() if name != SEAL}
         replaces = there.seal is not None
@@ -80,7 +82,7 @@ class RemoteDraft:
         if self._uncertain:
             return
         try:
-            there = folder_at(self._store, self.folder)
+            there = with_seal(self._store, folder_at(self._store, self.folder))
             seal = b"" if there.seal is None else read_all(self._store, f"{self.folder}/{SEAL}")
             mine = {alias(name, self._added[SEAL]) for name in self._added} if SEAL in self._added else set()
             loose = [file for file in there.files if file in mine or (self.mark and mark_of(file) == self.mark)]
@@ -157,9 +159,36 @@ def folder_at(store: RemoteStore, name: str) -> Folder:
     return Folder(name, {file: item for file, item in found if file and "/" not in file})
 
 
+def with_seal(store: RemoteStore, folder: Folder) -> Folder:
+    """Add the seal where a listing does not show it and it is there: listings may be stale, a look at an object is not.
+
+    What is committed would be taken for nothing, and its files for leftovers. One request where no seal is listed.
+    """
+    if folder.seal is None:
+        key = store.key(f"{folder.name}/{SEAL}")
+        with contextlib.suppress(FileNotFoundError):
+            head = store.objects.head(key)
+            folder.files[SEAL] = Listed(head.size, head.etag, head.modified, key)
+    return folder
+
+
 def read_all(store: RemoteStore, name: str) -> bytes:
-    """Return the bytes of a small object."""
-    return store.read(name, 0, store.size(name))
+    """Return the bytes of a small object: what is removed, and what is copied, goes by them.
+
+    They are what the server's etag says, or where that is no MD5, what came twice.
+
+    Raises:
+        ConnectionError: if they cannot be trusted.
+
+    """
+    key = store.key(name)
+    head = store.objects.head(key)
+    data = store.objects.get(key, 0, head.size) if head.size else b""
+    if len(data) == head.size and hashlib.md5(data, usedforsecurity=False).hexdigest() == head.etag:
+        return data
+    if len(data) != head.size or store.objects.get(key, 0, head.size) != data:
+        raise ConnectionError(errno.EIO, "it has changed while it was read, or came wrong", store.path(name))
+    return data
 
 
 def link_bundle(store: RemoteStore, source: str, target: str) -> None:
@@ -170,12 +199,15 @@ def link_bundle(store: RemoteStore, source: str, target: str) -> None:
         FileExistsError: if a file would have to be written over that the target's own seal names.
 
     """
-    origin = folder_at(store, source)
+    origin = with_seal(store, folder_at(store, source))
     if origin.seal is None:
         raise FileNotFoundError(errno.ENOENT, "there is no checkpoint", store.path(source))
-    seal, goal = read_all(store, f"{source}/{SEAL}"), folder_at(store, target)
+    seal, goal = read_all(store, f"{source}/{SEAL}"), with_seal(store, folder_at(store, target))
     there = goal.seal is not None and goal.seal.size == len(seal) and read_all(store, f"{target}/{SEAL}") == seal
     named = {file: item for file, item in origin.files.items() if bundles.names(seal, file)}
+    if unseen := sorted(bundles.named_in(seal) - named.keys()):
+        msg = f"{unseen[0]} is not listed there: the listing is stale, or the file is gone"
+        raise OSError(errno.EIO, msg, store.path(source))
     if there and all(file in goal.files for file in named):
         return
     draft = RemoteDraft(store, target, next((mark_of(file) for file in named if mark_of(file)), ""))

@@ -161,7 +161,7 @@ class GcsObjects:
 
     def _put_small(self, key: str, data: Bytes, condition: dict[str, str]) -> Head:
         bucket, name = _split(key)
-        said = {"name": name, "crc32c": _text(_checksum(data))}
+        said = {"name": name, "crc32c": _text(_checksum(data))}  # it refuses other bytes
         edge = f"holdfast{os.urandom(16).hex()}"
         body = b"".join(
             (

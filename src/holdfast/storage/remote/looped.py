@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import queue
+import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.failures import cause_of, translated
 
 _T = TypeVar("_T")
-_LOOK = 5.0  # seconds between two looks whether the loop still runs
+_GRACE = 2.0  # seconds for an answer that nobody waits for any longer: a server that is well needs no more
 _Calls = queue.SimpleQueue["Callable[[], None] | None"]
 _caller: ContextVar[_Calls | None] = ContextVar("caller", default=None)
 
@@ -30,6 +33,7 @@ def run_on(
     """Run it there and return what it returns; an interrupt of the caller ends it there, too.
 
     Raises:
+        InterruptedError: if nobody waits for it any longer, see ``hurry``. Whether it was done is then not known.
         OSError: what ``errors`` makes of whatever it raised, with ``what`` was tried.
 
     """
@@ -40,12 +44,17 @@ def run_on(
     finally:
         _caller.reset(token)
     future.add_done_callback(lambda _: calls.put(None))
+    hurried = 0.0
     try:
         while not future.done():
             with contextlib.suppress(queue.Empty):
-                if (call := calls.get(timeout=_LOOK)) is not None:
+                if (call := calls.get(timeout=hurry.SLICE)) is not None:
                     call()
             loop.call_soon_threadsafe(int)  # an error if it has ended
+            now = time.monotonic()
+            hurried = (hurried or now) if hurry.is_hurried() else 0.0
+            if hurried and now - hurried >= _GRACE and not future.done():
+                raise InterruptedError(errno.EINTR, f"{what}: given up without an answer, as nobody waits for it")
         result, error = future.result()
     finally:
         future.cancel()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+from holdfast.storage import hurry
 from holdfast.storage.direct_read import in_threads
 from holdfast.storage.remote.objects import Objects
 
@@ -19,11 +22,24 @@ def read_into(objects: Objects, key: str, start: int, view: memoryview) -> int:
     if len(view) <= PIECE:
         return objects.get_into(key, start, view)
     read: dict[int, int] = {}
+    over, first = threading.Event(), list[BaseException]()
+    heeded = (over, *hurry.heeded())
 
     def work(at: int) -> None:
-        read[at] = objects.get_into(key, start + at, view[at : at + PIECE])
+        with hurry.until(*heeded):
+            try:
+                read[at] = objects.get_into(key, start + at, view[at : at + PIECE])
+            except BaseException as error:
+                first.append(error)
+                over.set()  # nobody waits for the others any longer
+                raise
 
-    in_threads(work, range(0, len(view), PIECE), REQUESTS)
+    try:
+        in_threads(work, range(0, len(view), PIECE), REQUESTS)
+    except InterruptedError:
+        raise first[0] from None  # what the others were given up for
+    finally:
+        over.set()
     total = 0
     for at in sorted(read):
         if at > total:

@@ -22,6 +22,8 @@ from typing import TypeVar
 import tenacity
 
 from holdfast.errors import ConfigurationError
+from holdfast.storage import hurry
+from holdfast.storage.remote.made_before import LostAnswerError
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
 
 log = logging.getLogger("holdfast")
@@ -47,7 +49,7 @@ class Patience:
     """
 
     seconds: float = 120.0
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = hurry.pause
 
     @classmethod
     def said(cls, option: float | None) -> Patience:
@@ -81,16 +83,26 @@ def again(
     """Make a request, and make it again while that may help and patience lasts; ``tell`` hears of each pause.
 
     Raises:
+        InterruptedError: if nobody waits for it any longer, see ``hurry``; with the last one as its cause.
         OSError: the last one, which says how often it was tried, and how long.
 
     """
     begun = time.monotonic()
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        if tell is not None:
+            tell(what, state, time.monotonic() - begun)
+        patience.sleep(state.upcoming_sleep)
+        if hurry.is_hurried() and state.outcome is not None:
+            error = state.outcome.exception()
+            raise InterruptedError(errno.EINTR, f"{error} (not tried again, as nobody waits for it)") from error
+
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_another_try),
         wait=_Jitter(multiplier=_FIRST, max=_LONGEST),
         stop=tenacity.stop_before_delay(patience.seconds),
-        sleep=patience.sleep,
-        before_sleep=(lambda state: tell(what, state, time.monotonic() - begun)) if tell else None,
+        sleep=lambda _: None,
+        before_sleep=before_sleep,
     )
     try:
         return tries(request)
@@ -102,9 +114,12 @@ def again(
 class Retrying:
     """Objects whose requests are tried again. See ``Objects``; the error of the last try says how often, how long."""
 
-    def __init__(self, inner: Objects, patience: Patience | None = None) -> None:
-        """Ask these, as long as this takes."""
+    def __init__(
+        self, inner: Objects, patience: Patience | None = None, guard: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Ask these, as long as this takes; ask the guard before each try that makes or removes what has this key."""
         self.inner = inner
+        self._guard = guard
         self._patience = patience or Patience()
         self._telling = threading.Lock()
         self._told = False
@@ -138,7 +153,7 @@ class Retrying:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             return self.inner.put(key, data, absent=absent, match=match)
-        return self._again(f"put {key}", lambda: self.inner.put(key, data, absent=absent, match=match))
+        return self._again(f"put {key}", lambda: self.inner.put(key, data, absent=absent, match=match), key)
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts. One whose answer was lost is a dead upload, which the next run aborts."""
@@ -149,7 +164,10 @@ class Retrying:
         return self._again(f"send part {number} of {key}", lambda: self.inner.part(key, upload, number, data))
 
     def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
-        """Make the object of its parts. That an earlier try succeeded is seen by the etag of what is there."""
+        """Make the object of its parts. That an earlier try succeeded is seen by the etag of what is there.
+
+        Where it cannot be seen so, and the upload is gone, that is a ``LostAnswerError``.
+        """
         tries = 0
 
         def complete() -> Head:
@@ -163,7 +181,13 @@ class Retrying:
                     raise
                 return head
 
-        return self._again(f"complete {key}", complete)
+        try:
+            return self._again(f"complete {key}", complete, key)
+        except FileNotFoundError as error:
+            if tries == 1:
+                raise
+            msg = f"{error.strerror or error}, after a try whose answer was lost"
+            raise LostAnswerError(errno.EIO, msg) from error
 
     def _made_before(self, key: str, etags: list[str]) -> Head | None:
         try:
@@ -191,14 +215,21 @@ class Retrying:
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects."""
         if keys:
-            self._again(f"remove {next(iter(keys))} and {len(keys) - 1} more", lambda: self.inner.remove(keys))
+            first = next(iter(keys))
+            self._again(f"remove {first} and {len(keys) - 1} more", lambda: self.inner.remove(keys), first)
 
     def copy(self, source: str, target: str) -> None:
         """Copy on the server's side."""
-        self._again(f"copy {source}", lambda: self.inner.copy(source, target))
+        self._again(f"copy {source}", lambda: self.inner.copy(source, target), target)
 
-    def _again(self, what: str, request: Callable[[], _T]) -> _T:
-        result = again(what, request, self._patience, self._tell)
+    def _again(self, what: str, request: Callable[[], _T], changes: str = "") -> _T:
+        """Make a request as often as it needs; before each try that changes something see that this is allowed."""
+
+        def guarded() -> _T:
+            self._guard(changes)
+            return request()
+
+        result = again(what, guarded if changes else request, self._patience, self._tell)
         if self._told:
             self._recovered()
         return result

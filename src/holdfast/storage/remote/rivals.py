@@ -7,12 +7,13 @@ says; clocks of different machines are never compared. A process of this machine
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
-import time
 from dataclasses import dataclass
 from datetime import datetime
 
 from holdfast.errors import DirectoryInUseError
+from holdfast.storage import hurry
 from holdfast.storage.contract import HIDDEN
 from holdfast.storage.remote.claimant import Claimant, seconds
 from holdfast.storage.remote.conditional import read
@@ -89,6 +90,7 @@ def outlast(objects: Objects, rival: Rival, root: str) -> None:
 
     Raises:
         DirectoryInUseError: if it lives: its process is seen on this machine, or it was renewed.
+        InterruptedError: if nobody waits for that any longer, see ``hurry``.
         OSError: if it cannot be read.
 
     """
@@ -109,7 +111,9 @@ def outlast(objects: Objects, rival: Rival, root: str) -> None:
         rest,
     )
     while (left := rest - (seconds() - begun)) > 0:
-        time.sleep(min(left, claimant.lease / _LOOKS))
+        hurry.pause(min(left, claimant.lease / _LOOKS))
+        if hurry.is_hurried():
+            raise InterruptedError(errno.EINTR, f"{root}: not taken, as nobody waits for it any longer")
         data = read(objects, rival.key)
         if data is None:
             return

@@ -11,10 +11,11 @@ from typing_extensions import Unpack
 
 from holdfast.storage.contract import HIDDEN, SEAL, Blob, Chunks, Free
 from holdfast.storage.marks import mark_of
+from holdfast.storage.paths import has_dots, no_dots
 from holdfast.storage.remote.bundles import Listing, fold, may_be_bundle, remains
 from holdfast.storage.remote.claims import Claim, check_commit, claim, claimed_here
 from holdfast.storage.remote.connect import connect, key_of
-from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, unfinished
+from holdfast.storage.remote.dead_uploads import abort_dead, dead_before, depth_of, unfinished
 from holdfast.storage.remote.drafts import (
     RemoteDraft,
     folder_at,
@@ -65,8 +66,8 @@ class RemoteStore:
         return key[len(prefix) :] if key is not None and key.startswith(prefix) else None
 
     def key(self, name: str) -> str:
-        """Return the key of a name."""
-        return f"{self.base}/{name}"
+        """Return the key of a name. What has dots for a part is an ``OSError``: some clients would take them out."""
+        return f"{self.base}/{no_dots(name)}"
 
     def blobs(self, depth: int = 0, odd: dict[str, str] | None = None) -> list[Blob]:
         """Return the blobs under the root; there is nothing odd among them."""
@@ -93,7 +94,7 @@ class RemoteStore:
     def leftovers(self, depth: int = 0) -> list[str]:
         """Return temporaries, drafts, and the uploads in parts that were not ended: ``x.ckpt?uploadId=...``."""
         listing = self._listed(depth + _WITHIN)
-        uploads = (name for name, _ in unfinished(self.objects, self.base) if name.count("/") <= depth)
+        uploads = (name for name, _ in unfinished(self.objects, self.base) if depth_of(name) <= depth)
         drafts = (name for left in remains(listing, partial(read_all, self)) for name in left.names)
         drafts = (name for name in drafts if name.count("/") <= depth + 1)
         return sorted({*(name for name, _ in self._temporaries(listing, depth)), *drafts, *uploads})
@@ -110,8 +111,8 @@ class RemoteStore:
         """List by name. Below the root without a limit: that is one request for a thousand, not one a folder."""
         start = len(self.base) + 1
         found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
-        kept = [(name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth]
-        return sorted(kept, key=lambda pair: pair[0])
+        near = ((name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth)
+        return sorted([pair for pair in near if not has_dots(pair[0])], key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache: for the blob, and if there is none for a bundle of that name."""
@@ -260,10 +261,21 @@ class RemoteStore:
         except FileNotFoundError:
             link_bundle(self, source, target)
             return "copy"
-        self.objects.copy(self.key(source), self.key(target))
+        self.copy_in(self.key(source), target, size)
+        return "copy"
+
+    def copy_in(self, key: str, target: str, size: int) -> None:
+        """Make an object of this server a blob of this store, by a copy on the server's side.
+
+        Raises:
+            DirectoryInUseError: if another run has the prefix by now.
+            OSError: if the server does not do it, or the copy has not the size that it should have.
+
+        """
+        self.check_claim()
+        self.objects.copy(key, self.key(target))
         self._check_length(target, self.objects.head(self.key(target)).size, size)
         end_bundle(self, target)
-        return "copy"
 
     def standing(self, name: str, endings: Collection[str] = ()) -> Standing:
         """Return what has a name, and which of the names with these endings are there. One request."""
@@ -294,13 +306,14 @@ class RemoteStore:
         """
         listing = self._listed(depth + _WITHIN)
         found = self._temporaries(listing, depth)
-        loose = any(mark_of(name) for name, _ in listing)
+        bundles = [pair for pair in listing if pair[0].count("/") <= depth + 1]  # what lies deeper may be another run's
+        loose = any(mark_of(name) for name, _ in bundles)
         before = dead_before(self.objects, self.base) if found or loose else None
         dead = [name for name, item in found if before is not None and item.modified and item.modified < before]
         if dead:
             self.objects.remove([self.key(name) for name in dead])
         if loose:
-            dead += sweep_bundles(self, listing, before)
+            dead += sweep_bundles(self, bundles, before)
         return [*dead, *abort_dead(self.objects, self.base, depth)]
 
 

@@ -17,7 +17,9 @@ from functools import partial
 
 from typing_extensions import Self, TypedDict
 
+from holdfast.storage import hurry
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
+from holdfast.storage.remote.made_before import LostAnswerError, made_of
 from holdfast.storage.remote.objects import Bytes, Head, Objects, PartRules
 from holdfast.storage.remote.pace import Pace
 from holdfast.storage.remote.parts import PART, Sizes, cut
@@ -224,6 +226,8 @@ class _Sender:
         self._lock = threading.Lock()
         self._failed = threading.Event()
         self._first: BaseException | None = None
+        self._heeded = (self._failed, *hurry.heeded())
+        self._sizes = dict.fromkeys(ticket.etags, ticket.part_size)  # of parts that are there; the last may be smaller
 
     def __enter__(self) -> Self:
         return self
@@ -238,6 +242,7 @@ class _Sender:
 
     def send(self, number: int, size: int, data: Callable[[], Bytes]) -> None:
         """Have a part sent; wait while enough of them are under way."""
+        self._sizes[number] = size
         while len(self._under_way) > self._workers:
             self._under_way.popleft().join()
             self._raise()
@@ -250,9 +255,15 @@ class _Sender:
         self._raise()
 
     def complete(self, *, absent: bool) -> Head:
-        """Make the object of the parts."""
+        """Make the object of the parts. If the answer is lost, see whether it was made."""
         etags = [etag for _, etag in sorted(self._ticket.etags.items())]
-        return self._objects.complete(self._key, self._ticket.upload, etags, absent=absent)
+        try:
+            return self._objects.complete(self._key, self._ticket.upload, etags, absent=absent)
+        except LostAnswerError:
+            head = made_of(self._objects, self._key, self._ticket.etags, self._sizes)
+            if head is None:
+                raise
+            return head
 
     def _raise(self) -> None:
         if self._first is not None:
@@ -263,7 +274,8 @@ class _Sender:
             return
         try:
             self._path.wait(size)
-            etag = self._objects.part(self._key, self._ticket.upload, number, data())
+            with hurry.until(*self._heeded):
+                etag = self._objects.part(self._key, self._ticket.upload, number, data())
             with self._lock:
                 self._ticket.etags[number] = etag
                 if self._keep is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,43 @@ class Looks(Exam):
             store.put(name, [b"x"])
             assert store.name_of(store.path(name)) == name
         assert store.name_of(store.root + "-other/a.ckpt") is None
+
+    @pytest.mark.parametrize("name", ["deep/../x.ckpt", "./x.ckpt", "deep/er/../../x.ckpt", "deep//../x.ckpt"])
+    def test_a_name_leads_nowhere_else(self, store: Store, name: str) -> None:
+        """A name with dots for its parts is refused, or is a name like others: it reaches no other blob."""
+        store.put("x.ckpt", [b"precious"])
+        with contextlib.suppress(OSError):
+            assert store.read(name, 0, 99) != b"precious"
+        with contextlib.suppress(OSError):
+            store.put(name, [b"other"])
+        assert store.read("x.ckpt", 0, 99) == b"precious"
+        with contextlib.suppress(OSError):
+            store.remove(name)
+        assert store.read("x.ckpt", 0, 99) == b"precious"
+
+    def test_names_that_begin_alike(self, store: Store) -> None:
+        """A name is itself and nothing else: not what begins like it, and no folder; nor is it removed with those."""
+        names = ["x.ckpt", "x.ckpt.sig", "x/y.ckpt", "xx/y.ckpt"]
+        for name in names:
+            store.put(name, [name.encode()])
+        for name in ("x.ck", "x.ckpt.", "y.ckpt", "X.CKPT"):
+            assert not store.exists(name)
+            assert store.stamp(name) is None
+            with pytest.raises(FileNotFoundError):
+                store.size(name)
+            store.remove(name)
+        store.remove("x.ckpt")
+        assert [blob.name for blob in store.blobs(1)] == names[1:]
+        assert [blob.name for blob in store.files("x")] == ["y.ckpt"]
+
+    def test_what_is_committed_is_no_leftover(self, store: Store) -> None:
+        """No sweep takes what was committed, however small or hidden, and nothing calls it a leftover."""
+        names = [".holdfast-x/a", "sub/x.ckpt", "x.ckpt"]
+        for name in names:
+            store.put(name, [b""])
+        assert store.leftovers(9) == []
+        assert store.sweep(9) == []
+        assert [store.exists(name) for name in names] == [True] * 3
 
     def test_what_others_put_later_is_seen(self, store: Store, again: Callable[[], Store]) -> None:
         """A second store of the same root sees at once what the first puts, replaces and removes."""

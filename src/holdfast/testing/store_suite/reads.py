@@ -32,13 +32,22 @@ class Reads(Exam):
         assert view[:count] == data[start : start + count]
         assert view[count:] == b"\xee" * (length - count)
 
+    def test_a_short_range(self, store: Store) -> None:
+        """A few bytes of a small blob are these and no more, returned or read into memory."""
+        store.put("x.ckpt", [b"0123456789"])
+        view = memoryview(bytearray(b"......"))
+        assert (store.read("x.ckpt", 3, 4), store.read("x.ckpt", 8, 4)) == (b"3456", b"89")
+        assert (store.read_into("x.ckpt", 3, view[:4]), bytes(view)) == (4, b"3456..")
+        assert (store.read_into("x.ckpt", 8, view[1:]), bytes(view)) == (2, b"3896..")
+
     @pytest.mark.parametrize("start", [0, 1, 4097])
     def test_a_large_blob_is_read_into_memory(self, store: Store, start: int) -> None:
-        """A blob of several pieces comes whole and in order, also where fewer bytes are left than there is room."""
+        """A blob of several pieces comes whole and in order; memory for which no bytes are left stays as it was."""
         store.put("x.ckpt", [POOL])
-        view = aligned(bytes(_LARGE))
+        view = aligned(b"\xee" * _LARGE)
         assert store.read_into("x.ckpt", start, view) == _LARGE - start
         assert view[: _LARGE - start] == POOL[start:]
+        assert view[_LARGE - start :] == b"\xee" * start
 
     def test_reading_what_is_not_there(self, store: Store) -> None:
         """To read into memory from a name without a blob is a FileNotFoundError."""

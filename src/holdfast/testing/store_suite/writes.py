@@ -57,6 +57,14 @@ class Writes(Exam):
         assert store.put("x", [memoryview(numbers)]) == 12
         assert store.read("x", 0, 99) == numbers.tobytes()
 
+    @pytest.mark.parametrize("size", [10, 300_000, 5 << 20])
+    def test_the_memory_is_the_callers_again(self, store: Store, size: int) -> None:
+        """What is written into the memory of a chunk once the put has returned is not in the blob."""
+        for number, chunk in enumerate((memoryview(bytearray(POOL[:size])), aligned(POOL[:size]))):
+            store.put(f"{number}.ckpt", [chunk])
+            chunk[:] = bytes(size)
+            assert store.read(f"{number}.ckpt", 0, size + 1) == POOL[:size]
+
     @examples(15)
     @given(data=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 3000), max_size=4))
     def test_any_cut_of_the_bytes_gives_the_same_blob(self, store: Store, data: bytes, cuts: list[int]) -> None:
