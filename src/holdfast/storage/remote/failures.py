@@ -44,6 +44,7 @@ _NAMES: dict[_Kind, frozenset[str]] = {
     | {"ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ProxyConnectionError"}
     | {"IncompleteReadError", "FlexibleChecksumError", "ServiceRequestError", "ServiceResponseError", "TransportError"},
 }
+_ENDING = "cannot schedule new futures after"  # Python's own words when the interpreter, or a loop's pool, is over
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)
 
 
@@ -80,6 +81,8 @@ def translated(error: BaseException, what: str) -> OSError:
     if kind is None and isinstance(error, OSError) and not isinstance(error, _CUT):
         return error if is_clean(error) else _like(error)
     made, system = kind or (_BROKEN if isinstance(error, _CUT) else _OTHER)
+    if _ENDING in str(error):
+        made, system = _OTHER  # this process ends: no further try can help it
     return made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")))
 
 
