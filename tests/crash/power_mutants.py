@@ -11,11 +11,12 @@ import os
 import sys
 from dataclasses import dataclass
 
-from holdfast.storage import local
+from holdfast.storage import durable, local
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.local import LocalStore
 
 _SYNCS = ("sync_file", "sync_folder")
+_HOMES = {"local": local, "durable": durable}  # where files are written durably
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Site:
     number: int  # among those of the function
     sync: str
     line: int
+    home: str
 
     def __str__(self):
         return f"{self.function}, sync {self.number}"
@@ -33,27 +35,38 @@ class Site:
 
 def sites():
     """Every call that syncs, as the source has it: a new one is tried without anybody's doing."""
-    with open(local.__file__) as file:
+    return [site for home in _HOMES for site in _sites_of(home) if str(site) not in ELSEWHERE]
+
+
+def _sites_of(home):
+    with open(_HOMES[home].__file__) as file:
         tree = ast.parse(file.read())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return [site for function in functions for site in _sites_in(function) if str(site) not in ELSEWHERE]
+    return [site for function in functions for site in _sites_in(function, home)]
 
 
-def _sites_in(function):
+def _sites_in(function, home):
     named = [node for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     found = sorted((node.lineno, node.func.id) for node in named if node.func.id in _SYNCS)
-    return [Site(function.name, number, sync, line) for number, (line, sync) in enumerate(found, 1)]
+    return [Site(function.name, number, sync, line, home) for number, (line, sync) in enumerate(found, 1)]
 
 
 def leave_out(site):
     """Make the store go on at one place without the sync."""
-    real = getattr(local, site.sync)
+    home = _HOMES[site.home]
+    real = getattr(home, site.sync)
 
     def sync(what):
         if sys._getframe(1).f_lineno != site.line:
             real(what)
 
-    setattr(local, site.sync, sync)
+    setattr(home, site.sync, sync)
+
+
+def _everywhere(**others):
+    for home in _HOMES.values():
+        for name, other in others.items():
+            setattr(home, name, other)
 
 
 class _Otherwise:
@@ -76,11 +89,11 @@ def no_hard_links():
     def link(origin, goal):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM), origin, None, goal)
 
-    local.os = _Otherwise(link=link)
+    _everywhere(os=_Otherwise(link=link))
 
 
 def no_sync_at_all():
-    local.os = _Otherwise(fsync=_nothing)
+    _everywhere(os=_Otherwise(fsync=_nothing))
 
 
 def rename_before_sync():
@@ -89,8 +102,8 @@ def rename_before_sync():
         with open(goal, "rb") as file:
             os.fsync(file.fileno())
 
-    local.sync_file = _nothing
-    local.os = _Otherwise(rename=rename)
+    _everywhere(sync_file=_nothing)
+    _everywhere(os=_Otherwise(rename=rename))
 
 
 def folder_synced_before_the_rename():
@@ -98,8 +111,9 @@ def folder_synced_before_the_rename():
         sync_folder(os.path.dirname(goal))
         os.rename(origin, goal)
 
-    sync_folder, local.sync_folder = local.sync_folder, _nothing
-    local.os = _Otherwise(rename=rename)
+    sync_folder = durable.sync_folder
+    _everywhere(sync_folder=_nothing)
+    _everywhere(os=_Otherwise(rename=rename))
 
 
 def sync_before_the_last_byte():
@@ -111,7 +125,7 @@ def sync_before_the_last_byte():
         os.fsync(writer._descriptor)
 
     BlockWriter.feed = feed_and_sync
-    local.sync_file = _nothing
+    _everywhere(sync_file=_nothing)
 
 
 def removed_before_replaced():
@@ -120,7 +134,7 @@ def removed_before_replaced():
             os.unlink(goal)
         os.rename(origin, goal)
 
-    local.os = _Otherwise(rename=rename)
+    _everywhere(os=_Otherwise(rename=rename))
 
 
 def written_in_place():
@@ -130,7 +144,7 @@ def written_in_place():
             written = sum(file.write(chunk) for chunk in chunks)
             gate()
             os.fsync(file.fileno())
-        local.sync_folder(os.path.dirname(store.path(name)))
+        durable.sync_folder(os.path.dirname(store.path(name)))
         return written
 
     LocalStore.put = put

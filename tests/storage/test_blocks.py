@@ -15,7 +15,7 @@ import pytest
 
 from holdfast.memory import PAGE
 from holdfast.storage import Blob, blocks, open_store
-from holdfast.storage import local as module
+from holdfast.storage import durable as module
 from holdfast.testing.store_suite.material import FAILURE, POOL, aligned, failing
 
 DATA = POOL + POOL[: 3 << 20] + b"an odd end"  # three bounce buffers full, and one that is not

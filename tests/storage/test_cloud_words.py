@@ -95,3 +95,11 @@ def test_a_small_object_is_tried_again_where_there_are_no_parts():
     head = upload_chunks(objects, "/tried/x.ckpt", iter([b"a", b"b"]), gate=lambda: gates.append(len(fails)))
     assert (head.size, gates, fails) == (2, [2], [])
     assert objects.get("/tried/x.ckpt", 0, 9) == b"ab"
+
+
+def test_an_answer_that_was_cut_short():
+    """Half of an answer is worth another try, and no error from inside."""
+    with pytest.raises(ConnectionError, match="list x: the answer is no JSON: 4 bytes") as caught:
+        gcs._parsed("list x", b'{"it')
+    assert worth_another_try(caught.value)
+    assert gcs._parsed("list x", b"{}") == {}

@@ -30,6 +30,7 @@ class Emulator:
     def __init__(self, folder):
         self.folder = os.fspath(folder)
         self.port = free_port()
+        self.front = self.port  # the port by which it is reached: a proxy's, if there is one
         self.process = None
 
     @property
@@ -86,10 +87,10 @@ class Gcs(Emulator):
 
     @property
     def options(self):
-        return {"endpoint_url": f"http://127.0.0.1:{self.port}", "token": "anon", "project": "project"}
+        return {"endpoint_url": f"http://127.0.0.1:{self.front}", "token": "anon", "project": "project"}
 
     def command(self):
-        address = f"127.0.0.1:{self.port}"
+        address = f"127.0.0.1:{self.front}"
         words = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port), "-public-host", address]
         words += ["-external-url", f"http://{address}", "-log-level", "error"]
         return [_fake_gcs(), *words, "-backend", "filesystem", "-filesystem-root", os.path.join(self.folder, "data")]
@@ -116,7 +117,7 @@ class Azure(Emulator):
 
     @property
     def endpoint(self):
-        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        return f"http://127.0.0.1:{self.front}/{ACCOUNT}"
 
     @property
     def options(self):

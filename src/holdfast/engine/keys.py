@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.errors import ConfigurationError, MissingExtraError, SaveError
 from holdfast.storage import open_regular
-from holdfast.storage.local import write_new
+from holdfast.storage.durable import write_new
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -21,6 +21,7 @@ from holdfast.front.save_mode import SaveMode
 from holdfast.records import Facts, Manifest
 from holdfast.snapshot import stepped, stepped_tensors, weigh
 from holdfast.storage import Store, open_store, split_path
+from holdfast.storage.standing import discard
 from holdfast.telling import warn
 
 __all__ = [
@@ -137,9 +138,9 @@ def remove_path(path: str | os.PathLike[str]) -> None:
     directory = store.is_local and os.path.isdir(store.path(name)) and not os.path.islink(store.path(name))
     if directory and not is_sealed(store, name):
         shutil.rmtree(store.path(name))
+        remove_signature(store, name)
     else:
-        store.remove(name)
-    remove_signature(store, name)
+        discard(store, name, (SUFFIX,))
 
 
 def remove_signature(store: Store, name: str) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from holdfast.memory import PAGE, allocate
 from holdfast.storage.contract import HIDDEN
+from holdfast.storage.durable import sync_file, sync_folder
 from holdfast.storage.listing import TEMPORARY_SUFFIX
-from holdfast.storage.local import sync_file, sync_folder
 
 try:
     import fcntl

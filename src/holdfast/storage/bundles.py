@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from holdfast.storage.contract import HIDDEN, PLAIN, PLAIN_FILES, SEAL
+from holdfast.storage.durable import make_folders, sync_folder, temporary_name
 from holdfast.storage.listing import TEMPORARY_SUFFIX, is_bundle, seal_of
-from holdfast.storage.local import make_folders, sync_folder, temporary_name
 from holdfast.storage.locks import ANYTHING, close, if_abandoned, lock_for_life, unlock
 from holdfast.storage.marks import draw
 

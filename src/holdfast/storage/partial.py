@@ -16,8 +16,8 @@ from typing import Protocol
 
 from holdfast.storage.blocks import BlockWriter
 from holdfast.storage.contract import HIDDEN, Chunks, Store
+from holdfast.storage.durable import commit_temporary, make_folders
 from holdfast.storage.listing import TEMPORARY_SUFFIX
-from holdfast.storage.local import commit_temporary, make_folders
 from holdfast.storage.locks import lock_for_life, unlock
 
 LARGE = 1 << 26  # bytes from which it is worth while

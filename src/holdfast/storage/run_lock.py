@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from holdfast.errors import DirectoryInUseError
-from holdfast.storage.local import make_folders
+from holdfast.storage.durable import make_folders
 from holdfast.storage.locks import RUN_LOCK, close, unlock
 from holdfast.telling import warn
 

@@ -60,6 +60,7 @@ _CURES = {
     "EndpointConnectionError": "is the endpoint right, and does the server run?",
 }
 _NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
+_ENDING = "cannot schedule new futures after"  # Python's own words when the interpreter, or a loop's pool, is over
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)
 
 
@@ -98,6 +99,8 @@ def translated(error: BaseException, what: str) -> OSError:
     if kind is None and isinstance(error, OSError) and not isinstance(error, _CUT):
         return error if is_clean(error) else _like(error)
     made, system = kind or (_BROKEN if isinstance(error, _CUT) else _OTHER)
+    if _ENDING in str(error):
+        made, system = _OTHER  # this process ends: no further try can help it
     cure = next((f": {_CURES[name]}" for name in names & _CURES.keys()), "")
     known_error = made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")) + cure)
     vars(known_error)["unknown_host"] = _is_unknown_host(error)

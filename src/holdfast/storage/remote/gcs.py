@@ -101,8 +101,7 @@ class GcsObjects:
 
     def _json(self, what: str, method: str, path: str, **params: Any) -> dict[str, Any]:
         _, body = self._run(what, lambda: self._ask(method, path, **params))
-        said: dict[str, Any] = json.loads(body)
-        return said
+        return _parsed(what, body)
 
     def head(self, key: str) -> Head:
         """Look at an object."""
@@ -175,7 +174,7 @@ class GcsObjects:
         words = {"uploadType": "multipart", "name": name, **condition}
         send = partial(self._ask, "POST", _uploading(bucket), body, headers, **words)
         _, answer = self._run(f"put {key}", send)
-        return self._arrived(key, json.loads(answer), memoryview(data).nbytes, said["crc32c"])
+        return self._arrived(key, _parsed(f"put {key}", answer), memoryview(data).nbytes, said["crc32c"])
 
     def _put_large(
         self, key: str, first: Bytes, second: Bytes, rest: Iterator[Bytes], condition: dict[str, str]
@@ -197,7 +196,7 @@ class GcsObjects:
         except BaseException:
             self._give_up(place)
             raise
-        return self._arrived(key, json.loads(answer), size, _text(sum_of))
+        return self._arrived(key, _parsed(f"put {key}", answer), size, _text(sum_of))
 
     def _send(self, key: str, place: str, block: Bytes, headers: dict[str, str]) -> bytes:
         """Send one block, as often as it needs."""
@@ -306,6 +305,16 @@ def _translated(error: BaseException, what: str) -> OSError:
     known = answered(error.status, error.code, error.said, what)
     vars(known)["status"] = error.status
     return known
+
+
+def _parsed(what: str, answer: bytes) -> dict[str, Any]:
+    """Return what the server says; one that was cut short, though it claims success, may come whole the next time."""
+    try:
+        said: dict[str, Any] = json.loads(answer)
+    except ValueError as error:
+        msg = f"{what}: the answer is no JSON: {len(answer)} bytes of it came"
+        raise ConnectionError(msg) from error
+    return said
 
 
 def _said(body: bytes) -> tuple[str, str]:
