@@ -17,6 +17,9 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY)  ## train, be killed, resume, and see what is kept and why
 	$(BIN)/python examples/demo.py
 
+demo-s3: $(READY)  ## train to a real S3 server that is killed, as the training is, in the middle of uploads
+	$(BIN)/python examples/demo_s3.py
+
 test: check  ## everything but the long comparisons
 	$(BIN)/python -m pytest --cov --cov-report=term
 

@@ -119,7 +119,7 @@ class Ceph(Server):
         self.start_disk()
         self._daemon("mgr", "ceph-mgr", "-i", "x")
         user = ["user", "create", "--uid=test", "--display-name=test", f"--access-key={KEY}", f"--secret={SECRET}"]
-        self._do("radosgw-admin", *user, patience=120)
+        self._do("radosgw-admin", *user, patience=300)
         self._daemon("radosgw", "radosgw", "-n", "client.rgw")
         wait_for(self.port, self._running["radosgw"], 60)
         import s3fs
