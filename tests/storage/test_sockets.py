@@ -6,13 +6,16 @@ import asyncio
 import os
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from holdfast.storage.options import remember
 from holdfast.storage.remote import sockets
 from holdfast.storage.remote.connect import connect
+from holdfast.storage.remote.failures import translated
 from holdfast.storage.remote.looped import by_caller, has_caller, run_on
+from holdfast.storage.remote.retrying import worth_another_try
 
 DATA = os.urandom(300_007)
 
@@ -149,3 +152,15 @@ def test_work_that_nobody_waits_for_has_no_caller(loop):
         return True
 
     assert asyncio.run_coroutine_threadsafe(work(), loop).result(10)
+
+
+def test_an_interpreter_that_ends_is_not_waited_for():
+    """What fails because this process is about to end is told at once: no further try could help."""
+    from botocore.exceptions import HTTPClientError
+
+    pool = ThreadPoolExecutor()
+    pool.shutdown()
+    with pytest.raises(RuntimeError) as ended:
+        pool.submit(int)
+    assert not worth_another_try(translated(HTTPClientError(error=ended.value), "put x"))
+    assert worth_another_try(translated(HTTPClientError(error=ConnectionResetError("cut")), "put x"))
