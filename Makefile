@@ -17,6 +17,9 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY)  ## train, be killed, resume, and see what is kept and why
 	$(BIN)/python examples/demo.py
 
+demo-s3: $(READY)  ## train to a real S3 server that is killed, as the training is, in the middle of uploads
+	$(BIN)/python examples/demo_s3.py
+
 test: check  ## everything but the long comparisons
 	$(BIN)/python -m pytest --cov --cov-report=term
 
@@ -32,7 +35,7 @@ parity: $(READY)  ## the same files as Lightning's class, in all seeded configur
 crash: $(READY)  ## all points of all crash tests: killed processes, failing calls, cut power; says how many
 	$(BIN)/python -m pytest -m "long or not long" tests/crash tests/soak tests/model
 
-crash-s3: $(READY)  ## trainings to an S3 server, killed with it at random requests: LAPS=200; SERVER=ceph where that is installed
+crash-s3: $(READY)  ## trainings to an S3 server, killed with it at random requests: LAPS=200
 	$(BIN)/python -m tests.crash.object_store_laps --laps $(or $(LAPS),200) --server $(or $(SERVER),rclone)
 
 crash-peers: $(READY)  ## kills and flipped bits, for holdfast and its peers: writes benchmarks/crash.md

@@ -12,7 +12,6 @@ import pytest
 from tests.crash import counts
 from tests.crash.object_store_books import Books, expected
 from tests.crash.object_store_lives import Life, Plan
-from tests.support.ceph import why_no_ceph
 from tests.support.properties import chance
 from tests.support.running import PYTHONPATH, REPOSITORY
 from tests.support.s3 import why_not
@@ -46,10 +45,16 @@ def test_laps():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(bool(why_no_ceph()), reason=why_no_ceph())
-def test_laps_on_ceph():
-    """And dozens on Ceph, whose gateway or disk is killed."""
-    _laps(40, "--server", "ceph")
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_the_demo():
+    """``make demo-s3`` shows what it says: training and server killed in mid-upload, nothing committed is lost."""
+    command = [sys.executable, os.path.join(REPOSITORY, "examples", "demo_s3.py")]
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    environment.pop("HOLDFAST_PATIENCE", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stdout.count("those of the training that nothing happened to") == 2
+    assert done.stdout.count("SIGKILL") == 2
 
 
 def _told(*said, plan=None):

@@ -21,29 +21,6 @@ from tests.support.running import PYTHONPATH
 BASE, ROOT = "bucket/run", "s3://bucket/run"
 FOLDER = rivals.folder_of(BASE)
 
-HOLDER = """
-import sys
-from holdfast import DirectoryInUseError
-from holdfast.storage.remote import claims
-from tests.support.folder_objects import FolderObjects
-folder, conditions, lease, interval = sys.argv[1:]
-claims.LEASE, claims.INTERVAL = float(lease), float(interval)
-objects = FolderObjects(folder, conditions=conditions == "1")
-try:
-    claim = claims.claim(objects, "bucket/run", "s3://bucket/run", run="one", since="2026-01-01T00:00:00+00:00")
-except DirectoryInUseError as error:
-    print("refused", flush=True)
-else:
-    print("has it", flush=True)
-    for line in sys.stdin:
-        try:
-            claim.check()
-            print("holds", flush=True)
-        except DirectoryInUseError as error:
-            print("lost to", error.run, flush=True)
-    claim.give_up()
-"""
-
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
@@ -81,7 +58,15 @@ def start(objects):
 
     def run(lease=0.4, interval=0.05):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, objects.folder, str(int(objects.conditions)), str(lease), str(interval)],
+            [
+                sys.executable,
+                "-m",
+                "tests.storage.jobs_claims",
+                objects.folder,
+                str(int(objects.conditions)),
+                str(lease),
+                str(interval),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from holdfast import ConfigurationError
 from holdfast.storage import is_local, join_path, open_store, split_path
+from holdfast.storage.options import remember
 from holdfast.testing import BundleSuite, StoreSuite
 from holdfast.testing.store_suite.material import failing
 
@@ -88,6 +89,21 @@ class TestS3(_Opened, BundleSuite):
         assert store.put("big.ckpt", [part] * 10) == 10 * len(part)
         assert store.size("big.ckpt") == 10 * len(part)
         assert store.read("big.ckpt", 3 * len(part) + 5, 100) == part[5:105]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestS3ByObstore(_Opened, BundleSuite):
+    """The same with the faster client."""
+
+    @pytest.fixture
+    def store(self, s3, monkeypatch):
+        pytest.importorskip("obstore")
+        monkeypatch.setenv("HOLDFAST_PATIENCE", "30")
+        url = f"s3://bucket/exam-{secrets.token_hex(4)}/run"
+        remember(url, {"client": "obstore"})
+        yield open_store(url)
+        remember(url, {})
 
 
 def test_schemes():

@@ -56,8 +56,27 @@ def test_a_run_has_its_home_there(mine, capsys):
 def test_it_is_a_mirror(mine):
     """A store that takes no parts is a mirror too: each checkpoint is put whole, and resumed from elsewhere."""
     train("here", mirror=mine)
-    assert [entry.step for entry in catalog(mine)] == [3, 2, 1]
+    assert [entry.step for entry in catalog(mine)] == [3]  # what the rules drop goes there, too
     assert train("elsewhere", mirror=mine)[1].step == 3
+
+
+class Rooted(StoreInMemory):
+    """One whose roots have nothing above them: it knows of no files there."""
+
+    def files(self, folder):
+        if self.root in ("mine:", "mine:/"):
+            raise FileNotFoundError(2, "there is no such root", self.root)
+        return super().files(folder)
+
+
+def test_nothing_is_above_its_root(mine, capsys):
+    """The command takes the URL of a root also where the store knows nothing of what is above that."""
+    register_store("mine", Rooted)
+    train(mine)
+    assert main(["cp", mine, "here"]) == 0
+    assert len(catalog("here")) == 1
+    assert main(["show", mine]) == 3
+    assert "nothing of that name" in capsys.readouterr().err
 
 
 def test_what_is_no_scheme():

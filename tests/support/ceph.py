@@ -114,12 +114,13 @@ class Ceph(Server):
         )
         self._do("ceph-mon", "-i", "a", "--mkfs", "--monmap", f"{self.folder}/monmap")
         self._daemon("mon", "ceph-mon", "-i", "a")
-        self._do("ceph", "osd", "new", str(uuid.uuid4()))
-        self._do("ceph-osd", "-i", "0", "--mkfs")
+        disk = str(uuid.uuid4())
+        self._do("ceph", "osd", "new", disk)
+        self._do("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
         self.start_disk()
         self._daemon("mgr", "ceph-mgr", "-i", "x")
         user = ["user", "create", "--uid=test", "--display-name=test", f"--access-key={KEY}", f"--secret={SECRET}"]
-        self._do("radosgw-admin", *user, patience=120)
+        self._do("radosgw-admin", *user, patience=300)
         self._daemon("radosgw", "radosgw", "-n", "client.rgw")
         wait_for(self.port, self._running["radosgw"], 60)
         import s3fs

@@ -199,7 +199,10 @@ def _run_folder(checkpoint: Checkpoint) -> str:
     facts = checkpoint.facts
     name = facts.names.get(RANKED, "") if facts is not None else ""
     path = checkpoint.path
-    return path[: -len(name)] if name and path.endswith(name) else split_path(path)[0]
+    if not (name and path.endswith(f"/{name}")):
+        return split_path(path)[0]
+    folder = path[: -len(name)]
+    return folder if folder == "/" or folder.endswith("//") else folder[:-1]
 
 
 def _own(owned: ExitStack, folder: str, now: datetime) -> None:
