@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
@@ -213,10 +213,10 @@ class FsspecObjects:
             elif deep:
                 yield from self._below(f"{key}/", deep=True)
 
-    def _in(self, folder: str) -> list[dict[str, Any]]:
+    def _in(self, folder: str) -> Sequence[dict[str, Any]]:
         """Return what is right in a folder; nothing if it is not there."""
         try:
-            return list(self._try(f"list {folder}/", lambda: self.fs.ls(folder, detail=True)))
+            return [*self._try(f"list {folder}/", lambda: self.fs.ls(folder, detail=True))]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
