@@ -42,11 +42,18 @@ class Likeness:
         """Tell whether under this name it is its run's ``last``, which moves on."""
         return self.facts is not None and f"/{name}".endswith(f"/{self.facts.names.get(LAST, '/')}")
 
-    def may_replace(self, other: Likeness) -> bool:
-        """Tell whether this one may take the name of another: of what is damaged, or older and of the same run."""
+    def may_replace(self, other: Likeness, name: str) -> bool:
+        """Tell whether this one may take a name from another: from what is damaged, or older and of the same run.
+
+        Of two that count as equally old neither is newer: they are of two branches of the run, and the one that is
+        there stays. Only ``last`` moves on.
+        """
         if other.problem:
             return True
-        return bool(self.run) and self.run == other.run and (self.sequence, self.time) >= (other.sequence, other.time)
+        if not self.run or self.run != other.run:
+            return False
+        moves_on = self.is_last(name) and self.sequence == other.sequence and self.time >= other.time
+        return self.sequence > other.sequence or moves_on
 
 
 def likeness_of(manifest: Manifest, size: int) -> Likeness:
