@@ -6,6 +6,7 @@ import asyncio
 import errno
 import http.client
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.storage.remote.redaction import redacted
@@ -59,6 +60,13 @@ _CURES = {
     "RequestTimeTooSkewed": "set this machine's clock right",
     "EndpointConnectionError": "is the endpoint right, and does the server run?",
 }
+_CERTIFICATES = (
+    "is that the path of a file of certificates? It is taken from `verify` in client_kwargs, or from AWS_CA_BUNDLE"
+)
+_CERTIFICATE = (
+    "the server's certificate is not one that is trusted here: name the file of the authority's certificate, as "
+    "`verify` in client_kwargs or by AWS_CA_BUNDLE, if the server is the right one"
+)
 _NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
 _ENDING = "cannot schedule new futures after"  # Python's own words when the interpreter, or a loop's pool, is over
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)
@@ -101,22 +109,37 @@ def translated(error: BaseException, what: str) -> OSError:
     made, system = kind or (_BROKEN if isinstance(error, _CUT) else _OTHER)
     if _ENDING in str(error):
         made, system = _OTHER  # this process ends: no further try can help it
-    cure = next((f": {_CURES[name]}" for name in names & _CURES.keys()), "")
+    untrusted = _untrusted(error)
+    cure = f": {untrusted}" if untrusted else next((f": {_CURES[name]}" for name in names & _CURES.keys()), "")
     known_error = made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")) + cure)
-    vars(known_error)["unknown_host"] = _is_unknown_host(error)
+    vars(known_error)["is_wrong_word"] = _is_unknown_host(error) or bool(untrusted)
     return known_error
 
 
-def _is_unknown_host(error: BaseException | None) -> bool:
+def _is_unknown_host(error: BaseException) -> bool:
     """Tell whether an error comes of a name that no server for names knows; that of one which is busy is another."""
+    return any(isinstance(one, socket.gaierror) and one.errno in _NO_NAME for one in _behind(error))
+
+
+def _untrusted(error: BaseException) -> str:
+    """Return what to do about a certificate that is not trusted, or a file of certificates that is not there; or ""."""
+    if any(type(one).__name__ == "SSLCertVerificationError" for one in _behind(error)):
+        return _CERTIFICATE
+    inner = (getattr(error, "kwargs", None) or {}).get("error")  # botocore's; urllib3 has one more around it
+    found = (inner, *getattr(inner, "args", ()))
+    return _CERTIFICATES if any(isinstance(one, FileNotFoundError) for one in found) else ""
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that is behind it, however its library keeps that."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        inner = getattr(error, "os_error", error)  # aiohttp's
-        if isinstance(inner, socket.gaierror) and inner.errno in _NO_NAME:
-            return True
+        yield error
+        inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)  # aiohttp's
+        if isinstance(inner, BaseException):
+            yield inner
         error = error.__cause__ or error.__context__ or (getattr(error, "kwargs", None) or {}).get("error")
-    return False
 
 
 def _like(error: OSError) -> OSError:

@@ -122,7 +122,7 @@ class Retrying:
         self._guard = guard
         self._patience = patience or Patience()
         self._telling = threading.Lock()
-        self._reached = False  # whether anything was ever answered: until then a host that is unknown is a wrong word
+        self._reached = False  # whether anything was ever answered: until then an unknown host is a wrong word
         self._told = False
 
     @property
@@ -232,7 +232,7 @@ class Retrying:
             try:
                 result = request()
             except (ConnectionError, TimeoutError) as error:
-                if self._reached or not vars(error).get("unknown_host"):
+                if self._reached or not vars(error).get("is_wrong_word"):
                     raise
                 raise OSError(errno.EHOSTUNREACH, error.strerror) from error
             self._reached = True
