@@ -2,7 +2,8 @@
 
 What is kept is looked up by place, size and the etag that the server's own listing has just told, so it cannot
 disagree with the server: a file that was written anew has another etag. A kept end is read and checked as one that
-was fetched; one that cannot be read is fetched again (``source.read_end``). Nothing else of a file is kept, and no secret is part of it.
+was fetched; one that cannot be read is fetched again (``source.read_end``). Nothing else of a file is kept, and no
+secret is part of it.
 
 In ``$XDG_CACHE_HOME/holdfast`` (``~/.cache/holdfast``), for this user alone, at most about 256 MiB. Any of it may be
 removed at any time. ``HOLDFAST_CACHE=0`` keeps nothing.
