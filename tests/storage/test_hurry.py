@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.storage import end_waiting, hurry, wait_again
 from holdfast.storage.options import remember
-from holdfast.storage.remote import sockets
+from holdfast.storage.remote import looped, sockets
 from holdfast.storage.remote.bodies import MemorySource
 from holdfast.storage.remote.connect import connect
 from holdfast.storage.remote.objects import PartRules
@@ -130,6 +130,7 @@ def test_a_request_without_an_answer_is_left(s3):
 def test_bytes_that_a_silent_server_holds_up_are_left(s3, monkeypatch, act):
     """A request whose bytes go by a blocking socket is given up as well, once nobody waits: its line is cut."""
     monkeypatch.setattr(sockets, "_LEAST", 10)
+    monkeypatch.setattr(looped, "_GRACE", 0.1)
     over, lines, url = threading.Event(), [], "s3://bucket/silent-bytes"
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
