@@ -229,3 +229,15 @@ def test_a_forked_child_waits_for_no_removal():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         go.set()
     assert [blob.name for blob in open_store(url).blobs()] == ["epoch=0-step=2.ckpt"]
+
+
+def test_with_a_mirror_a_step_asks_nothing(tmp_path):
+    """A run with a directory and a mirror makes no request on the thread that trains, saves and removals included."""
+    url = f"memory://{secrets.token_hex(4)}"
+    with watched() as seen, Checkpointer(tmp_path, mirror=url, model=torch.nn.Linear(2, 1), **WORDS) as ckpt:
+        seen.clear()
+        for step in range(1, 13):
+            ckpt.step({"loss": -float(step)})
+            settle(ckpt)
+        assert not trained(seen)
+    assert {item.step for item in catalog(url)} >= {10, 12}
