@@ -35,7 +35,7 @@ parity: $(READY)  ## the same files as Lightning's class, in all seeded configur
 crash: $(READY)  ## all points of all crash tests: killed processes, failing calls, cut power; says how many
 	$(BIN)/python -m pytest -m "long or not long" tests/crash tests/soak tests/model
 
-crash-s3: $(READY)  ## trainings to an S3 server, killed with it at random requests: LAPS=200; SERVER=ceph where that is installed
+crash-s3: $(READY)  ## trainings to an S3 server, killed with it at random requests: LAPS=200
 	$(BIN)/python -m tests.crash.object_store_laps --laps $(or $(LAPS),200) --server $(or $(SERVER),rclone)
 
 crash-peers: $(READY)  ## kills and flipped bits, for holdfast and its peers: writes benchmarks/crash.md

@@ -22,7 +22,7 @@ import fsspec.config
 
 from benchmarks import measure, report
 from benchmarks.options import Options, parse
-from benchmarks.remote_mirror import EVERY, SYNCS, TRAININGS
+from benchmarks.remote_mirror import EVERY, SYNCS, TRAININGS, clean
 from benchmarks.remote_ways import KEY, SECRET, WAYS, Place, rclone
 from benchmarks.report import Column, Rows
 from benchmarks.states import LARGE, SMALL, Size
@@ -134,7 +134,10 @@ def _in_process(work: Any, name: str, size: Size, place: Place) -> tuple[float, 
 def training(name: str, size: Size, place: Place) -> tuple[float, ...]:
     """Train in this process; return what ``remote_mirror.steps`` does."""
     _tell_fsspec(place)
-    return TRAININGS[name](size, place)
+    try:
+        return TRAININGS[name](size, place)
+    finally:
+        clean(place)
 
 
 def _tell_fsspec(place: Place) -> None:
@@ -158,7 +161,9 @@ def sample(name: str, size: Size, place: Place) -> tuple[float, ...]:
         rest()
     total = time.perf_counter() - start
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
-    return stall, total, _cpu() - cpu, max(_memory("VmHWM") - before, children)
+    used, peak = _cpu() - cpu, max(_memory("VmHWM") - before, children)
+    clean(place)
+    return stall, total, used, peak
 
 
 def _cpu() -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
 
-from benchmarks.remote_ways import Place, Rest, Way, file_of, run
+from benchmarks.remote_ways import Place, Rest, Way, closing, file_of, memory_file, run
 from benchmarks.states import Size, Training
 
 STEPS, EVERY = 10, 5
@@ -57,7 +58,6 @@ def steps(size: Size, place: Place, *, saves: bool, mirror: bool, beside: bool) 
         for copy in copies:
             copy.wait()
     there = time.perf_counter() - ended
-    shutil.rmtree(folder, ignore_errors=True)
     return (ended - begun) / STEPS, still * EVERY / STEPS, there
 
 
@@ -114,7 +114,7 @@ def _sync_down(size: Size, place: Place) -> Way:
 
     def way() -> Rest:
         _synced(source, target)
-        return lambda: shutil.rmtree(target)
+        return None
 
     return way
 
@@ -135,9 +135,25 @@ def _copy_down(size: Size, place: Place) -> Way:
 
     def way() -> Rest:
         run(place.rclone("s3:bucket/limit-down", target))
-        return lambda: os.remove(target)
+        return None
 
     return way
+
+
+def clean(place: Place) -> None:
+    """Close what is open, and remove what this process alone has made, here and at the server."""
+    import fsspec  # noqa: PLC0415 - in the child
+
+    closing.close()
+    fs, number = fsspec.filesystem("s3", use_listings_cache=False), os.getpid()
+    for path in (f"bucket/steps-{number}", f"bucket/sync-{number}"):
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
+    for path in (memory_file(place), os.path.join(place.folder, f"copy-{number}")):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    for name in ("steps", "down"):
+        shutil.rmtree(os.path.join(place.folder, f"{name}-{number}"), ignore_errors=True)
 
 
 TRAININGS: dict[str, Callable[[Size, Place], tuple[float, float, float]]] = {

@@ -12,7 +12,6 @@ import pytest
 from tests.crash import counts
 from tests.crash.object_store_books import Books, expected
 from tests.crash.object_store_lives import Life, Plan
-from tests.support.ceph import why_no_ceph
 from tests.support.properties import chance
 from tests.support.running import PYTHONPATH, REPOSITORY
 from tests.support.s3 import why_not
@@ -43,13 +42,6 @@ def test_a_lap():
 def test_laps():
     """So do hundreds, to a bucket and with a mirror, in one put and in parts, with the server killed as well."""
     _laps(200)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(bool(why_no_ceph()), reason=why_no_ceph())
-def test_laps_on_ceph():
-    """And dozens on Ceph, whose gateway or disk is killed."""
-    _laps(40, "--server", "ceph")
 
 
 @pytest.mark.long

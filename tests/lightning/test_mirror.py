@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 
@@ -11,7 +12,7 @@ import torch
 
 import holdfast
 from holdfast.storage import open_store
-from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, names
+from tests.support.lightning_cases import ModelCheckpoint, Scripted, fit, names, quietly, step_of
 
 
 @pytest.fixture
@@ -73,3 +74,24 @@ def test_a_word_that_cannot_be_meant(tmp_path):
     with pytest.raises(MisconfigurationException, match="mirror_bandwidth"):
         _callback(tmp_path, "memory://a", mirror_bandwidth=0)
     assert torch.is_tensor(_callback(tmp_path, "memory://a").kth_value)
+
+
+def test_two_branches_that_did_not_know_of_each_other(tmp_path, url):
+    """Of a branch here and one there the further is taken, and the other is named, with what goes on from it."""
+    folder = tmp_path / "d"
+
+    def callback(mirror):
+        return ModelCheckpoint(folder, save_top_k=-1, save_last=True, mirror=mirror)
+
+    fit(tmp_path, callback(url), model=_model(1.0), max_epochs=3)
+    oldest = next(item.path for item in holdfast.catalog(folder) if item.step == 2)
+    for item in holdfast.catalog(folder):
+        if item.path != oldest:
+            os.unlink(item.path)  # an older copy of the directory, on a machine that does not reach the mirror
+    fit(tmp_path, callback(None), model=_model(1.0), max_epochs=2, ckpt_path=oldest)
+    told = quietly(lambda: fit(tmp_path, callback(url), model=_model(1.0), max_epochs=3, ckpt_path="last"))[1]
+    named = [text for text in told if "a branch that had gone back saved later" in text]
+    assert len(named) == 1
+    assert f"`ckpt_path='{folder}/" in named[0]
+    assert "(step 4)" in named[0]
+    assert step_of(folder / "last.ckpt") == 6

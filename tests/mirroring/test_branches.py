@@ -9,6 +9,7 @@ import sys
 import warnings
 
 import pytest
+import torch
 
 import holdfast
 from holdfast.storage import open_store
@@ -66,6 +67,26 @@ def test_two_branches_that_did_not_know_of_each_other(tmp_path, memory):
         warnings.simplefilter("error")
         assert os.path.samefile(Loop().checkpointer(folder, mirror=memory, **ALL).resume().path, newest.path)
     assert all_whole(folder) == _names(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*(branch|not mirrored).*:UserWarning")
+def test_a_branch_takes_no_names_of_the_other(tmp_path, memory):
+    """What both branches have saved under one name stays on the mirror as it was there: neither is newer."""
+    folder = tmp_path / "run"
+    _trained(folder, 4, mirror=memory)
+    before = content(open_store(memory))
+    for name in _names(folder)[1:]:
+        os.unlink(folder / name)
+    loop = Loop()
+    ckpt = loop.checkpointer(folder, **ALL)
+    start = ckpt.resume()
+    torch.nn.init.ones_(loop.model[0].weight)  # it goes another way
+    loop.run(ckpt, 3, start=start)
+    after = _trained(folder, 5, mirror=memory)
+    assert (after.step, after.tier) == (16, "mirror")
+    there = content(open_store(memory))
+    assert {name: there[name] for name in before} == before
+    assert "epoch=4-step=20.ckpt" in there
 
 
 _HOLDER = """

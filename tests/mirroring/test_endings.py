@@ -10,7 +10,10 @@ import sys
 import pytest
 
 import holdfast
+from holdfast.errors import DirectoryInUseError
+from holdfast.front import uploads
 from holdfast.storage import open_store
+from tests.front.loops import Loop
 from tests.support.running import PYTHONPATH
 
 _TRAINEE = """
@@ -71,3 +74,51 @@ def test_ctrl_c_while_the_uploads_are_waited_for(tmp_path):
     assert _names(tmp_path / "mirror") == []
     assert len(_names(tmp_path / "run")) == 1
     assert all(item.problem == "" for item in holdfast.verify_all(tmp_path / "run"))
+
+
+def _epochs(loop, ckpt, count):
+    for epoch in range(count):
+        for batch in loop.batches(epoch):
+            loop.learn(batch)
+            ckpt.step()
+        ckpt.end_epoch()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not take.*:UserWarning")
+def test_what_is_handed_over(tmp_path, memory, monkeypatch):
+    """What retention has dropped meanwhile is not counted among what is not yet there, nor remembered for ever."""
+    loop = Loop()
+
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(uploads, "own_place", fail)
+    monkeypatch.setattr("holdfast.mirroring.mirror.PAUSES", (0.01,))
+    ckpt = loop.checkpointer(tmp_path / "run", mirror=memory, mirror_wait=0.1, save_top_k=1)
+    _epochs(loop, ckpt, 6)
+    ckpt.wait()
+    failures = ckpt.mirror.status.failures
+    while ckpt.mirror.status.failures < failures + 2:
+        ckpt.mirror.wait(timeout=0.01)
+    assert len(ckpt.mirror.status.queued) <= 2  # the newest, and one that stays for the mirror alone
+    with pytest.warns(UserWarning, match="^1 checkpoint is not yet on the mirror"):
+        ckpt.close()
+    assert _names(tmp_path / "run") == ["epoch=5-step=24.ckpt"]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not take.*:UserWarning")
+def test_another_run_has_the_mirror(tmp_path, memory, monkeypatch):
+    """The end does not wait for minutes for a mirror that another run has: that may train for days."""
+    loop = Loop()
+
+    def refuse(store, **_):
+        raise DirectoryInUseError(store.root, run="theirs")
+
+    monkeypatch.setattr(uploads, "own_place", refuse)
+    monkeypatch.setattr(uploads, "ENDING", 0.1)
+    monkeypatch.setattr(uploads, "_STALLED", 1e9)
+    ckpt = loop.checkpointer(tmp_path / "run", mirror=memory)
+    _epochs(loop, ckpt, 1)
+    with pytest.warns(UserWarning, match="not yet on the mirror.*belongs to another run theirs"):
+        ckpt.close()
+    assert _names(memory) == []

@@ -147,3 +147,24 @@ def test_the_wait_for_a_run_that_seems_dead_can_be_ended(folder, monkeypatch):
     threading.Timer(0.1, event.set).start()
     with hurry.until(event), pytest.raises(InterruptedError, match="not taken"):
         take(folder)
+
+
+def test_the_same_process_takes_it_again(folder, monkeypatch):
+    """A claim that was lost to a run which is over by now keeps nobody of its process from taking the prefix anew."""
+    lost = take(folder)
+    before = claims.seconds
+    monkeypatch.setattr(claims, "seconds", lambda: before() + 3600)
+    folder.remove(folder.there())
+    with pytest.raises(DirectoryInUseError):
+        lost.check()
+    found = []
+    taking = threading.Thread(target=lambda: found.append(take(folder)), daemon=True)
+    taking.start()
+    taking.join(30)
+    assert found
+    found[0].check()
+    claims.check_commit(f"{BASE}/x.ckpt")
+    lost.give_up()
+    assert claims.claimed_here(BASE)
+    found[0].give_up()
+    assert folder.there() == []

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.storage.local import LocalStore
 from holdfast.testing import BundleSuite, StoreSuite
-from tests.storage.mutants import BUNDLE_MUTANTS, MUTANTS
+from tests.storage import mutants, mutants_bundles, mutants_looking
 from tests.storage.store_in_memory import StoreInMemory
 
 
@@ -65,6 +65,8 @@ def test_the_good_ones_pass(suite, good):
     assert list(failed(suite, good)) == []
 
 
+MUTANTS = [*mutants.MUTANTS, *mutants_looking.MUTANTS]
+BUNDLE_MUTANTS = mutants_bundles.MUTANTS
 SAMPLE = [*MUTANTS[::6], *BUNDLE_MUTANTS[:1]]
 REST = [pytest.param(kind, marks=pytest.mark.long) for kind in [*MUTANTS, *BUNDLE_MUTANTS] if kind not in SAMPLE]
 

@@ -60,6 +60,25 @@ def test_it_is_a_mirror(mine):
     assert train("elsewhere", mirror=mine)[1].step == 3
 
 
+class Rooted(StoreInMemory):
+    """One whose roots have nothing above them: it knows of no files there."""
+
+    def files(self, folder):
+        if self.root in ("mine:", "mine:/"):
+            raise FileNotFoundError(2, "there is no such root", self.root)
+        return super().files(folder)
+
+
+def test_nothing_is_above_its_root(mine, capsys):
+    """The command takes the URL of a root also where the store knows nothing of what is above that."""
+    register_store("mine", Rooted)
+    train(mine)
+    assert main(["cp", mine, "here"]) == 0
+    assert len(catalog("here")) == 1
+    assert main(["show", mine]) == 3
+    assert "nothing of that name" in capsys.readouterr().err
+
+
 def test_what_is_no_scheme():
     """A scheme that no URL can have, or that is this machine's files, is an error that names it."""
     for scheme in ("", "mine://", "1st", "file", "local", None):

@@ -114,8 +114,9 @@ class Ceph(Server):
         )
         self._do("ceph-mon", "-i", "a", "--mkfs", "--monmap", f"{self.folder}/monmap")
         self._daemon("mon", "ceph-mon", "-i", "a")
-        self._do("ceph", "osd", "new", str(uuid.uuid4()))
-        self._do("ceph-osd", "-i", "0", "--mkfs")
+        disk = str(uuid.uuid4())
+        self._do("ceph", "osd", "new", disk)
+        self._do("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
         self.start_disk()
         self._daemon("mgr", "ceph-mgr", "-i", "x")
         user = ["user", "create", "--uid=test", "--display-name=test", f"--access-key={KEY}", f"--secret={SECRET}"]

@@ -70,11 +70,13 @@ class Server:
 class Rclone(Server):
     """rclone's server on a folder of its own: ``kill`` is ``kill -9``, ``start`` is on the same port and folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, secure=()):
+        """With ``secure``, the files of a certificate and its key, by https."""
         self.folder = os.fspath(folder)
+        self.secure = secure
         self.port = free_port()
         self.process = None
-        super().__init__(f"http://127.0.0.1:{self.port}")
+        super().__init__(f"http{'s' if secure else ''}://127.0.0.1:{self.port}")
         os.makedirs(os.path.join(self.folder, "data", self.bucket), exist_ok=True)
 
     @property
@@ -97,6 +99,7 @@ class Rclone(Server):
             "--auth-key",
             f"{self.key},{self.secret}",
         ]
+        serve += [word for pair in zip(("--cert", "--key"), self.secure, strict=False) for word in pair]
         serve += ["--config", os.devnull, os.path.join(self.folder, "data")]
         with open(os.path.join(self.folder, "log"), "a") as log:
             self.process = subprocess.Popen(serve, stdout=log, stderr=log)

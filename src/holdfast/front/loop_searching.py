@@ -11,7 +11,7 @@ import torch
 
 from holdfast.engine import load
 from holdfast.engine.globals import globals_of
-from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError, printable
+from holdfast.errors import DamagedCheckpointError, HoldfastError, LoadError, RankError
 from holdfast.front.loop_sharded import filled, place_for, spread
 from holdfast.front.loop_state import Parts, collect, living
 from holdfast.front.opening import Into, load_into, verify
@@ -159,7 +159,7 @@ class Search:
     Attributes:
         run: that of the newest whole one, on rank 0; "" if there is none.
         tier: where that was found, on rank 0.
-        branch: what another branch of the run has saved later in the other tier, as a sentence, on rank 0; or "".
+        branch: what another branch of the run has saved later in the other tier, in words, on rank 0; or "".
 
     """
 
@@ -220,7 +220,7 @@ class Search:
     def _next(self, place: int) -> _Next | None:
         """Rank 0 only: what is on the mirror alone is here by then; None if it could not be had."""
         one = self._items[place]
-        self.branch = self._told_of_branch(one)
+        self.branch = "" if self._mirror is None else self._mirror.other_branch(one, self._items, "resume({!r})")
         if one.is_far:
             brought = self._bring(one.found)
             if brought is None:
@@ -233,18 +233,6 @@ class Search:
             one.found.sharded or os.path.isdir(path),
             careful=self._passing.stops or not older,
             elsewhere=one.elsewhere,
-        )
-
-    def _told_of_branch(self, one: Candidate) -> str:
-        """Rank 0 only: say that the run has come further in one tier, and has gone on elsewhere in the other."""
-        later = None if self._mirror is None else self._mirror.later_branch(one, self._items)
-        facts = None if later is None else later.found.facts
-        if later is None or facts is None:
-            return ""
-        path = later.found.path
-        return (
-            f". It has come further than {printable(path)} (step {facts.step}), which a branch that had gone back "
-            f"saved later: resume({path!r}) goes on from that"
         )
 
     def _bring(self, item: Found) -> Found | None:

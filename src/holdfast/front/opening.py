@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from holdfast.engine import Into, keygen, load, load_into, sign, verify
@@ -107,17 +108,26 @@ def find_last(dirpath: str, settings: Settings, passing: PassingOver, mirror: Se
     ours = [one for one in lasts if one.found.facts and not one.found.facts.weights_only] or lasts
     others = [one for one in known if one.found.facts and not one.found.facts.weights_only and one not in ours]
     was_last = any(pattern.fullmatch(name_before(name)) for name in scan_aside(store, depth=deep))
-    chosen: Found | None = None
+    chosen: Candidate | None = None
     try:
         paths = {item.path for item in whole(named, passing)}
         chosen = next(_brought(ours, passing, mirror), None)
         if chosen is None and not paths and (ours or named or was_last):
             chosen = next(_brought(others, passing, mirror), None)
     finally:
-        passing.settle(chosen.facts.run if chosen is not None and chosen.facts is not None else "")
-    if chosen is None and not paths and mirror is not None:
-        mirror.check_may_begin_afresh()
-    return paths if chosen is None else paths | {chosen.path}
+        facts = chosen.found.facts if chosen is not None else None
+        passing.settle(facts.run if facts is not None else "")
+    if mirror is not None:
+        _tell_of_branch(mirror, chosen, known)
+        if chosen is None and not paths:
+            mirror.check_may_begin_afresh()
+    return paths if chosen is None else paths | {chosen.found.path}
+
+
+def _tell_of_branch(mirror: SecondTier, chosen: Candidate | None, known: list[Candidate]) -> None:
+    told = "" if chosen is None else mirror.other_branch(chosen, known, "`ckpt_path={!r}`")
+    if told:
+        warn(f"resuming from the newest whole checkpoint{told}")
 
 
 def _is_last(item: Found, newest: Found) -> bool:
@@ -127,7 +137,7 @@ def _is_last(item: Found, newest: Found) -> bool:
     return LAST in item.facts.names or (item.role == PREEMPTED and item.facts == newest.facts)
 
 
-def _brought(candidates: Iterable[Candidate], passing: PassingOver, mirror: SecondTier | None) -> Iterator[Found]:
+def _brought(candidates: Iterable[Candidate], passing: PassingOver, mirror: SecondTier | None) -> Iterator[Candidate]:
     """Yield those that are whole; what only the mirror has is here by then."""
     for one in candidates:
         item = one.found
@@ -138,7 +148,7 @@ def _brought(candidates: Iterable[Candidate], passing: PassingOver, mirror: Seco
             except (DamagedCheckpointError, FileNotFoundError) as error:
                 passing.note(item, error, afar=True)
                 continue
-        yield from whole([item], passing)
+        yield from (replace(one, found=found) for found in whole([item], passing))
 
 
 def beyond(mirror: SecondTier, run: Run) -> list[Found]:

@@ -95,11 +95,24 @@ class SecondTier:
         copies = [_copy(one) for one in known.values()]
         return [known[copy.tier, copy.name] for copy in tiers.newest_first(copies)]
 
-    def later_branch(self, chosen: Candidate, candidates: Iterable[Candidate]) -> Candidate | None:
-        """Return what a branch of the same run has saved later in the other tier, without coming as far; or None."""
+    def other_branch(self, chosen: Candidate, candidates: Iterable[Candidate], cure: str) -> str:
+        """Say that the run has come further in one tier, and has gone on elsewhere in the other; "" if it has not.
+
+        Args:
+            chosen: what training goes on from.
+            candidates: all there are.
+            cure: how the user goes on from the other one, with ``{!r}`` for its path.
+
+        """
         known = {_copy(one): one for one in candidates}
         later = tiers.later_branch(_copy(chosen), known)
-        return None if later is None else known[later]
+        other = None if later is None else known[later].found
+        if other is None or other.facts is None:
+            return ""
+        return (
+            f". It has come further than {printable(other.path)} (step {other.facts.step}), which a branch that had "
+            f"gone back saved later: {cure.format(other.path)} goes on from that"
+        )
 
     def beyond(self, local: Sequence[Found]) -> list[Found]:
         """Return the checkpoints that only the mirror has, under names that are free here."""

@@ -24,7 +24,8 @@ log = logging.getLogger("holdfast")
 ENDING = 20.0  # seconds for the uploads when a run is ended by an exception or a signal, and nobody says how many
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SLICE = 0.2  # seconds between two looks
-_STALLED = 300.0  # seconds without a byte, from a mirror that fails, after which the end waits no longer
+_STALLED = 300.0  # seconds without a byte, from a mirror that fails, after which the end waits no longer; ENDING is
+# enough where another run has the mirror, which may train for days
 
 
 class Uploads:
@@ -137,9 +138,8 @@ class Uploads:
 
     def needs(self, name: str) -> bool:
         """Tell whether a checkpoint that retention drops has to stay for now: it is uploaded now, or next."""
-        status = self.mirror.status
-        newest = status.queued[-1] if status.queued else ""
-        needed = name not in self._let_go and bool(tiers.spared([name], status.under_way, newest))
+        under_way, newest = self.mirror.needed()
+        needed = name not in self._let_go and bool(tiers.spared([name], under_way, newest))
         if needed:
             self.spared.add(name)
         return needed
@@ -174,9 +174,11 @@ class Uploads:
         if self._owner is not None:  # the process that goes on with the rest may have it
             self._owner.give_up()
         self.tell()
-        if not status.settled:
-            self._hand_over(status)
-        return status.settled
+        names = (name for name in (status.under_way, *status.queued) if name and name not in self.spared)
+        left = [name for name in names if self._store.exists(name)]  # not what retention drops, or has dropped
+        if left:
+            self._hand_over(left, status)
+        return not left
 
     def _wait(self, stop: Callable[[], bool], limit: float | None) -> None:
         begun = moved = time.monotonic()
@@ -192,14 +194,14 @@ class Uploads:
                 now = time.monotonic()
                 if limit is not None and now - begun >= limit:
                     return
-                if self.mirror.status.failures and now - moved >= _STALLED:
+                status = self.mirror.status
+                if status.failures and now - moved >= (ENDING if status.in_use else _STALLED):
                     return
                 if self.mirror.wait(progress, timeout=_SLICE):
                     return
                 self.tell()
 
-    def _hand_over(self, status: Status) -> None:
-        names = [name for name in (status.under_way, *status.queued) if name]
+    def _hand_over(self, names: Collection[str], status: Status) -> None:
         what = "1 checkpoint is" if len(names) == 1 else f"{len(names)} checkpoints are"
         why = f" The mirror says: {status.error}." if status.error else ""
         message = (

@@ -189,14 +189,23 @@ class Carrier:
 
         """
         there = look_at(self.target, name)
+        if there is not None and there.problem:  # what comes wrong once may be right, and then it is not written over
+            there = look_at(self.target, name)
         if there is None:
             return False
         same = (there.print, there.size, there.problem) == (mine.print, mine.size, "")
         if same and (mine.print or (source is not None and self._same_bytes(name, source))):
             return True
-        if self._force or mine.may_replace(there):
+        if self._force or (mine.may_replace(there, name) and not self._is_pinned(name, there)):
             return False
-        raise _occupied(self.target.path(name), mine, there)
+        raise _occupied(self.target.path(name), mine, there, pinned=mine.may_replace(there, name))
+
+    def _is_pinned(self, name: str, there: Likeness) -> bool:
+        """Tell whether somebody asked that what has the name there be kept. A ``last`` moves on, as everywhere."""
+        if there.facts is None or there.is_last(name):
+            return False
+        said = notes.read_one(self.target, notes.folders_of(name, there.facts), notes.identity(there.facts))
+        return said.pinned
 
     def _other_way(self, name: str, mine: Likeness) -> str:
         """Tell how the target can get a checkpoint: as a copy of what it has, or by bringing it there."""
@@ -238,10 +247,17 @@ class Carrier:
                     self.target.put(blob.name, [self._source.read(blob.name, 0, blob.size)])
 
 
-def _occupied(path: str, mine: Likeness, there: Likeness) -> OccupiedError:
-    if mine.run and mine.run == there.run:
-        what = "a newer checkpoint of the same run"
-        cure = "What is here is older: if it is to count, write over it by hand (holdfast sync --force)"
+def _occupied(path: str, mine: Likeness, there: Likeness, *, pinned: bool) -> OccupiedError:
+    if there.newer:
+        what = "a checkpoint that a later holdfast wrote"
+        cure = "Bring this one there with that version"
+    elif pinned:
+        what = "a checkpoint that is pinned there"
+        cure = "Take the pin away there (holdfast unpin), or write over it by hand (holdfast sync --force)"
+    elif mine.run and mine.run == there.run:
+        newer = there.sequence > mine.sequence
+        what = "a newer checkpoint of the same run" if newer else "what another branch of the same run had saved"
+        cure = "If what is here is to count, write over it by hand (holdfast sync --force)"
     else:
         what = "another run's checkpoint, or one that does not say whose it is,"
         cure = "Give each run a place of its own"

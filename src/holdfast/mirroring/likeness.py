@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast.directories import is_sealed, read_manifest
 from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import reading
-from holdfast.records import Manifest
+from holdfast.records import LAST, Facts, Manifest
 from holdfast.source import TailSource
 from holdfast.storage import Store
 
@@ -23,7 +23,9 @@ class Likeness:
         sequence: how many saves its run had asked for before it.
         time: when it was saved.
         size: the bytes of the file; of a sharded one those of its records.
-        problem: why its manifest cannot be read, or "".
+        problem: why its manifest cannot be read, as it is damaged, or "".
+        newer: why it cannot be read, as a later holdfast wrote it, or "".
+        facts: what it says of itself.
 
     """
 
@@ -33,12 +35,25 @@ class Likeness:
     time: str = ""
     size: int = 0
     problem: str = ""
+    newer: str = ""
+    facts: Facts | None = field(default=None, compare=False, repr=False)
 
-    def may_replace(self, other: Likeness) -> bool:
-        """Tell whether this one may take the name of another: of what is damaged, or older and of the same run."""
+    def is_last(self, name: str) -> bool:
+        """Tell whether under this name it is its run's ``last``, which moves on."""
+        return self.facts is not None and f"/{name}".endswith(f"/{self.facts.names.get(LAST, '/')}")
+
+    def may_replace(self, other: Likeness, name: str) -> bool:
+        """Tell whether this one may take a name from another: from what is damaged, or older and of the same run.
+
+        Of two that count as equally old neither is newer: they are of two branches of the run, and the one that is
+        there stays. Only ``last`` moves on.
+        """
         if other.problem:
             return True
-        return bool(self.run) and self.run == other.run and (self.sequence, self.time) >= (other.sequence, other.time)
+        if not self.run or self.run != other.run:
+            return False
+        moves_on = self.is_last(name) and self.sequence == other.sequence and self.time >= other.time
+        return self.sequence > other.sequence or moves_on
 
 
 def likeness_of(manifest: Manifest, size: int) -> Likeness:
@@ -49,7 +64,7 @@ def likeness_of(manifest: Manifest, size: int) -> Likeness:
     records = sorted((record.size, record.crc32) for record in manifest.records)
     said = hashlib.sha256(f"{manifest.facts!r} {records!r}".encode("utf-8", "surrogateescape")).hexdigest()
     facts = manifest.facts
-    return Likeness(said, facts.run, facts.sequence, facts.time, size)
+    return Likeness(said, facts.run, facts.sequence, facts.time, size, facts=facts)
 
 
 def look_at(store: Store, name: str, size: int | None = None) -> Likeness | None:
@@ -76,5 +91,5 @@ def look_at(store: Store, name: str, size: int | None = None) -> Likeness | None
     except DamagedCheckpointError as error:
         return Likeness(size=size or 0, problem=f"{error.record}: {error.problem}")
     except NewerFormatError as error:
-        return Likeness(size=size or 0, problem=error.problem)
+        return Likeness(size=size or 0, newer=error.problem)
     return Likeness(size=size) if manifest is None else likeness_of(manifest, size)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from holdfast.errors import LoadError, printable
+from holdfast.errors import DirectoryInUseError, LoadError, printable
 from holdfast.mirroring.carrying import COPIED, GONE, LINKED, Carried, Carrier, OccupiedError
 from holdfast.mirroring.sending import Progress, way_to
 from holdfast.mirroring.status import Status
@@ -31,6 +31,7 @@ class _Running:
     bytes: int = 0
     error: str = ""
     failures: int = 0
+    in_use: bool = False
     told: deque[str] = field(default_factory=deque)
 
 
@@ -70,7 +71,7 @@ class Mirror:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queue: dict[str, None] = {}
+        self._queue: dict[str, object] = {}  # by name, what tells one offer of it from the next
         self._running = _Running()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -86,13 +87,18 @@ class Mirror:
             if self._closed:
                 return
             self._queue.pop(name, None)
-            self._queue[name] = None
+            self._queue[name] = object()
             self._start()
             self._changed.notify_all()
 
     def forget(self, names: Collection[str]) -> None:
         """Take note that these are no more on the mirror. On its own thread, from ``after``."""
         self._carrier.known.gone(names)
+
+    def needed(self) -> tuple[str, str]:
+        """Return the one that is being carried and the one that is next, or "". Cheap: no look at any file."""
+        with self._lock:
+            return self._running.name, next(reversed(self._queue), "")
 
     def poll(self) -> list[str]:
         """Return what there is to tell people since the last time: problems, and that they are over. Cheap."""
@@ -104,7 +110,8 @@ class Mirror:
         """What is done and what is not."""
         with self._lock:
             now, queued = self._running, tuple(self._queue)
-            known = Status(queued, now.name, now.sent, now.size, 0, now.done, now.bytes, now.error, now.failures)
+            so_far = (now.done, now.bytes, now.error, now.failures, now.in_use)
+            known = Status(queued, now.name, now.sent, now.size, 0, *so_far)
         left = max(0, known.size - known.sent) if known.under_way else 0
         return replace(known, left=left + sum(self._size(name) for name in queued))
 
@@ -231,6 +238,7 @@ class Mirror:
     def _well(self, name: str, carried: Carried | None) -> None:
         with self._lock:
             failed, self._running.failures, self._running.error = self._running.failures, 0, ""
+            self._running.in_use = False
             self._running.done += carried is not None and carried.how != GONE
         if failed:
             self._tell(f"the mirror {printable(self.remote.root)} works again")
@@ -243,10 +251,12 @@ class Mirror:
 
     def _failed(self, name: str, error: Exception) -> float:
         self._again(name)
+        self._leave_out_gone()
         with self._lock:
             self._running.failures += 1
             failures = self._running.failures
             self._running.error = str(error) or type(error).__name__
+            self._running.in_use = isinstance(error, DirectoryInUseError)
             self._running.bytes -= self._running.sent  # what the next try need not send again counts then
             self._running.sent = 0
         if failures == 1:
@@ -257,11 +267,21 @@ class Mirror:
             )
         return PAUSES[min(failures, len(PAUSES)) - 1]
 
+    def _leave_out_gone(self) -> None:
+        """While nothing gets there: not all that retention has removed since need be remembered."""
+        with self._lock:
+            queued = dict(self._queue)
+        gone = [name for name in queued if not self.local.exists(name)]
+        with self._lock:
+            for name in gone:
+                if self._queue.get(name) is queued[name]:  # else it was saved and offered anew
+                    del self._queue[name]
+
     def _again(self, name: str) -> None:
         """Have a checkpoint wait for another try, behind those that were offered since."""
         with self._lock:
             if name not in self._queue:
-                self._queue = {name: None, **self._queue}
+                self._queue = {name: object(), **self._queue}
 
     def _tell(self, what: str) -> None:
         self._running.told.append(what)

@@ -19,6 +19,7 @@ class Status:
         bytes: how many bytes have arrived since the start.
         error: what is wrong with the mirror right now; "" if nothing is.
         failures: how many times in a row the mirror has failed.
+        in_use: whether it has failed because another run has the mirror.
 
     """
 
@@ -31,6 +32,7 @@ class Status:
     bytes: int = 0
     error: str = ""
     failures: int = 0
+    in_use: bool = False
 
     @property
     def settled(self) -> bool:

@@ -70,7 +70,10 @@ def standing(store: Store, name: str, endings: Collection[str] = ()) -> Standing
     """
     if isinstance(store, Asked):
         return store.standing(name, endings)
-    files, blob = tuple(store.files(name)), None
+    try:
+        files, blob = tuple(store.files(name)), None
+    except (FileNotFoundError, NotADirectoryError):  # of what lies above a root, a store may know nothing
+        return Standing(name)
     if store.exists(name):
         bundle = any(file.name == SEAL for file in files)
         blob = Blob(name, store.size(f"{name}/{SEAL}" if bundle else name), bundle=bundle)

@@ -131,7 +131,10 @@ def claim(objects: Objects, base: str, root: str, *, run: str, since: str) -> Cl
             raise
         held = _Held(objects, base, root, *taken, taken=taken.renewed)
         with _guard:
-            if all(other.base != base or not other.is_ours for other in _held.values()):
+            others = [other for other in _held.values() if other.base == base and other.is_ours]
+            if all(other.taker is not None for other in others):
+                for lost in others:  # to another run that is gone; it counts no more
+                    _held.pop(lost.claimant.token, None)
                 _held[held.claimant.token] = held
                 _beat(held)
                 return Claim(held)
@@ -141,7 +144,7 @@ def claim(objects: Objects, base: str, root: str, *, run: str, since: str) -> Cl
 def claimed_here(base: str) -> bool:
     """Tell whether this very process has a prefix already."""
     with _guard:
-        return any(held.base == base and held.is_ours for held in _held.values())
+        return any(held.base == base and held.is_ours and held.taker is None for held in _held.values())
 
 
 def check_commit(key: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import http.client
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.storage.remote.redaction import redacted
@@ -44,6 +46,28 @@ _NAMES: dict[_Kind, frozenset[str]] = {
     | {"ConnectionError", "EndpointConnectionError", "ConnectionClosedError", "ProxyConnectionError"}
     | {"IncompleteReadError", "FlexibleChecksumError", "ServiceRequestError", "ServiceResponseError", "TransportError"},
 }
+_CREDENTIALS = (
+    "are the credentials right, and those of this server? They are looked for in the storage options, the environment "
+    "and the profile"
+)
+_CURES = {
+    **dict.fromkeys(
+        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "NoCredentialsError"), _CREDENTIALS
+    ),
+    "PartialCredentialsError": _CREDENTIALS,
+    "AccessDenied": "do these credentials give the right to do this, in this bucket?",
+    "NoSuchBucket": "is the name right, and is it on this server? A bucket has to be made before anything is saved",
+    "RequestTimeTooSkewed": "set this machine's clock right",
+    "EndpointConnectionError": "is the endpoint right, and does the server run?",
+}
+_CERTIFICATES = (
+    "is that the path of a file of certificates? It is taken from `verify` in client_kwargs, or from AWS_CA_BUNDLE"
+)
+_CERTIFICATE = (
+    "the server's certificate is not one that is trusted here: name the file of the authority's certificate, as "
+    "`verify` in client_kwargs or by AWS_CA_BUNDLE, if the server is the right one"
+)
+_NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
 _ENDING = "cannot schedule new futures after"  # Python's own words when the interpreter, or a loop's pool, is over
 _CUT = (ConnectionError, EOFError, http.client.HTTPException, asyncio.IncompleteReadError)
 
@@ -54,6 +78,8 @@ def answered(status: int, code: str, said: str, what: str) -> OSError:
     number = status or (int(code) if code.isdigit() else 0)
     made, system = next(by_code, None) or _BY_STATUS.get(number, _OTHER)
     text = f"{what}: the server answered {status or ''} {code}".rstrip() + (f" ({said})" if said else "")
+    if code in _CURES:
+        text += f": {_CURES[code]}"
     if code in _EXPIRED:
         text += ": the credentials have expired, get new ones (a new login, or a new token in the storage options)"
     error = made(system, redacted(text))
@@ -83,7 +109,37 @@ def translated(error: BaseException, what: str) -> OSError:
     made, system = kind or (_BROKEN if isinstance(error, _CUT) else _OTHER)
     if _ENDING in str(error):
         made, system = _OTHER  # this process ends: no further try can help it
-    return made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")))
+    untrusted = _untrusted(error)
+    cure = f": {untrusted}" if untrusted else next((f": {_CURES[name]}" for name in names & _CURES.keys()), "")
+    known_error = made(system, redacted(f"{what}: {type(error).__name__}: {error}".rstrip(": ")) + cure)
+    vars(known_error)["is_wrong_word"] = _is_unknown_host(error) or bool(untrusted)
+    return known_error
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    """Tell whether an error comes of a name that no server for names knows; that of one which is busy is another."""
+    return any(isinstance(one, socket.gaierror) and one.errno in _NO_NAME for one in _behind(error))
+
+
+def _untrusted(error: BaseException) -> str:
+    """Return what to do about a certificate that is not trusted, or a file of certificates that is not there; or ""."""
+    if any(type(one).__name__ == "SSLCertVerificationError" for one in _behind(error)):
+        return _CERTIFICATE
+    inner = (getattr(error, "kwargs", None) or {}).get("error")  # botocore's; urllib3 has one more around it
+    found = (inner, *getattr(inner, "args", ()))
+    return _CERTIFICATES if any(isinstance(one, FileNotFoundError) for one in found) else ""
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that is behind it, however its library keeps that."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)  # aiohttp's
+        if isinstance(inner, BaseException):
+            yield inner
+        error = error.__cause__ or error.__context__ or (getattr(error, "kwargs", None) or {}).get("error")
 
 
 def _like(error: OSError) -> OSError:

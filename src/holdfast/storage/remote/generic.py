@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
 
 from holdfast.storage.contract import HIDDEN
 from holdfast.storage.remote.failures import cause_of, translated
@@ -33,6 +37,7 @@ class FsspecObjects:
         self._made = fs
         self._pid = os.getpid()
         protocol = fs.protocol
+        self._finds = _finds(fs)
         self._atomic = bool(({protocol} if isinstance(protocol, str) else set(protocol)) & _UPLOADS_ARE_ATOMIC)
 
     @property
@@ -95,13 +100,21 @@ class FsspecObjects:
     def put(self, key: str, data: Body, *, absent: bool = False, match: str = "") -> Head:  # noqa: ARG002
         """Make an object, or replace it. A condition is looked at before, no more: there is none to hand over."""
         chunks: Iterable[Bytes] = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
-        self.fs.invalidate_cache()
-        if absent and self._try(f"info {key}", lambda: self.fs.exists(key)):
+        if absent and self._is_there(key):
             msg = f"{key} is there"
             raise FileExistsError(msg)
+        self.fs.invalidate_cache()
         size = (self._upload if self._atomic else self._write_and_move)(key, chunks)
         self.fs.invalidate_cache()
         return Head(size)
+
+    def _is_there(self, key: str) -> bool:
+        """Look. Not by ``fs.exists``, for which whatever goes wrong is a no."""
+        try:
+            self.head(key)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _upload(self, key: str, chunks: Iterable[Bytes]) -> int:
         what = f"write {key}"
@@ -176,28 +189,36 @@ class FsspecObjects:
         if not start:
             yield from self._below(prefix, deep=deep)
             return
-        try:
-            found = self._try(f"list {prefix}", lambda: self.fs.ls(folder, detail=True))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for info in found:
-            key = info["name"].rstrip("/")
-            if not key.startswith(prefix):
-                continue
-            if info["type"] != "directory":
-                yield Listed(int(info["size"] or 0), _etag(info), _modified(info), key)
-            elif deep:
-                yield from self._below(f"{key}/", deep=True)
+        yield from self._walk(folder, prefix, deep=deep)
 
     def _below(self, prefix: str, *, deep: bool) -> Iterator[Listed]:
+        if not self._finds:
+            yield from self._walk(prefix[:-1], prefix, deep=deep)
+            return
         depth = None if deep else 1
         try:
             found = self._try(f"list {prefix}", lambda: self.fs.find(prefix[:-1], maxdepth=depth, detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return
-        for key, info in found.items():
-            if key.startswith(prefix):
-                yield Listed(int(info["size"] or 0), _etag(info), _modified(info), key)
+        yield from (_listed(key, info) for key, info in found.items() if key.startswith(prefix))
+
+    def _walk(self, folder: str, prefix: str, *, deep: bool) -> Iterator[Listed]:
+        """Go from folder to folder. ``fs.find`` does so too, but leaves out each that could not be listed."""
+        for info in self._in(folder):
+            key = info["name"].rstrip("/")
+            if not key.startswith(prefix):
+                continue
+            if info["type"] != "directory":
+                yield _listed(key, info)
+            elif deep:
+                yield from self._below(f"{key}/", deep=True)
+
+    def _in(self, folder: str) -> Sequence[dict[str, Any]]:
+        """Return what is right in a folder; nothing if it is not there."""
+        try:
+            return [*self._try(f"list {folder}/", lambda: self.fs.ls(folder, detail=True))]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects, one by one."""
@@ -215,6 +236,17 @@ class FsspecObjects:
             with self._moved(target, what) as temporary:
                 self._try(what, lambda: self.fs.cp_file(source, temporary))
         self.fs.invalidate_cache()
+
+
+def _listed(key: str, info: dict[str, Any]) -> Listed:
+    return Listed(int(info["size"] or 0), _etag(info), _modified(info), key)
+
+
+def _finds(fs: Any) -> bool:
+    """Tell whether a filesystem has a listing of everything below a folder of its own, as object stores have."""
+    kind = type(fs)
+    plain = (AbstractFileSystem.find, AsyncFileSystem._find)  # noqa: SLF001 - to tell whether it was given
+    return getattr(kind, "_find", kind.find) not in plain and kind is not DirFileSystem
 
 
 def _etag(info: dict[str, Any]) -> str:

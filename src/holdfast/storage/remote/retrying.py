@@ -122,6 +122,7 @@ class Retrying:
         self._guard = guard
         self._patience = patience or Patience()
         self._telling = threading.Lock()
+        self._reached = False  # whether anything was ever answered: until then an unknown host is a wrong word
         self._told = False
 
     @property
@@ -226,10 +227,18 @@ class Retrying:
         """Make a request as often as it needs; before each try that changes something see that this is allowed."""
 
         def guarded() -> _T:
-            self._guard(changes)
-            return request()
+            if changes:
+                self._guard(changes)
+            try:
+                result = request()
+            except (ConnectionError, TimeoutError) as error:
+                if self._reached or not vars(error).get("is_wrong_word"):
+                    raise
+                raise OSError(errno.EHOSTUNREACH, error.strerror) from error
+            self._reached = True
+            return result
 
-        result = again(what, guarded if changes else request, self._patience, self._tell)
+        result = again(what, guarded, self._patience, self._tell)
         if self._told:
             self._recovered()
         return result

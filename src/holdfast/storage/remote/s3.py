@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -27,6 +28,7 @@ _ASKED_ANEW = 30.0  # seconds between two looks for new credentials
 _ONE_BY_ONE = frozenset(
     {"NotImplemented", "MissingContentMD5", "InvalidDigest", "MalformedXML", "InvalidRequest", "501"}
 )
+_LISTED = frozenset({"IsTruncated", "Name", "KeyCount", "Contents"})  # what a listing says, of nothing as well
 _UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument", "MethodNotAllowed", "501", "405"})
 
 
@@ -143,7 +145,8 @@ class S3Objects:
     def head(self, key: str) -> Head:
         """Look at an object."""
         said = self._call("head_object", key)
-        return Head(int(said["ContentLength"]), _bare(said), said.get("LastModified"))
+        size = _has(said, "ContentLength", f"head_object {key}")
+        return Head(int(size), _bare(said), said.get("LastModified"))
 
     def get(self, key: str, start: int, end: int) -> bytes:
         """Return the bytes of a range."""
@@ -174,7 +177,7 @@ class S3Objects:
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts."""
-        return str(self._call("create_multipart_upload", key)["UploadId"])
+        return str(_has(self._call("create_multipart_upload", key), "UploadId", f"create_multipart_upload {key}"))
 
     def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
         """Send one part."""
@@ -184,9 +187,9 @@ class S3Objects:
         """Make the object of its parts."""
         parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in enumerate(etags, 1)]
         words = {"UploadId": upload, "MultipartUpload": {"Parts": parts}, **_conditions(absent=absent)}
-        etag = _bare(self._call("complete_multipart_upload", key, **words))
-        size = self.head(key).size
-        return Head(size, etag)
+        said = self._call("complete_multipart_upload", key, **words)
+        _has(said, "ETag", f"complete_multipart_upload {key}")  # what is there may be what was there before
+        return Head(self.head(key).size, _bare(said))
 
     def abort(self, key: str, upload: str) -> None:
         """Give an upload up."""
@@ -286,6 +289,8 @@ class S3Objects:
         seen: set[str] = set()
         while True:
             said = self._call("list_objects_v2", bucket, Prefix=rest, **more)
+            if not _LISTED & said.keys():
+                _has(said, "IsTruncated", f"list_objects_v2 {prefix}")
             for one in said.get("Contents", ()):
                 if one["Key"] not in seen:
                     seen.add(one["Key"])
@@ -300,13 +305,29 @@ async def _receive(fs: Any, words: dict[str, Any], start: int, view: memoryview)
     landing = Landing(view)
     landing.expect()
     said = await fs._call_s3("get_object", **words)  # noqa: SLF001
-    total = str(said.get("ContentRange", "")).rpartition("/")[2]
-    expected = min(len(view), int(total) - start) if total.isdigit() else int(said["ContentLength"])
+    given = str(said.get("ContentRange", ""))
+    total = given.rpartition("/")[2]
+    if not given.startswith(f"bytes {start}-") and (given or start):
+        msg = f"the bytes from {start} on were asked for, and others came: {given or 'all of them'}"
+        raise ConnectionError(msg)
+    expected = min(len(view), int(total) - start) if total.isdigit() else int(_has(said, "ContentLength", "get_object"))
     at = await _read_body(said["Body"], view) if landing.filled is None else landing.filled
     if at != expected:
         msg = f"the answer ended after {at} of {expected} bytes"
         raise ConnectionError(msg)
     return at
+
+
+def _has(said: dict[str, Any], name: str, what: str) -> Any:
+    """Return what an answer that claims success has to say. An empty one is cut, or comes from somebody in between.
+
+    Raises:
+        ConnectionError: if it does not say it.
+
+    """
+    if name not in said:
+        raise ConnectionError(errno.ECONNRESET, f"{what}: the answer claims success, and has no {name}")
+    return said[name]
 
 
 async def _read_body(stream: Any, view: memoryview) -> int:
