@@ -7,7 +7,12 @@ import stat
 
 import pytest
 
+import holdfast
 from holdfast import tail_cache
+from holdfast.front.saving import save_path
+from holdfast.records import Facts
+from holdfast.scanning import scan
+from holdfast.storage.remote.connect import wrapping
 from holdfast.tail_cache import kept
 
 
@@ -82,3 +87,51 @@ def test_it_does_not_grow_without_bound(fetch, tmp_path, monkeypatch):
         kept("s3://b/x", 9, f"{number}", fetch(os.urandom(16)))
     assert sum(os.path.getsize(path) for path in files(tmp_path)) < 1000 * 20
     assert kept("s3://b/x", 9, "999", fetch(b"fetched")) != b"fetched"
+
+
+class Spoiled:
+    """Every answer's bytes are others than those that are there, each time in another place; and it counts them."""
+
+    def __init__(self, objects):
+        self._objects = objects
+        self.asked = 0
+        self.spoils = True
+
+    def __getattr__(self, name):
+        return getattr(self._objects, name)
+
+    def get(self, key, start, end):
+        data = bytearray(self._objects.get(key, start, end))
+        self.asked += 1
+        for at in range(self.asked if self.spoils else len(data), len(data), 31):
+            data[at] ^= 1
+        return bytes(data)
+
+
+def test_what_came_wrong_is_not_believed_from_then_on(fetch, s3):
+    """Wrong bytes over the network do not make a checkpoint damaged, or foreign, on this machine for ever."""
+    url = s3.url(f"wrong/{os.urandom(4).hex()}")
+    save_path(f"{url}/x.ckpt", {"w": 1}, Facts(step=7))
+    with wrapping(Spoiled):
+        assert [entry.step for entry in holdfast.catalog(url)] != [7]
+    assert [entry.step for entry in holdfast.catalog(url)] == [7]
+
+
+def test_what_is_damaged_stays_so_and_what_is_foreign_is_kept(fetch, s3):
+    """A damaged end is fetched at each look, and never called whole; a foreign one that came twice, no more."""
+    url = s3.url(f"wrong/{os.urandom(4).hex()}")
+    save_path(f"{url}/x.ckpt", {"w": 1}, Facts(step=7))
+    store = holdfast.storage.open_store(url)
+    data = store.read("x.ckpt", 0, 1 << 20)
+    store.put("x.ckpt", [data[:-100]])
+    store.put("foreign.ckpt", [b"bytes of another program"])
+    for asked in (2 + 2, 1, 1):
+        made = []
+        with wrapping(lambda objects, made=made: made.append(Spoiled(objects)) or made[-1]):
+            store = holdfast.storage.open_store(url)
+            for each in made:
+                each.spoils = False
+            found = {each.name: each for each in scan(store)}
+        assert found["x.ckpt"].damaged
+        assert not found["foreign.ckpt"].damaged
+        assert sum(each.asked for each in made) == asked

@@ -25,7 +25,7 @@ from holdfast.format import reading, shards
 from holdfast.format.manifest import LONGEST
 from holdfast.format.pieces import Piece, Pieces
 from holdfast.records import Manifest, Record
-from holdfast.source import FAR_PIECE, BlobSource, TailSource, telling
+from holdfast.source import FAR_PIECE, BlobSource, TailSource, read_end, telling
 from holdfast.storage import Blob, Store, open_store, split_path
 from holdfast.storage.marks import mark_of
 from holdfast.storage.standing import Standing, standing
@@ -104,7 +104,7 @@ def _manifest_there(store: Store, there: Standing) -> Manifest | None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.path(there.name))
     if blob.bundle:
         return _manifest_in(store, blob.name, blob.size)
-    return reading.read_manifest(TailSource(store, blob.name, blob.size, blob.stamp))
+    return read_end(TailSource(store, blob.name, blob.size, blob.stamp), reading.read_manifest)
 
 
 def _manifest_in(store: Store, name: str, size: int) -> Manifest:

@@ -15,7 +15,7 @@ from holdfast.errors import DamagedCheckpointError, NewerFormatError
 from holdfast.format import directory, reading
 from holdfast.format.signature import SUFFIX
 from holdfast.records import LAST, Facts
-from holdfast.source import TailSource, each
+from holdfast.source import TailSource, each, read_end
 from holdfast.storage import Blob, Store
 from holdfast.storage.standing import Standing, standing
 
@@ -265,7 +265,7 @@ def _said_by_file(store: Store, blob: Blob) -> tuple[Facts | None, str, bool]:
     if size == 0:
         return None, "the file: it is empty", True
     source = TailSource(store, blob.name, size, blob.stamp)
-    facts = reading.read_facts(source)
+    facts = read_end(source, reading.read_facts)
     blank = facts is None and not source.read(0, _BEGINNING).strip(b"\0")
     if blank or size < _LEAST:
         return None, "the file: nothing of it was ever written, or only its beginning is left", True

@@ -6,10 +6,11 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeVar
 
+from holdfast.errors import DamagedCheckpointError
 from holdfast.storage import Store
 
 T = TypeVar("T")
@@ -128,11 +129,47 @@ class TailSource(BlobSource):
             raise OSError(msg)
         return data
 
+    def anew(self) -> TailSource:
+        """Return the same, of which nothing was read before."""
+        if self.stamp:
+            from holdfast.tail_cache import forget  # noqa: PLC0415 - not for those who look into a folder
+
+            forget(self.path, self.size, self.stamp)
+        return replace(self)
+
+    def is_like(self, other: TailSource) -> bool:
+        """Tell whether both have read the same."""
+        return self._tail == other._tail
+
     def read(self, offset: int, length: int) -> bytes:
         """Read one range."""
         if offset < self._start:
             return super().read(offset, length)
         return self._tail[offset - self._start : offset - self._start + max(0, length)]
+
+
+def read_end(source: TailSource, read: Callable[[TailSource], T | None]) -> T | None:
+    """Read what stands at the end of a blob; what comes from afar and is not as it should be is fetched once more.
+
+    It may have come wrong, and what was kept of it on this machine would be wrong from then on: nothing that was
+    kept is called damaged. That there is nothing is believed if it has come twice, the same.
+
+    Raises:
+        DamagedCheckpointError: as ``read`` does.
+
+    """
+    if source.store.is_local:
+        return read(source)
+    try:
+        found = read(source)
+    except DamagedCheckpointError:
+        return read(source.anew())
+    if found is None and source.stamp:
+        second = replace(source, stamp=f"{source.stamp} again")
+        found = read(second)
+        if found is None and not second.is_like(source):
+            return read(replace(source, stamp=""))
+    return found
 
 
 @dataclass(frozen=True)

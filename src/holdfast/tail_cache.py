@@ -2,7 +2,8 @@
 
 What is kept is looked up by place, size and the etag that the server's own listing has just told, so it cannot
 disagree with the server: a file that was written anew has another etag. A kept end is read and checked as one that
-was fetched; one that cannot be read is fetched again. Nothing else of a file is kept, and no secret is part of it.
+was fetched; one that cannot be read is fetched again (``source.read_end``). Nothing else of a file is kept, and no
+secret is part of it.
 
 In ``$XDG_CACHE_HOME/holdfast`` (``~/.cache/holdfast``), for this user alone, at most about 256 MiB. Any of it may be
 removed at any time. ``HOLDFAST_CACHE=0`` keeps nothing.
@@ -24,18 +25,30 @@ def kept(place: str, size: int, etag: str, fetch: Callable[[], bytes]) -> bytes:
     folder = _folder() if etag else None
     if folder is None:
         return fetch()
-    from hashlib import sha256  # noqa: PLC0415 - slow to import, and not for those who look into a folder
-
-    name = sha256("\0".join((place, str(size), etag)).encode()).hexdigest()
-    path = os.path.join(folder, name[:2], name)
+    path = _path(folder, place, size, etag)
     with contextlib.suppress(OSError, zlib.error), open(path, "rb") as file:
         return zlib.decompress(file.read())  # with a checksum
     data = fetch()
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         _write(path, zlib.compress(data, 1))
-        if name.startswith("00", 2):  # now and then
+        if os.path.basename(path).startswith("00", 2):  # now and then
             _shrink(folder)
     return data
+
+
+def forget(place: str, size: int, etag: str) -> None:
+    """Have an end fetched the next time: it does not read as it should."""
+    folder = _folder()
+    with contextlib.suppress(OSError):
+        if folder is not None:
+            os.unlink(_path(folder, place, size, etag))
+
+
+def _path(folder: str, place: str, size: int, etag: str) -> str:
+    from hashlib import sha256  # noqa: PLC0415 - slow to import, and not for those who look into a folder
+
+    name = sha256("\0".join((place, str(size), etag)).encode()).hexdigest()
+    return os.path.join(folder, name[:2], name)
 
 
 def _folder() -> str | None:

@@ -73,8 +73,9 @@ class Books:
         self.problems += [f"could not restore {missed}" for missed in life.all("missed") if missed]
         self.problems += [f"passed over {skipped}" for skipped in life.all("skipped") if skipped]
         self.problems += [f"ended with an error from inside: {text}" for text in life.all("raised")]
+        self.problems += life.all("odd")
         self.ranked.update(life.all("acknowledged"))
-        self.told = max([self.told, *life.all("acknowledged"), *life.all("closed")])
+        self.told = max([self.told, *life.all("acknowledged"), *life.all("final")])
         self.mirrored = max([self.mirrored, *life.all("mirrored")])
         plan = life.plan
         may_fail = plan.kind and "trainer" != plan.kind != "machine" and not plan.patience

@@ -19,7 +19,7 @@ from holdfast.storage.options import remember
 from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote import uploading
 from holdfast.storage.remote.connect import wrapping
-from tests.support.bits import Acknowledged, digest_of_parts
+from tests.support.bits import Waited, digest_of_parts
 
 EVERY, TOP = 2, 3
 WORDS = {"monitor": "loss", "save_top_k": TOP, "save_last": True, "every_n_train_steps": EVERY}
@@ -97,20 +97,29 @@ def _train(order, tell, ended):
         tell(resumed=start.step, tier=start.tier, skipped=[str(item) for item in start.skipped])
         if start.step:
             tell(step=start.step, digest=digest_of_parts(model, optimizer), missed=list(start.missed))
-        acknowledged, newest = Acknowledged(ckpt), 0
+        waited, newest = Waited(ckpt), 0
         while ckpt.global_step < order.get("until", ENOUGH) and not ended():
             step = ckpt.global_step + 1
             learn(model, optimizer, step)
             tell(step=step, digest=digest_of_parts(model, optimizer))
+            newest = _settle(waited, tell) or newest  # the save goes on behind the step that has just been learned
             ckpt.step({"loss": loss_at(step)})
-            known = acknowledged.after(step)
-            if known is not None:
-                newest = known
-                tell(acknowledged=known, stats=[ckpt.stats.saves, ckpt.stats.committed], last=ckpt.last_model_path)
+            waited.begun(step)
             if ckpt.mirror is not None and newest and step % (2 * EVERY) == 0 and ckpt.mirror.wait(timeout=0.3):
                 tell(mirrored=newest)
-        mirror = ckpt.mirror
+        _settle(waited, tell)
+        committed, mirror = ckpt.stats.committed, ckpt.mirror
+    if ckpt.stats.committed > committed:
+        tell(final=ckpt.global_step)  # as ``last`` alone: it is not ranked
     tell(closed=ckpt.global_step, settled=mirror is None or mirror.status.settled)
+
+
+def _settle(waited, tell):
+    """Tell what became of the save that was on its way; return its step if it was acknowledged, else 0."""
+    said = waited.settled() or {}
+    if said:
+        tell(**said)
+    return said.get("acknowledged", 0)
 
 
 def _read(gate):

@@ -135,7 +135,7 @@ def _train(tell, folder, words, steps, width, *, after=lambda: None):
     with Checkpointer(folder, **made, **words) as ckpt:
         start = ckpt.resume()
         tell({"resumed": start.step, "missed": list(start.missed), "digest": digest_of_parts(model, optimizer)})
-        acknowledged = Acknowledged(ckpt, words.get("images", 1))
+        acknowledged = Acknowledged(ckpt)
         for step in range(start.step + 1, steps + 1):
             learn(model, optimizer, schedule, batch_of(step))
             tell({"step": step, "digest": digest_of_parts(model, optimizer)})

@@ -61,6 +61,20 @@ def test_the_shards_of_a_dead_run_and_those_of_one_below(store):
     assert store.leftovers(1) == ["b/w.ckpt", other]
 
 
+def test_what_a_run_below_has_begun(store):
+    """A run whose names have folders leaves what is under way, or left, below a folder that another run has claimed."""
+    shard = "__0_0.holdfast-0123456789ab.distcp"
+    RemoteStore("s3://bucket/run/b", f"{BASE}/b", store.objects).claim("theirs", "now")
+    dead, living = begun(store, "a/x.ckpt", age=60), begun(store, "b/x.ckpt", age=60)
+    for folder in ("a", "b"):
+        for name in (f"{folder}/.holdfast-0.tmp", f"{folder}/y.ckpt/{shard}"):
+            store.objects.put(f"{BASE}/{name}", b"x")
+            store.objects.age(f"{BASE}/{name}", 60)
+    store.claim("mine", "now")
+    assert sorted(store.sweep(1)) == sorted([dead, "a/.holdfast-0.tmp", "a/y.ckpt"])
+    assert store.leftovers(1) == sorted([living, "b/.holdfast-0.tmp", "b/y.ckpt"])
+
+
 def test_without_a_claim(store):
     """Without a claim only what is a day old is aborted: its writer may live."""
     old, _ = begun(store, age=90_000), begun(store, "y.ckpt", age=3600)

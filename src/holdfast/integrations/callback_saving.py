@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from holdfast.errors import ConfigurationError, SaveError
+from holdfast.errors import UNTOUCHED, ConfigurationError, SaveError
 from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import outlook
@@ -178,7 +178,7 @@ class SavingMixin(SettlingMixin):
             except OSError as error:
                 if io is not None:
                     raise
-                msg = f"the checkpoint {path} was not saved: {error}. What was committed before is untouched"
+                msg = f"the checkpoint {path} was not saved: {error}. {UNTOUCHED}"
                 return SaveError(msg, path=path, errno=error.errno)
         if expectation is None:
             return None

@@ -78,12 +78,15 @@ def weighed(objects: Objects, found: Collection[tuple[str, Upload]]) -> list[Dea
     return [Dead(name, upload, _size(objects, upload)) for name, upload in found]
 
 
-def abort_dead(objects: Objects, base: str, depth: int) -> Iterator[str]:
-    """Abort the uploads that are dead for certain, at most ``depth`` folders down; yield their names."""
+def abort_dead(objects: Objects, base: str, depth: int, but: tuple[str, ...] = ()) -> Iterator[str]:
+    """Abort the uploads that are dead for certain, at most ``depth`` folders down; yield their names.
+
+    ``but``: the folders, as beginnings of names, that have owners of their own.
+    """
     found = [
         (name, upload)
         for name, upload in unfinished(objects, base)
-        if upload.id not in _kept and depth_of(name) <= depth
+        if upload.id not in _kept and depth_of(name) <= depth and not name.startswith(but)
     ]
     if not found:
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -57,6 +58,12 @@ class Rival:
 def folder_of(base: str) -> str:
     """Return the beginning of the keys of a prefix's claims."""
     return f"{base}/{FOLDER}/"
+
+
+def claimed_below(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders, as beginnings of names, that runs below a prefix have claimed; by the names in it."""
+    found = (name.rpartition(f"/{FOLDER}/")[::2] for name in names if name.endswith(HAS))
+    return tuple(sorted({f"{folder}/" for folder, claim in found if folder and "/" not in claim}))
 
 
 def rivals_of(objects: Objects, base: str, own: str = "") -> list[Rival]:

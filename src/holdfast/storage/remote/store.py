@@ -26,6 +26,7 @@ from holdfast.storage.remote.drafts import (
 from holdfast.storage.remote.moving import move_by_copy
 from holdfast.storage.remote.objects import Head, Listed, Objects
 from holdfast.storage.remote.reading import read_into
+from holdfast.storage.remote.rivals import claimed_below
 from holdfast.storage.remote.standing import discard, end_bundle, note_no_bundle, stands
 from holdfast.storage.remote.uploading import Sending, Source, upload, upload_chunks
 from holdfast.storage.standing import Standing, stamp_of
@@ -302,9 +303,12 @@ class RemoteStore:
     def sweep(self, depth: int = 0) -> list[str]:
         """Remove temporaries, and abort uploads, that are dead for certain: begun before this process had the prefix.
 
-        Without a claim, those a day old: whether a younger one's writer still lives cannot be told from here.
+        Without a claim, those a day old: whether a younger one's writer still lives cannot be told from here. What
+        lies below a folder that another run has claimed is that run's to sweep.
         """
         listing = self._listed(depth + _WITHIN)
+        others = claimed_below(name for name, _ in listing)
+        listing = [pair for pair in listing if not pair[0].startswith(others)]
         found = self._temporaries(listing, depth)
         bundles = [pair for pair in listing if pair[0].count("/") <= depth + 1]  # what lies deeper may be another run's
         loose = any(mark_of(name) for name, _ in bundles)
@@ -314,7 +318,7 @@ class RemoteStore:
             self.objects.remove([self.key(name) for name in dead])
         if loose:
             dead += sweep_bundles(self, bundles, before)
-        return [*dead, *abort_dead(self.objects, self.base, depth)]
+        return [*dead, *abort_dead(self.objects, self.base, depth, others)]
 
 
 def _is_temporary(name: str) -> bool:
