@@ -177,6 +177,8 @@ def _carry(work: _Work, carrier: Carrier, name: str) -> int:
         work.problems.append((name, f"damaged: {error.record}: {error.problem}"))
     except (LoadError, OccupiedError, ConfigurationError) as error:
         work.problems.append((name, str(error)))
+    except FileNotFoundError as error:  # not the source's: an upload that the server has forgotten keeps no others
+        work.problems.append((name, error.strerror or str(error)))
     else:
         if carried.how == LINKED:
             work.linked.append(name)
