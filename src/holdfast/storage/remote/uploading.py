@@ -21,15 +21,13 @@ from holdfast.storage import hurry
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
 from holdfast.storage.remote.made_before import LostAnswerError, made_of
 from holdfast.storage.remote.objects import Bytes, Head, Objects, PartRules
-from holdfast.storage.remote.pace import Pace
+from holdfast.storage.remote.pace import Pace, Path
 from holdfast.storage.remote.parts import PART, Sizes, cut
 from holdfast.threads import Threads, Work
 
 __all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Sending", "Source", "Ticket", "upload", "upload_chunks"]
 
-_SLICE = 1 << 18  # bytes that are spent at a time, so that those who wait for their turn can be stopped
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_NO_PACE = Pace(None)
 
 
 @dataclass
@@ -100,7 +98,7 @@ def upload(  # noqa: PLR0913 - what may be asked of an upload
         OSError: the first that went wrong.
 
     """
-    path = _Path(pace or _NO_PACE, stop, progress)
+    path = Path(pace, stop, progress)
     if source.size <= max(PART, objects.parts.least if objects.parts else 0):
         data = source.view(0, source.size)
         path.wait(len(data))
@@ -151,7 +149,7 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
         OSError: the first that went wrong; the upload is aborted, then as after anything else that is raised.
 
     """
-    path, counted = _Path(), _Counted(chunks)
+    path, counted = Path(), _Counted(chunks)
     sizes = Sizes.of(objects.parts or PartRules(), size)
     parts = cut(counted, sizes)
     first, alone = next(parts)
@@ -172,37 +170,6 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
         return _checked(key, sender.complete(absent=absent), counted.size)
 
 
-class _Path:
-    """What the bytes of an upload have to pass: the pace, the one who stops it, the one who counts."""
-
-    def __init__(
-        self,
-        pace: Pace = _NO_PACE,
-        stop: threading.Event | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        self._pace = pace
-        self._stop = stop
-        self._progress = progress
-        self._lock = threading.Lock()
-
-    def wait(self, size: int) -> None:
-        """Wait until it is the turn of so many bytes."""
-        self.check()
-        for at in range(0, size if self._pace.rate is not None else 0, _SLICE):
-            self._pace.spend(min(_SLICE, size - at))
-            self.check()
-
-    def check(self) -> None:
-        if self._stop is not None and self._stop.is_set():
-            raise InterruptedError("the upload was stopped")
-
-    def arrived(self, size: int) -> None:
-        if self._progress is not None and size:
-            with self._lock:
-                self._progress(size)
-
-
 class _Sender:
     """Sends the parts of an upload that was begun, some at a time. Leaving it waits for those under way.
 
@@ -214,7 +181,7 @@ class _Sender:
         objects: Objects,
         key: str,
         ticket: Ticket,
-        path: _Path,
+        path: Path,
         *,
         workers: int,
         keep: Callable[[Ticket], None] | None = None,
@@ -330,7 +297,7 @@ def _same(data: Bytes) -> Bytes:
     return data
 
 
-def _blocks(source: Source, path: _Path, gate: Callable[[], None] | None) -> Iterator[Bytes]:
+def _blocks(source: Source, path: Path, gate: Callable[[], None] | None) -> Iterator[Bytes]:
     """Yield a source's bytes one part after the other; behind the last one open the gate."""
     for offset in range(0, source.size, PART):
         view = source.view(offset, PART)
