@@ -64,6 +64,7 @@ class Path:
         self._stop = stop
         self._progress = progress
         self._lock = threading.Lock()
+        self._there = self._told = 0
 
     def wait(self, size: int) -> None:
         """Wait until it is the turn of so many bytes."""
@@ -77,8 +78,16 @@ class Path:
         if self._stop is not None and self._stop.is_set():
             raise InterruptedError("the upload was stopped")
 
+    def begin(self, size: int) -> None:
+        """Say how many bytes are on the server to begin with. What it has forgotten does not count twice."""
+        with self._lock:
+            self._there = 0
+        self.arrived(size)
+
     def arrived(self, size: int) -> None:
         """Say how many more bytes are on the server."""
-        if self._progress is not None and size:
-            with self._lock:
-                self._progress(size)
+        with self._lock:
+            self._there += size
+            more, self._told = self._there - self._told, max(self._told, self._there)
+            if self._progress is not None and more > 0:
+                self._progress(more)
