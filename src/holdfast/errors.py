@@ -29,6 +29,8 @@ EXIT_PROBLEM: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
 
+UNTOUCHED: Final = "What was committed before is untouched"
+
 
 def printable(text: str) -> str:
     """Return a text in which whatever a terminal could obey, or a reader not see, stands as its escape.
@@ -105,8 +107,7 @@ class ChangedStateError(SaveError):
         super().__init__(
             f"the checkpoint {path} was not saved: {some} changed between the save and the next optimizer step, "
             "before being copied. From now on such tensors are copied at once. If the optimizer is not one of "
-            "torch's, call fence() before its step; overlap=False copies everything at once. What was committed "
-            "before is untouched",
+            f"torch's, call fence() before its step; overlap=False copies everything at once. {UNTOUCHED}",
             path=path,
         )
         self.names = names

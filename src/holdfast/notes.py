@@ -24,7 +24,7 @@ from holdfast.errors import SaveError, printable
 from holdfast.format.notes import LONGEST_CHANGE, NoteError, decode_change, encode_change
 from holdfast.records import Change, Facts, Note, Noted
 from holdfast.source import each
-from holdfast.storage import HIDDEN, NO_BLOB, Blob, Store
+from holdfast.storage import HIDDEN, NO_BLOB, Blob, Store, is_in_doubt
 
 FOLDER = f"{HIDDEN}notes"
 _CHANGE = re.compile(r"([0-9]{8,12})-([0-9a-f]{16})\.json")
@@ -113,7 +113,7 @@ def write(store: Store, folder: str, identity: str, change: Change, beside: Iter
 
     Raises:
         NoteError: if the change has a value that cannot be noted.
-        SaveError: if it could not be committed; nothing of it is there.
+        SaveError: if it could not be committed; it says whether it may be there all the same.
 
     """
     data = encode_change(change)
@@ -274,5 +274,7 @@ def _next(store: Store, home: str, others: Iterable[str]) -> int:
 
 
 def _not_saved(path: str, error: OSError) -> SaveError:
-    msg = f"the change could not be committed to {path}: {error.strerror or error}. Nothing of it is there"
+    left = "It is there whole, or not at all: a server that did not answer may have taken it"
+    left = left if is_in_doubt(error) else "Nothing of it is there"
+    msg = f"the change could not be committed to {path}: {error.strerror or error}. {left}"
     return SaveError(msg, path=path, errno=error.errno)

@@ -17,6 +17,7 @@ from holdfast.storage.remote.claims import give_up_all_claims
 from holdfast.testing import FaultyObjects
 from holdfast.testing import object_faults as faults
 from tests.object_store.acts import KNOWN, Place, Told
+from tests.object_store.words import check_words
 
 LONG, SHORT = "30", "0.02"  # seconds of patience: more than one fault lasts, less than a storm
 READS = ("get", "get_into")
@@ -133,8 +134,7 @@ class Table:
             if case.harmless:
                 assert told.errors == [], told.errors
                 assert told.result == whole.result
-            for error in told.errors:
-                assert str(error), error
+            check_words(act, place, told)
             act.after(place, told)
         except BaseException as error:  # torch's own is no Exception
             number = [one for one in asked if not case.kinds or one.kind in case.kinds][skip : skip + 1]

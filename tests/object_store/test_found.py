@@ -176,3 +176,74 @@ def test_a_lost_answer_to_the_end_of_an_upload_where_etags_tell_nothing(monkeypa
     with pytest.raises(ConnectionError, match="a try whose answer was lost"):
         store.put("x", (data[::-1],))
     assert bucket.get("bucket/run/x", 0, 5000) == data
+
+
+@pytest.mark.parametrize("after", [faults.expired(), faults.refused(lambda: OSError("400 InvalidRequest"))])
+def test_a_lost_answer_and_then_a_refusal_is_told_as_uncertain(faulty, after, monkeypatch):
+    """What an earlier try may have done is not said to be undone, however the last one was refused; and it is there."""
+    monkeypatch.setenv("HOLDFAST_PATIENCE", "30")
+    with Checkpointer(URL, model=torch.nn.Linear(1, 1), save_top_k=-1, on_error="raise") as ckpt:
+        ckpt.step()
+        ckpt.save_checkpoint()
+        ckpt.step()
+        faulty.rule(faults.lost(), kinds={"put"}, key=r"ckpt$", times=1)
+        faulty.rule(after, kinds={"put"}, key=r"ckpt$", times=1)
+        with pytest.raises(holdfast.SaveError, match=r"(Expired|Invalid).*so is this one, if it should be there after"):
+            ckpt.save_checkpoint()
+    assert [item.step for item in holdfast.catalog(URL)] == [2, 1]
+
+
+def test_a_refusal_alone_is_told_as_certain(faulty):
+    """Where every try was refused nothing is there, and the error says so."""
+    with Checkpointer(URL, model=torch.nn.Linear(1, 1), save_top_k=-1, on_error="raise") as ckpt:
+        ckpt.step()
+        faulty.rule(faults.expired(), kinds={"put"}, key=r"ckpt$", times=1)
+        with pytest.raises(holdfast.SaveError, match="What was committed before is untouched"):
+            ckpt.save_checkpoint()
+    with pytest.raises(holdfast.CheckpointNotFoundError):
+        holdfast.open(URL)
+
+
+def test_a_fetch_that_ends_in_the_middle_leaves_what_the_next_save_does_not_replace(faulty, tmp_path):
+    """The mirror's ranked name comes first, with what is said of it, and ``last`` after it: the best stays here."""
+    words = {"monitor": "loss", "save_top_k": 1, "save_last": True, "mirror": URL}
+    with Checkpointer(tmp_path / "gone", model=torch.nn.Linear(1, 1), **words) as ckpt:
+        ckpt.step()
+        ckpt.end_epoch({"loss": 1.0})
+    holdfast.open(f"{URL}/epoch=0-step=1.ckpt").pin()
+
+    def fetched():
+        with Checkpointer(tmp_path / "here", model=torch.nn.Linear(1, 1), **words) as ckpt:
+            start = ckpt.resume()
+            ckpt.step()
+            ckpt.end_epoch({"loss": 2.0})
+        return start.step
+
+    faulty.rule(faults.expired(), kinds={"head"}, key=r"ckpt\.sig$", times=1)
+    with pytest.raises(holdfast.LoadError, match="could not be fetched"):
+        fetched()
+    faulty.no_rules()
+    assert fetched() == 1
+    here = {item.step: item for item in holdfast.catalog(tmp_path / "here")}
+    assert here.keys() == {1, 2}
+    assert here[1].pinned
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_tag_that_came_too_late_takes_no_pin_away(faulty, tmp_path, where):
+    """A name that means another save by now is not noted, and what is said of its old save under another name stays."""
+    place = URL if where == "there" else str(tmp_path)
+    with Checkpointer(place, model=torch.nn.Linear(1, 1), monitor="loss", save_top_k=-1, save_last=True) as ckpt:
+        ckpt.step()
+        ckpt.end_epoch({"loss": 1.0})
+        ckpt.wait()
+        holdfast.open(f"{place}/epoch=0-step=1.ckpt").pin()
+        old = holdfast.open(f"{place}/last.ckpt")
+        ckpt.step()
+        ckpt.end_epoch({"loss": 2.0})
+        ckpt.wait()
+    with pytest.raises(holdfast.CheckpointNotFoundError, match="another checkpoint has taken its name"):
+        old.tag("good")
+    pinned = holdfast.open(f"{place}/epoch=0-step=1.ckpt")
+    assert pinned.pinned
+    assert pinned.tags == ()

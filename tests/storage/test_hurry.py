@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.storage import end_waiting, hurry, wait_again
 from holdfast.storage.options import remember
+from holdfast.storage.remote import looped, sockets
 from holdfast.storage.remote.bodies import MemorySource
 from holdfast.storage.remote.connect import connect
 from holdfast.storage.remote.objects import PartRules
@@ -123,3 +124,26 @@ def test_a_request_without_an_answer_is_left(s3):
                 objects.head(f"{key}/x")
         finally:
             remember(url, {})
+
+
+@pytest.mark.parametrize("act", ["put", "get"])
+def test_bytes_that_a_silent_server_holds_up_are_left(s3, monkeypatch, act):
+    """A request whose bytes go by a blocking socket is given up as well, once nobody waits: its line is cut."""
+    monkeypatch.setattr(sockets, "_LEAST", 10)
+    monkeypatch.setattr(looped, "_GRACE", 0.1)
+    over, lines, url = threading.Event(), [], "s3://bucket/silent-bytes"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = {"client_kwargs": {"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}"}}
+        limits = {"config_kwargs": {"read_timeout": 3600}}
+        remember(url, {"key": "someaccesskey", "secret": "x" * 20, **endpoint, **limits})
+        try:
+            objects, key = connect(url)
+            threading.Thread(target=lambda: (lines.append(silent.accept()), over.set()), daemon=True).start()
+            with hurry.until(over), pytest.raises(InterruptedError, match="given up without"):
+                objects.put(f"{key}/x", bytes(50)) if act == "put" else objects.get(f"{key}/x", 0, 50)
+        finally:
+            remember(url, {})
+            for line, _ in lines:
+                line.close()

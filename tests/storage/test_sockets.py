@@ -32,9 +32,9 @@ def exchanges(monkeypatch):
     """The method and the thread of each request whose bytes went through a socket of ours."""
     found, exchange = [], sockets._exchange
 
-    def counted(session, request, landing):
+    def counted(session, request, *rest):
         found.append((request.method, threading.current_thread()))
-        return exchange(session, request, landing)
+        return exchange(session, request, *rest)
 
     monkeypatch.setattr(sockets, "_exchange", counted)
     monkeypatch.setattr(sockets, "_LEAST", 10)

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.engine.commit import finisher, save_errors
 from holdfast.engine.flight import Flight
 from holdfast.engine.order import Order
-from holdfast.errors import SaveError
+from holdfast.errors import UNTOUCHED, SaveError
 from holdfast.snapshot.image import HostImage
 
 
@@ -50,10 +50,12 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
     except SaveError as error:
         flight.error = error
     except BaseException as error:  # noqa: BLE001 - told on the training thread
-        msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}"
+        msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}. {UNTOUCHED}"
         flight.error = SaveError(msg, path=flight.path)
     else:
         _link(flight, order)
+        if order.after is not None:
+            order.after()
         order.stats.commit_seconds = time.perf_counter() - flight.begun
     finally:
         if order.over and not flight.committed:

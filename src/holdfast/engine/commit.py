@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from holdfast.errors import HoldfastError, SaveError
+from holdfast.errors import UNTOUCHED, HoldfastError, SaveError
 from holdfast.format.manifest import encode
 from holdfast.format.writing import Finish, stream
 from holdfast.records import Facts, Manifest, Record
 from holdfast.snapshot import Snapshot, capture
-from holdfast.storage import Store, is_local
+from holdfast.storage import Store, is_in_doubt, is_local
 
 _CURES = {
     errno.ENOSPC: "free some space, or keep fewer checkpoints (save_top_k)",
@@ -24,7 +24,6 @@ _CURES = {
     errno.ENAMETOOLONG: "shorten the `filename` template",
     errno.ENOTDIR: "a part of `dirpath` is a file: choose another `dirpath`",
 }
-_UNTOUCHED = "What was committed before is untouched"
 
 
 def write_checkpoint(  # noqa: PLR0913 - what ``put`` takes, and what is to be written
@@ -74,7 +73,7 @@ def save_errors(path: str, *, commits: bool = True) -> Iterator[None]:
             cure = f"; {_CURES[number]}" if number in _CURES else ""
         else:
             cause, cure = _remote_cause(error), ""
-        left = _left(path, error) if commits else _UNTOUCHED
+        left = _left(path, error) if commits else UNTOUCHED
         msg = f"the checkpoint {path} was not saved: {cause}{cure}. {left}"
         raise SaveError(msg, path=path, errno=number) from error
 
@@ -87,8 +86,8 @@ def _remote_cause(error: Exception) -> str:
 
 def _left(path: str, error: Exception) -> str:
     """Say what is there now. A server whose answer did not come may have done what it was asked."""
-    if is_local(path) or not isinstance(error, (ConnectionError, TimeoutError)):
-        return _UNTOUCHED
+    if is_local(path) or not is_in_doubt(error):
+        return UNTOUCHED
     return (
         "What was committed before is whole; so is this one, if it should be there after all: a server that does not "
         "answer may have taken it"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from holdfast.engine.order import SaveStats
-from holdfast.errors import ChangedStateError, SaveError
+from holdfast.errors import UNTOUCHED, ChangedStateError, SaveError
 from holdfast.records import Manifest
 from holdfast.snapshot import Snapshot
 from holdfast.snapshot.image import HostImage, Taken
@@ -153,7 +153,8 @@ class Flight:
 
     def abandon(self) -> None:
         """In a forked child, where the save's thread is not: it is the parent's."""
-        self.error = SaveError(f"the save of {self.path} is that of the process which was forked", path=self.path)
+        msg = f"the checkpoint {self.path} was not saved by this process, but by the one that it was forked from"
+        self.error = SaveError(f"{msg}. {UNTOUCHED}", path=self.path)
         self._read, self._looked, self._done = (threading.Event() for _ in range(3))
         self._looked.set()
         self.finish()
@@ -162,7 +163,10 @@ class Flight:
         """Give the save up, unless its thread has begun."""
         if not self.claim():
             return
-        self.error = SaveError(f"the save of {self.path} was interrupted: {type(error).__name__}", path=self.path)
+        self.error = SaveError(
+            f"the checkpoint {self.path} was not saved: it was interrupted by {type(error).__name__}. {UNTOUCHED}",
+            path=self.path,
+        )
         self._look()
         self.finish()
 

@@ -16,7 +16,7 @@ from holdfast.engine.commit import save_errors
 from holdfast.engine.flight import Flight, Watched
 from holdfast.engine.holding import Holding
 from holdfast.engine.order import Order, SaveStats
-from holdfast.errors import SaveError
+from holdfast.errors import UNTOUCHED, SaveError
 from holdfast.snapshot import Snapshot, capture
 from holdfast.snapshot.copying import Copy
 from holdfast.snapshot.image import HostImage
@@ -61,8 +61,8 @@ class Saver(Holding[Flight, HostImage]):
         path = order.store.path(order.name)
         if self._taking:
             msg = (
-                f"{path} was not saved: it was asked for in the middle of another save, by a signal handler most "
-                "likely. Set a flag there, and save at the next step"
+                f"the checkpoint {path} was not saved: it was asked for in the middle of another save, by a signal "
+                f"handler most likely. Set a flag there, and save at the next step. {UNTOUCHED}"
             )
             raise SaveError(msg, path=path)
         self._taking = True

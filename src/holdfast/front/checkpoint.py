@@ -255,12 +255,12 @@ class Checkpoint:
         # Whoever is about to remove it waits, where there are locks, and then sees what was said.
         with self._store.hold(self.name) if self._store.is_local else contextlib.nullcontext():
             try:
-                notes.write(self._store, folders[0], identity, change, folders)
+                written = notes.write(self._store, folders[0], identity, change, folders)
             except NoteError as error:
                 raise ConfigurationError(str(error)) from error
             now = self._look()
         if now is not None:
-            self._check_still_there(now, folders[0], identity)
+            self._check_still_there(now, written, identity)
         self._noted = notes.read_one(self._store, folders, identity)
         self._reasons.forget()
         return self
@@ -290,14 +290,17 @@ class Checkpoint:
             raise ConfigurationError(msg)
         return identity
 
-    def _check_still_there(self, now: Found, folder: str, identity: str) -> None:
-        """Raise an error if the checkpoint has gone since it was looked for; nothing is then left of what was said."""
+    def _check_still_there(self, now: Found, written: str, identity: str) -> None:
+        """Raise an error if the checkpoint has gone since it was looked for; nothing is then left of what was said.
+
+        What was said before stays: the save may be there under another name.
+        """
         if now.facts is not None and notes.identity(now.facts) == identity:
             return
         if now.problem and self._store.exists(self.name):
             msg = f"{printable(self.path)} was noted, but it cannot be read any more: {printable(now.problem)}"
             raise SaveError(msg, path=self.path)
-        notes.forget(self._store, folder, identity)
+        self._store.remove(written)
         raise _gone(self.path)
 
     def verify(self, *, key: Any = None) -> Manifest | None:

@@ -15,7 +15,7 @@ from holdfast.format.digest import combine, crc32
 from holdfast.format.directory import SHARD_SUFFIX
 from holdfast.mirroring.reading_ahead import Source, blocks
 from holdfast.source import FarSource, FileSource
-from holdfast.storage import NO_BLOB, Blob, Store, open_regular
+from holdfast.storage import NO_BLOB, Blob, Store, is_in_doubt, open_regular
 from holdfast.storage.partial import put_by_parts
 
 COPIED, SKIPPED, DIFFERENT = "copied", "skipped", "different"
@@ -293,5 +293,7 @@ def save_errors(goal: Place) -> Iterator[None]:
     except SaveError:
         raise
     except OSError as error:
-        msg = f"{printable(goal.path)} was not written: {error.strerror or error}. Nothing that was there has changed"
+        left = "It is there whole, or not at all: a server that did not answer may have taken it"
+        left = left if is_in_doubt(error) else "Nothing that was there has changed"
+        msg = f"{printable(goal.path)} was not written: {error.strerror or error}. {left}"
         raise SaveError(msg, path=goal.path, errno=error.errno) from error

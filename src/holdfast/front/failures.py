@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import ChangedStateError, ConfigurationError, SaveError
+from holdfast.storage import is_in_doubt
 
 
 @dataclass
@@ -68,7 +69,8 @@ class Failures:
             raise SaveError(msg, path=error.path, errno=error.errno) from error
         count = f"failure {self.in_a_row} of {self.max_failures} in a row"
         if self.ending:
-            return f"{error}. Training has ended, and this state is not saved ({count})"
+            lost = "" if is_in_doubt(error) else ", and this state is not saved"
+            return f"{error}. Training has ended{lost} ({count})"
         return f"{error}. Training goes on and will try again at the next trigger; {count}"
 
 

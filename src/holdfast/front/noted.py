@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from holdfast import notes
-from holdfast.errors import SaveError
+from holdfast.errors import UNTOUCHED, SaveError
 from holdfast.front.planning import Run, is_held
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.records import Noted
@@ -51,7 +51,7 @@ def consent_to(run: Run, ledger: Ledger, name: str) -> Callable[[], None] | None
             path = run.store.path(name)
             msg = (
                 f"the checkpoint {path} was not saved: what has this name was pinned, tagged or measured while it was "
-                "being written, and stays. The next save takes another name"
+                f"being written, and stays. The next save takes another name. {UNTOUCHED}"
             )
             raise SaveError(msg, path=path)
 

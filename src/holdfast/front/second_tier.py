@@ -127,7 +127,9 @@ class SecondTier:
         return {item.name for item in here if _identity(item) and (item.name, _identity(item)) in far}
 
     def bring(self, item: Found) -> Found:
-        """Fetch a checkpoint of the mirror, with what is said of it; return what is here then.
+        """Fetch a checkpoint of the mirror, after what is said of it; return what is here then.
+
+        In this order, as a process that dies between the two leaves a checkpoint that the next one does not fetch.
 
         Raises:
             DamagedCheckpointError: if the mirror's bytes are not those that were saved.
@@ -136,12 +138,12 @@ class SecondTier:
 
         """
         log.info("fetching %s into %s", printable(item.path), self.here.root)
-        with shown(item.size, f"fetching {printable(item.name)}") as advance:
-            name = fetch(item, self.far, self.here, advance)
-        self._link_others(item, name)
         if not self._noted:
             self._noted = True
             fetch_notes(self.far, self.here)
+        with shown(item.size, f"fetching {printable(item.name)}") as advance:
+            name = fetch(item, self.far, self.here, advance)
+        self._link_others(item, name)
         return look(self.here, name)
 
     def _link_others(self, item: Found, name: str) -> None:

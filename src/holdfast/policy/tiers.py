@@ -45,7 +45,8 @@ def newest_first(copies: Iterable[Copy]) -> list[Copy]:
     """Order the copies as a resume tries them.
 
     Runs by the time of each one's newest save, within a run by the sequence of its saves. All near copies of a save
-    come before the far ones. The tier itself makes nothing newer.
+    come before the far ones. The tier itself makes nothing newer. Of the far copies ``last`` comes last: what is
+    fetched alone, by a process that dies then, is to have a place in the ranking, and the next save not to replace it.
     """
     known = list(copies)
     latest: dict[str, str] = {}
@@ -54,7 +55,7 @@ def newest_first(copies: Iterable[Copy]) -> list[Copy]:
 
     def age(copy: Copy) -> tuple[str, str, int, str, bool, bool, str]:
         near = copy.tier == LOCAL
-        return latest[copy.run], copy.run, copy.sequence, copy.time, near, copy.last, copy.name
+        return latest[copy.run], copy.run, copy.sequence, copy.time, near, copy.last == near, copy.name
 
     return sorted(known, key=age, reverse=True)
 

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from torch.distributed.tensor import DTensor
 
 from holdfast.engine.sharded.flattening import Keys, leaves
-from holdfast.errors import SaveError
+from holdfast.errors import UNTOUCHED, SaveError
 from holdfast.ranks import Ranks
 
 
@@ -121,7 +121,7 @@ class Plans:
         def decide() -> list[bytes]:
             for rank, (cause, *_) in enumerate(told):
                 if cause:
-                    msg = f"the checkpoint {path} was not saved: rank {rank} could not plan it: {cause}"
+                    msg = f"the checkpoint {path} was not saved: rank {rank} could not plan it: {cause}. {UNTOUCHED}"
                     raise SaveError(msg, path=path)
             plans, made[0] = _together(planner, [plan for _, plan, _ in told], path)
             made[1] = [plan.items for plan in plans]
@@ -139,7 +139,7 @@ def _together(planner: Planner, plans: list[SavePlan], path: str) -> tuple[list[
     try:
         return planner.create_global_plan(plans)
     except Exception as error:
-        msg = f"the checkpoint {path} was not saved: the ranks' parts do not fit together: {error}"
+        msg = f"the checkpoint {path} was not saved: the ranks' parts do not fit together: {error}. {UNTOUCHED}"
         raise SaveError(msg, path=path) from error
 
 

@@ -29,7 +29,7 @@ from holdfast.engine.sharded.flying import ShardedFlight, grounded, rank_part, w
 from holdfast.engine.sharded.image import Part, ShardImage, Staged, ordered
 from holdfast.engine.sharded.parts import Values
 from holdfast.engine.sharded.planning import Planned, Plans
-from holdfast.errors import SaveError
+from holdfast.errors import UNTOUCHED, SaveError
 from holdfast.ranks import Ranks
 from holdfast.records import Manifest
 from holdfast.storage.marks import mark_of
@@ -154,10 +154,12 @@ class _Job:
             outcome = commit.run(self._write, self._seal, self.planned.metadata)
             if ranks.leads:
                 forget_blocks(order)
+                if order.after is not None:
+                    order.after()
         except SaveError as error:
             flight.error = error
         except BaseException as error:  # noqa: BLE001 - told on the training thread
-            msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}"
+            msg = f"the checkpoint {flight.path} was not saved: {type(error).__name__}: {error}. {UNTOUCHED}"
             flight.error = SaveError(msg, path=flight.path)
         else:
             self.saver.told(self.planned, self.spans)

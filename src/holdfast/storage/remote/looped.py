@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import errno
 import queue
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from holdfast.storage import hurry
 from holdfast.storage.remote.failures import cause_of, translated
@@ -21,7 +22,19 @@ from holdfast.storage.remote.failures import cause_of, translated
 _T = TypeVar("_T")
 _GRACE = 2.0  # seconds for an answer that nobody waits for any longer: a server that is well needs no more
 _Calls = queue.SimpleQueue["Callable[[], None] | None"]
-_caller: ContextVar[_Calls | None] = ContextVar("caller", default=None)
+_caller: ContextVar[_Caller | None] = ContextVar("caller", default=None)
+
+
+class _Caller(NamedTuple):
+    """One who waits: the calls that it is to make, and when nobody waits for it any longer."""
+
+    calls: _Calls
+    heeded: tuple[threading.Event, ...]
+
+    @property
+    def is_hurried(self) -> bool:
+        with hurry.until(*self.heeded):
+            return hurry.is_hurried()
 
 
 def run_on(
@@ -38,7 +51,7 @@ def run_on(
 
     """
     calls: _Calls = queue.SimpleQueue()
-    token = _caller.set(calls)  # the work's task takes this thread's variables along
+    token = _caller.set(_Caller(calls, hurry.heeded()))  # the work's task takes this thread's variables along
     try:
         future = asyncio.run_coroutine_threadsafe(_caught(work), loop)
     finally:
@@ -69,10 +82,13 @@ def has_caller() -> bool:
     return _caller.get() is not None
 
 
-async def by_caller(call: Callable[[], _T]) -> _T:
-    """Have the thread that waits for this work make a blocking call, and return what it returned, or raise it."""
-    calls, loop = _caller.get(), asyncio.get_running_loop()
-    if calls is None:
+async def by_caller(call: Callable[[], _T], cut: Callable[[], None] | None = None) -> _T:
+    """Have the thread that waits for this work make a blocking call, and return what it returned, or raise it.
+
+    Where nobody waits for that any longer, ``cut``, called from another thread, ends it after a moment.
+    """
+    caller, loop = _caller.get(), asyncio.get_running_loop()
+    if caller is None:
         raise RuntimeError("nobody waits for this work")
     answer: asyncio.Future[_T] = loop.create_future()
 
@@ -84,8 +100,21 @@ async def by_caller(call: Callable[[], _T]) -> _T:
         else:
             loop.call_soon_threadsafe(_settle, answer, result, None)
 
-    calls.put(make)
+    caller.calls.put(make)
+    if cut is not None:
+        await _watched(answer, caller, cut)
     return await answer
+
+
+async def _watched(answer: asyncio.Future[Any], caller: _Caller, cut: Callable[[], None]) -> None:
+    """Wait for a call; if nobody waits for it any longer, end it after a moment."""
+    hurried = 0.0
+    while not answer.done():
+        await asyncio.wait([answer], timeout=hurry.SLICE)
+        now = time.monotonic()
+        hurried = (hurried or now) if caller.is_hurried else 0.0
+        if hurried and now - hurried >= _GRACE and not answer.done():
+            cut()  # again and again: a line may be made just now
 
 
 def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -21,8 +21,9 @@ from typing import TypeVar
 
 import tenacity
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.storage import hurry
+from holdfast.storage.doubt import put_in_doubt
 from holdfast.storage.remote.made_before import LostAnswerError
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, Objects, PartRules, Upload
 
@@ -225,16 +226,23 @@ class Retrying:
 
     def _again(self, what: str, request: Callable[[], _T], changes: str = "") -> _T:
         """Make a request as often as it needs; before each try that changes something see that this is allowed."""
+        lost = False  # whether an earlier try may have been done
 
         def guarded() -> _T:
-            if changes:
-                self._guard(changes)
+            nonlocal lost
             try:
+                if changes:
+                    self._guard(changes)
                 result = request()
             except (ConnectionError, TimeoutError) as error:
                 if self._reached or not vars(error).get("is_wrong_word"):
+                    lost = bool(changes)
                     raise
-                raise OSError(errno.EHOSTUNREACH, error.strerror) from error
+                raise OSError(errno.EHOSTUNREACH, error.strerror) from None
+            except (HoldfastError, OSError) as error:
+                if lost:
+                    put_in_doubt(error)
+                raise
             self._reached = True
             return result
 

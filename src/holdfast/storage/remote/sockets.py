@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.storage import hurry
+from holdfast.storage.remote.lines import Line, session_kind
 from holdfast.storage.remote.looped import by_caller, has_caller
 from holdfast.storage.remote.sending import SLICE, Body, payload
 
@@ -59,7 +60,6 @@ def _kind() -> type:
     """Return the kind of session: aiobotocore's, but for bodies of ours and answers that have a landing."""
     from aiobotocore.awsrequest import AioAWSResponse  # noqa: PLC0415 - where it is used s3fs has imported it
     from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415
-    from botocore.httpsession import URLLib3Session  # noqa: PLC0415
 
     class Session(AIOHTTPSession):  # type: ignore[misc,unused-ignore]
         takes_bodies = True
@@ -69,11 +69,12 @@ def _kind() -> type:
             timeout = words.get("timeout")
             silence = timeout[1] if isinstance(timeout, (list, tuple)) else timeout
             self._silence = float(silence or 60)
+            self._connecting = float((timeout[0] if isinstance(timeout, (list, tuple)) else timeout) or self._silence)
             own = {name: value for name, value in words.items() if name != "connector_args"}
             # urllib3 holds a send to the limit for connecting, which is too short for a disk that is full of work.
             own["timeout"] = (self._silence, self._silence)
             self._may = isinstance(own.get("verify", True), (bool, str))
-            self._blocking = URLLib3Session(**own) if self._may else None
+            self._blocking = session_kind()(**own) if self._may else None
 
         async def __aexit__(self, *error: object) -> None:
             if self._blocking is not None:
@@ -93,20 +94,33 @@ def _kind() -> type:
             wanted.stream_output = True
             if body is not None:
                 wanted.body = _Slices(body.view)
-            answer, data = await by_caller(functools.partial(_exchange, self._blocking, wanted, landing))
+            line = Line(self._connecting)
+            exchange = functools.partial(_exchange, self._blocking, wanted, landing, line)
+            answer, data = await by_caller(exchange, line.cut)
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return AioAWSResponse(answer.url, answer.status_code, headers, _Read(data))
 
     return Session
 
 
-def _exchange(session: Any, request: Any, landing: Landing | None) -> tuple[Any, bytes]:
+def _exchange(session: Any, request: Any, landing: Landing | None, line: Line) -> tuple[Any, bytes]:
     """Send a request and take its answer: the body into the landing, if it has what was asked for.
 
     Raises:
+        InterruptedError: if it failed when nobody waited for it any longer: its line may have been cut for that.
         TimeoutError: if the server took nothing, or said nothing, for too long.
 
     """
+    try:
+        with line.used():
+            return _exchanged(session, request, landing)
+    except Exception as error:
+        if hurry.is_hurried():
+            raise InterruptedError(errno.EINTR, "given up without an answer, as nobody waits for it") from error
+        raise
+
+
+def _exchanged(session: Any, request: Any, landing: Landing | None) -> tuple[Any, bytes]:
     try:
         answer = session.send(request)
     except Exception as error:
