@@ -159,7 +159,7 @@ def amid_an_upload(training: subprocess.Popen[str], url: str, beyond: int) -> st
             for name in holdfast.catalog(url).leftovers:
                 if "?uploadId=" in name:
                     return name.rpartition("/")[2].partition("?")[0]
-        time.sleep(0.005)
+        time.sleep(0.02)
     training.kill()
     sys.exit("   no upload was seen under way: the demo did not show what it should")
 

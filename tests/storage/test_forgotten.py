@@ -150,12 +150,14 @@ def test_a_real_server_killed_in_mid_upload(own_s3, monkeypatch, kind):
     assert store.leftovers() == []
 
 
-def test_a_part_that_comes_wrong(proxied, monkeypatch):
+def test_a_part_that_comes_wrong(s3, proxied, monkeypatch):
     """rclone refuses a part that has changed on its way, and forgets the upload: the object is there, and right."""
     for module in (cutting, uploading):
         monkeypatch.setattr(module, "PART", REAL)
     data = os.urandom(REAL + 1000)
-    store = open_store(f"s3://bucket/spoiled-{secrets.token_hex(4)}")
+    url = s3.url(f"spoiled-{secrets.token_hex(4)}")
+    remember(url, {**s3.behind(proxied).options, "patience": 60})
+    store = open_store(url)
     proxied.rule(spoil_request(9), kinds={"part"}, times=1)
     assert store.put("x.ckpt", [_image(data)], size=len(data)) == len(data)
     assert store.read("x.ckpt", 0, len(data)) == data
