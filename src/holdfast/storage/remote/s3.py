@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
+from holdfast.storage.doubt import already_done
 from holdfast.storage.remote.checksums import Checksums, Kind
 from holdfast.storage.remote.failures import answered, code_of, has_expired
 from holdfast.storage.remote.looped import run_on
@@ -189,7 +190,8 @@ class S3Objects:
         words = {"UploadId": upload, "MultipartUpload": {"Parts": parts}, **_conditions(absent=absent)}
         said = self._call("complete_multipart_upload", key, **words)
         _has(said, "ETag", f"complete_multipart_upload {key}")  # what is there may be what was there before
-        return Head(self.head(key).size, _bare(said))
+        with already_done():
+            return Head(self.head(key).size, _bare(said))
 
     def abort(self, key: str, upload: str) -> None:
         """Give an upload up."""
