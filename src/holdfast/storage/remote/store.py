@@ -201,7 +201,8 @@ class RemoteStore:
     ) -> int:
         """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        written = upload_chunks(self.objects, self.key(name), chunks, gate=self._gate(gate), size=size).size
+        key, asked = self.key(name), self._gate(gate)
+        written = upload_chunks(self.objects, key, chunks, gate=asked, size=size, again=self.check_claim).size
         end_bundle(self, name)
         return written
 
@@ -210,7 +211,7 @@ class RemoteStore:
 
         Returns what the server says of the blob.
         """
-        how["gate"] = self._gate(how.get("gate"))
+        how["gate"], how["again"] = self._gate(how.get("gate")), self.check_claim
         head = upload(self.objects, self.key(name), source, **how)
         end_bundle(self, name)
         return head
