@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.futures import Future
 
 from holdfast.clock import SystemClock
+from holdfast.engine.commit import save_errors
 from holdfast.engine.sharded.committing import settle, shard_name, write_stream
 from holdfast.engine.sharded.metadata import encode
 from holdfast.engine.sharded.parts import Values
@@ -131,7 +132,7 @@ class StorageWriter(storage.StorageWriter):
         """Write this rank's file; it is durable when the future is done, which it is on return.
 
         Raises:
-            OSError: if it cannot be written.
+            SaveError: if it cannot be written; nothing that was committed has changed.
 
         """
         results: list[storage.WriteResult] = []
@@ -140,7 +141,8 @@ class StorageWriter(storage.StorageWriter):
             mine: _Target = plan.storage_data
             try:
                 parts = self._values.parts(planner, plan.items, {})
-                stream = write_stream(self._store, f"{mine.folder}/{mine.file}", parts)
+                with save_errors(self.checkpoint_id, commits=False):
+                    stream = write_stream(self._store, f"{mine.folder}/{mine.file}", parts)
             except BaseException:
                 self._drop()
                 raise
@@ -157,7 +159,7 @@ class StorageWriter(storage.StorageWriter):
         """Commit.
 
         Raises:
-            OSError: if it cannot be; nothing has changed then.
+            SaveError: if it cannot be; it says whether anything may have changed.
 
         """
         assert self._draft is not None  # noqa: S101 - DCP calls prepare_global_plan on this rank before
@@ -168,7 +170,8 @@ class StorageWriter(storage.StorageWriter):
             self._facts, time=SystemClock().now().isoformat(timespec="milliseconds"), ranks=len(results)
         )
         try:
-            settle(self._draft, facts, list(records.values()), extra={}, metadata=data, infos=metadata)
+            with save_errors(self.checkpoint_id):
+                settle(self._draft, facts, list(records.values()), extra={}, metadata=data, infos=metadata)
         finally:
             self._drop()
 

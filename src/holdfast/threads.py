@@ -50,9 +50,13 @@ class Work:
         """Tell whether the call is over."""
         return self._done.is_set()
 
+    def wait(self) -> None:
+        """Wait until the call is over, whatever came of it."""
+        wait_for(self._done)
+
     def join(self) -> None:
         """Wait until the call is over; raise what it raised."""
-        wait_for(self._done)
+        self.wait()
         if self._error is not None:
             raise self._error
 

@@ -82,3 +82,12 @@ def test_every_verb(place, tmp_path, capsys):
     does("show", f"{place}/1.ckpt", code=3)
     does("ls", f"{place}/nothing", code=3)
     assert used == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", ["ls", "verify", "show", "prune", "doctor"])
+def test_a_bucket_that_is_not_there(verb, s3, capsys):
+    """Every verb says so by the exit code for what is not there; the server's own word for it is no code of ours."""
+    assert main([verb, "--json", f"s3://{secrets.token_hex(8)}/run"]) == 3
+    said = json.loads(capsys.readouterr().out)["error"]
+    assert (said["exit_code"], said["code"]) in ((3, ""), (3, "HF310"))
+    assert "NoSuchBucket" in said["message"]

@@ -10,7 +10,7 @@ import pytest
 from holdfast import DamagedCheckpointError, verify
 from holdfast.mirroring import Mirror
 from holdfast.storage import open_store
-from tests.mirroring.makings import all_whole, content, link, pin, save
+from tests.mirroring.makings import all_whole, content, link, pin, save, unfinished
 
 
 def test_what_is_offered_arrives(local, anywhere):
@@ -141,6 +141,29 @@ def test_no_error_ends_the_thread(local, memory, monkeypatch):
     told = "\n".join(mirror.poll())
     assert ("KeyError" in told, "works again" in told, "nothing was removed" in told) == (True, True, True)
     assert content(open_store(memory)) == content(local)
+
+
+def test_the_end_does_not_wait_for_a_server_that_says_nothing(local, memory, monkeypatch):
+    """Behind a request that nothing interrupts the end hands over; when that is over nothing more is committed."""
+    monkeypatch.setattr("holdfast.mirroring.mirror._GIVE_UP", 0.05)
+    save(local)
+    going, begun = threading.Event(), threading.Event()
+
+    def wants(name):
+        begun.set()
+        return going.wait(60)
+
+    mirror = Mirror(local, open_store(memory), wants=wants)
+    mirror.offer("x.ckpt")
+    assert begun.wait(60)
+    thread = mirror._thread
+    assert mirror.close(wait=False).under_way == "x.ckpt"
+    assert thread.is_alive()
+    going.set()
+    thread.join(60)
+    assert mirror.status.queued == ("x.ckpt",)
+    assert content(open_store(memory)) == {}
+    assert unfinished(local) == []
 
 
 def test_a_forked_child_waits_for_nothing(local, memory):

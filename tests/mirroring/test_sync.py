@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from holdfast.mirroring import reading_ahead
 from holdfast.source import BlobSource
 from holdfast.storage import open_store
 from holdfast.storage.remote.connect import wrapping
+from holdfast.storage.remote.failures import answered
 from holdfast.testing import CountingObjects
 from tests.mirroring.makings import all_whole, content, link, pin, save
 from tests.support.running import PYTHONPATH
@@ -122,6 +124,44 @@ def test_one_damaged_does_not_keep_the_others(local, memory):
     done = sync(local.root, memory)
     assert [name for name, _ in done.problems] == ["0.ckpt"]
     assert "0.ckpt" not in all_whole(memory)
+
+
+class Forgetful:
+    """A server that does not take one of several."""
+
+    error = answered(404, "NoSuchUpload", "it does not exist", "upload_part")  # to the next part of one it gave up
+
+    def __init__(self, objects):
+        self._objects = objects
+
+    def __getattr__(self, name):
+        return getattr(self._objects, name)
+
+    def put(self, key, data, **how):
+        if key.endswith("/1.ckpt"):
+            raise self.error
+        return self._objects.put(key, data, **how)
+
+
+def test_one_that_the_server_forgets_does_not_keep_the_others(local, memory):
+    """An upload that is gone at the server is a problem of its checkpoint, with words; the next sync brings it."""
+    a_run(local)
+    with wrapping(Forgetful):
+        done = sync(local.root, memory)
+    assert ([name for name, _ in done.problems], len(done.copied)) == (["1.ckpt"], 2)
+    assert "begins it anew" in done.problems[0][1]
+    assert sync(local.root, memory).copied == ("1.ckpt",)
+
+
+def test_one_of_a_kind_that_is_not_taken_does_not_keep_the_others(local, memory, monkeypatch):
+    """What a store cannot hold, such as a sharded checkpoint, is a problem of that one; what a server says is none."""
+    a_run(local)
+    monkeypatch.setattr(Forgetful, "error", OSError(errno.ENOTSUP, "sharded checkpoints are not kept here"))
+    with wrapping(Forgetful):
+        assert [name for name, _ in sync(local.root, memory).problems] == ["1.ckpt"]
+    monkeypatch.setattr(Forgetful, "error", PermissionError(errno.EACCES, "no"))
+    with wrapping(Forgetful), pytest.raises(PermissionError):
+        sync(local.root, memory)
 
 
 def test_files_without_a_manifest_come_along(local, memory):

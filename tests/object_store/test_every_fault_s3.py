@@ -31,8 +31,7 @@ CASES = [
     Case("an answer that is cut", faults.reset_answer(100), ("get", "list"), harmless=True),
     Case("a short answer that claims to be all", faults.truncate(50), ("get", "list"), harmless=True),
     Case("wrong bytes", faults.flip(9), ("get",)),
-    Case("wrong bytes sent", faults.spoil_request(9), ("put",), harmless=True),
-    Case("a part that is wrong", faults.spoil_request(9), ("part",)),  # rclone refuses it, and forgets the upload
+    Case("wrong bytes sent", faults.spoil_request(9), SENT, harmless=True),
     Case("a storm", faults.refuse(), times=None, patience=SHORT),
     Case("expired once", faults.expired()),
     Case("expired for good", faults.expired(), times=None),
@@ -41,6 +40,12 @@ CASES = [
     Case("an old listing", faults.stale(4), ("list",)),
     Case("listings that lag", faults.stale(4), ("list",), times=None),
 ]
+SILENT = [
+    Case("no answer", faults.hang(), harmless=True),
+    Case("done, and no answer", faults.hang(done=True), harmless=True),
+    Case("done, and no answer, one try", faults.hang(done=True), patience="0"),
+]
+SILENCE = 0.5  # seconds after which a server that says nothing is given up: what storage_options can say
 
 
 @pytest.fixture
@@ -50,9 +55,18 @@ def table(proxied, tmp_path, monkeypatch):
     return Table(tmp_path, monkeypatch, proxied, f"s3://bucket/{secrets.token_hex(4)}")
 
 
-def points(table, act, asked, every=1):
+@pytest.fixture
+def impatient(table, monkeypatch):
+    """The same, for a client that waits for a silent server but shortly."""
+    from fsspec.config import conf
+
+    monkeypatch.setitem(conf["s3"], "config_kwargs", {"read_timeout": SILENCE})
+    return table
+
+
+def points(table, act, asked, every=1, cases=CASES):
     """Yield all cases of an act, each with the numbers of the requests that it is about."""
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(cases):
         for skip in range(number % every, table.points(act, case, asked), every):
             yield case, skip
 
@@ -62,7 +76,7 @@ def test_some_faults(act, table):
     """A few faults on the way to a real server, the same in each run."""
     whole, asked = table.whole(act)
     dice = random.Random(act.name)  # noqa: S311 - the same in each run
-    for case, skip in dice.sample([*points(table, act, asked)], 3):
+    for case, skip in dice.sample([*points(table, act, asked)], 2):
         table.one(act, case, skip, whole)
     assert table.met
 
@@ -77,3 +91,14 @@ def test_every_fault(act, table, capsys):
     with capsys.disabled():
         counts = f"{len(asked)} requests, {table.runs} runs, {table.met} faults met, {table.failed} told"
         print(f"\n{act.name}: {counts}")  # noqa: T201 - what a long run is for
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("act", [*ACTS, *FITS], ids=lambda act: act.name)
+def test_every_silence(act, impatient, capsys):
+    """A server that takes a request and says nothing, at each request: as any other fault that passes."""
+    whole, asked = impatient.whole(act)
+    for case, skip in points(impatient, act, asked, EVERY, SILENT):
+        impatient.one(act, case, skip, whole)
+    with capsys.disabled():
+        print(f"\n{act.name}: {len(asked)} requests, {impatient.runs} silent, {impatient.failed} told")  # noqa: T201

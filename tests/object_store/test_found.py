@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import secrets
 
 import pytest
 import torch
 
 import holdfast
 from holdfast import Checkpointer
-from holdfast.storage import open_store
+from holdfast.storage import is_in_doubt, open_store
 from holdfast.storage.marks import marked
 from holdfast.storage.remote import RemoteStore, retrying
 from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote.claims import claim
+from holdfast.storage.remote.objects import PartRules
+from holdfast.storage.remote.s3 import S3Objects
 from holdfast.testing import FaultyObjects, wrapping
 from holdfast.testing import object_faults as faults
+from tests.support import proxy_faults
 from tests.support.bucket import Bucket
 
 URL = "memory://bucket/run"
@@ -247,3 +251,17 @@ def test_a_tag_that_came_too_late_takes_no_pin_away(faulty, tmp_path, where):
     pinned = holdfast.open(f"{place}/epoch=0-step=1.ckpt")
     assert pinned.pinned
     assert pinned.tags == ()
+
+
+def test_an_object_in_parts_that_cannot_be_looked_at_after_its_end(proxied, monkeypatch):
+    """Where only the look after the end of an upload was refused the object is there, and no error says it is not."""
+    monkeypatch.setattr(S3Objects, "parts", property(lambda _: PartRules(least=1)))
+    monkeypatch.setattr(cutting, "PART", 1000)
+    monkeypatch.setattr(cutting, "_ROUND", 1)
+    store = open_store(f"s3://bucket/{secrets.token_hex(4)}")
+    proxied.rule(proxy_faults.expired(), kinds={"head"}, key=r"/x$")
+    with pytest.raises(OSError, match="400") as told:
+        store.put("x", (b"x" * 3500,))
+    proxied.no_rules()
+    assert is_in_doubt(told.value)
+    assert store.size("x") == 3500

@@ -44,3 +44,13 @@ def test_commits_are_remembered_by_their_step():
     last = waiting.with_last(Entry("last", 1.0, 7, 1, 2))
     assert (last.ranked_step, last.last_step, last.deferred) == (0, 7, "every 2 steps")
     assert waiting == Ledger(deferred="every 2 steps")
+
+
+def test_what_was_not_removed_after_all_is_there_again():
+    """A file that stays though it was dropped is in its place again, once: ranked, of a signal, or an old ``last``."""
+    ranked, other, saved = (Entry(name, None, place, 0, place) for place, name in enumerate("abc", 1))
+    before = Ledger(entries=(ranked, other), preempted=(saved,), last=Entry("last", None, 2, 0, 2))
+    for name in "abc":
+        assert before.without(name).with_again(name, before) == before
+        assert before.with_again(name, before) == before
+    assert before.without("last").with_again("last", before).old_lasts == ("last",)

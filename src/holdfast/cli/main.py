@@ -141,7 +141,7 @@ def _fail(error: Exception, options: argparse.Namespace) -> int:
     print(f"holdfast: {message}", file=sys.stderr)
     try:
         if getattr(options, "as_json", False):
-            kind = getattr(error, "code", "")
+            kind = error.code if isinstance(error, HoldfastError) else ""  # a server's own word is no code of ours
             document = {"code": kind, "kind": type(error).__name__, "message": message, "exit_code": code}
             print_json({"error": document})
         sys.stdout.flush()
@@ -158,6 +158,6 @@ def _message(error: Exception) -> str:
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, CheckpointNotFoundError):
+    if isinstance(error, (CheckpointNotFoundError, FileNotFoundError)):  # a bucket, too
         return EXIT_NOT_FOUND
     return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_PROBLEM

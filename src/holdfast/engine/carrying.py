@@ -54,6 +54,8 @@ def carry_out(flight: Flight, image: HostImage, order: Order) -> None:
         flight.error = SaveError(msg, path=flight.path)
     else:
         _link(flight, order)
+        if order.after is not None:
+            order.after()
         order.stats.commit_seconds = time.perf_counter() - flight.begun
     finally:
         if order.over and not flight.committed:

@@ -56,6 +56,7 @@ class Order:
         steady: whether the storages' places in the file are to stay, though the skeleton's length changes.
         stats: where to count it.
         consent: asked when all bytes are written, just before the commit: if it raises, nothing is committed.
+        after: called on the thread of the save once it is committed, and before that is told. It raises nothing.
 
     """
 
@@ -70,3 +71,4 @@ class Order:
     steady: bool = False
     stats: SaveStats = field(default_factory=SaveStats)
     consent: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None

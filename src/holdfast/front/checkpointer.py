@@ -216,7 +216,7 @@ class Checkpointer(LoopMirror, NoteWords):
             self._learn(metrics)
             if not self._alone:
                 self._given_at_steps.update(metrics)
-        if self._waiting or not self._warmed:
+        if self._waiting or self._leaving or not self._warmed:
             try:
                 self._look_after()
             except SaveError:  # an earlier save's failure does not cost the one that is due

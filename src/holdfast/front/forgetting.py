@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,6 +13,7 @@ from holdfast.front.noting import forget_all_gone, holding
 from holdfast.front.planning import Plan, Run, landed, with_notes
 from holdfast.front.reopening import Stamps, is_ours, not_ours
 from holdfast.front.saving import remove_signature
+from holdfast.notes import Notes
 from holdfast.policy import keeping
 from holdfast.policy.budget import Within
 from holdfast.policy.ledger import Entry, Ledger
@@ -43,17 +44,20 @@ class Forgetting:
     dropped: tuple[Decision, ...] = ()
 
 
-def look_again(run: Run, ledger: Ledger, before: Ledger) -> Forgetting:
+def look_again(
+    run: Run, ledger: Ledger, before: Ledger, heard: Callable[[], Notes | None] = lambda: None
+) -> Forgetting:
     """Rank 0 only: take note of what people say by now, and ask what is to be removed.
 
     Args:
         run: the run.
         ledger: what is committed.
         before: what was, before the newest save.
+        heard: returns what was read of it right after the commit; None to read it now. May raise as the reading does.
 
     """
     try:
-        known = with_notes(run, _sizes(run, ledger))
+        known = with_notes(run, _sizes(run, ledger), heard())
     except OSError as error:
         warn(
             f"what is noted of the checkpoints in {run.store.root} could not be read: {error}. Nothing is removed "

@@ -18,6 +18,7 @@ from holdfast.engine import Order, Saver, SaveStats, lease, release, write_check
 from holdfast.engine.shard_sharing import lease_shards, release_shards
 from holdfast.errors import SaveError
 from holdfast.front.costs import stalled
+from holdfast.front.leaving import Hearing, leaves_behind
 from holdfast.front.loop_sharded import check_alike, laid_out
 from holdfast.front.loop_shares import RANKS, Own, gather, take
 from holdfast.front.loop_state import Parts, collect
@@ -120,6 +121,7 @@ class LoopBeginning:
         self._flights: deque[UnderWay] = deque()  # one for each plan that waits, where this rank writes
         self._spare = ""
         self._preflight = Preflight()  # rank 0 only
+        self._hearings: dict[str, Hearing] = {}  # of the saves on their way, by their names; rank 0 only
 
     def _open_saver(self) -> Saver:
         if self._saver is None:
@@ -245,10 +247,17 @@ class LoopBeginning:
             steady=self._mode.zero_copy,
             stats=self.stats,
             consent=self._consent(plan),
+            after=self._hearing_at(plan),
         )
 
     def _consent(self, plan: Plan) -> Callable[[], None] | None:
         return consent_to(self._run, self._ledger, plan.primary) if RANKED in plan.names else None
+
+    def _hearing_at(self, plan: Plan) -> Hearing | None:
+        """Rank 0 only: have the thread of the save read what people say, where that is a trip."""
+        if self._leads and leaves_behind(self._run, behind=self._mode.async_save):
+            self._hearings[plan.primary] = Hearing(self._run)
+        return self._hearings.get(plan.primary)
 
     def _agree(self, decide: Callable[[], Any]) -> Any:
         return self._ranks.agree(decide)

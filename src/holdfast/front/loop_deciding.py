@@ -14,14 +14,16 @@ from typing import Any
 
 from holdfast.engine import quiesce
 from holdfast.errors import RankError, SaveError
+from holdfast.front.leaving import MOST
 from holdfast.front.loop_resuming import LoopResuming
 from holdfast.front.metrics_apart import MetricsApart
 from holdfast.front.numbers import number
-from holdfast.front.planning import Plan, consider, missing_message
+from holdfast.front.planning import Plan, consider
 from holdfast.front.preemption import agree_on, answer, answer_together
 from holdfast.front.pulse import QUIET, Heard, News, Pulse
 from holdfast.front.save_mode import FINAL
 from holdfast.front.siblings import newest_sequence
+from holdfast.front.wording import missing_message
 from holdfast.policy.moment import Event, Moment
 from holdfast.policy.seconds import Spent
 from holdfast.policy.trigger import step_asks
@@ -187,6 +189,9 @@ class LoopDeciding(LoopResuming):
                 self._skip(plan)
                 return
             self._wait_for_room()
+            plan = self._agree(lambda: self._plan(event))
+        if not self._names_leaving().isdisjoint(plan.names.values()) or (plan.names and len(self._leaving) >= MOST):
+            self._see_off(wait=True)
             plan = self._agree(lambda: self._plan(event))
         if plan.verdict.time_due:
             self._time_checked = self._run.clock.monotonic()

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import TypeVar
 
 from holdfast.clock import Clock, SystemClock
@@ -19,11 +19,12 @@ from holdfast.front.attributes import RankingAttributes
 from holdfast.front.costs import Costs
 from holdfast.front.failures import Failures, FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, outlook, take_far, taking
+from holdfast.front.leaving import Leaving, Removal, leaves_behind, tell
 from holdfast.front.loop_beginning import LoopBeginning, Outcome
 from holdfast.front.mirror_words import MirrorWords
 from holdfast.front.owning import Owned
 from holdfast.front.planning import Plan, Run, landed
-from holdfast.front.preemption import listen
+from holdfast.front.preemption import hurried, listen
 from holdfast.front.remaining import Remaining
 from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
@@ -57,6 +58,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         self._costs = Costs()
         self._waiting: deque[Plan] = deque()
         self._stamps: Stamps = {}  # rank 0 only
+        self._leaving: deque[Leaving] = deque()  # removals that are not known to be over, the same on every rank
         self._remaining = Remaining(None, None, SystemClock())
         self._warmed = self._hearing = False
         self._interrupted = False
@@ -77,7 +79,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
                 saver.fence()
 
     def wait(self) -> None:
-        """Wait until every save that was begun is committed. Call it on all ranks.
+        """Wait until every save that was begun is committed, and what it replaces is removed. Call it on all ranks.
 
         Raises:
             SaveError: if one of them could not be committed, whatever ``on_error`` says.
@@ -107,14 +109,25 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         names = {name for plan in self._waiting for role, name in plan.names.items() if role != LAST}
         last = "" if self._ledger.last is None else self._ledger.last.name
         given = names_of_others(self, self._run.store) | (self._elsewhere - {last})
-        return replace(self._run, waiting=frozenset(names), given=given) if names or given else self._run
+        leaving = self._names_leaving()
+        if not (names or given or leaving):
+            return self._run
+        return replace(self._run, waiting=frozenset(names), given=given, leaving=leaving)
+
+    def _names_leaving(self) -> frozenset[str]:
+        return frozenset(name for leaving in self._leaving for name in leaving.names)
 
     def paths_under_way(self) -> Iterable[str]:
-        """Return the paths of the saves that are not known to be committed."""
-        return [self._path(name) for plan in self._waiting for name in plan.names.values()]
+        """Return the paths of the saves that are not known to be committed, and of what is being removed."""
+        names = [name for plan in self._waiting for name in plan.names.values()]
+        return [self._path(name) for name in (*names, *self._names_leaving())]
 
     def _close_saver(self) -> None:
         self._let_savers_go()
+        while self._leaving and not hurried():  # what an exception has left
+            left = self._leaving.popleft().look(wait=True)
+            if left is not None:
+                tell(left)
         self._waiting.clear()  # what an exception has left is over
         self._flights.clear()
         if self._spare:
@@ -172,6 +185,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
     def _settle(self, *, wait: bool) -> None:
         """Land what is committed by now; with ``wait``, all that is on its way; then raise the first error."""
         errors = []
+        self._see_off(wait=False)
         while self._waiting:
             if wait and self._flights:  # every rank that writes: rank 0's waits for theirs
                 self._flights[0].wait()
@@ -184,7 +198,22 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
                 self._land(self._waiting.popleft(), outcome)
             except SaveError as error:
                 errors.append(error)
+        self._see_off(wait=wait)
         raise_first(errors)
+
+    def _see_off(self, *, wait: bool) -> None:
+        """Take note of the removals that are over; with ``wait``, of all. Every rank calls it."""
+        while self._leaving:
+            leaving = self._leaving.popleft()
+            left = self._agree(partial(leaving.look, wait=wait))
+            if left is None:
+                self._leaving.appendleft(leaving)
+                break
+            self._ledger = leaving.settled(self._ledger, left)
+            if left.stay:
+                self._adopt(standing(self._ledger, self._run.settings), self._path)
+            if self._leads:
+                tell(left)
 
     def _outcome(self) -> Outcome | None:
         """Rank 0 only: what became of the oldest save; None if it is still on its way."""
@@ -197,6 +226,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
 
     def _land(self, plan: Plan, outcome: Outcome) -> None:
         """Take note of a commit, and forget what retention drops."""
+        hearing = self._hearings.pop(plan.primary, None)
         if outcome.committed:
             self.stats.committed += 1
             self._failures.committed()
@@ -207,8 +237,12 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
             if self._uploads is not None:
                 self._uploads.offer(plan.names[role] for role in plan.names if outcome.linked or role != LAST)
             done = landed(plan, before, with_last=outcome.linked or not plan.also)
-            seen = self._agree(partial(look_again, self._run, done, before))
+            heard = [] if hearing is None else [hearing.said]
+            seen = self._agree(partial(look_again, self._run, done, before, *heard))
             done = seen.ledger or done
+            if leaves_behind(self._run, behind=self._mode.async_save):
+                done = self._let_go([decision.name for decision in seen.dropped], done, before)
+                seen = replace(seen, dropped=())
             for decision in seen.dropped:
                 if self._agree(partial(self._remove, decision.name, done, before)):
                     done = done.without(decision.name)
@@ -219,6 +253,19 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
         if outcome.error is not None:
             self._make_room(outcome.error)
             self._report(plan, outcome.error)
+
+    def _let_go(self, names: list[str], done: Ledger, before: Ledger) -> Ledger:
+        """Have files removed behind the training; return the ledger without them. Every rank calls it."""
+        if not names:
+            return done
+        work = None
+        if self._leads:
+            earlier = self._leaving[-1] if self._leaving else None
+            known = (self._run, done, before, names, self._stamps)
+            work = Removal(*known, lambda: self._run.protected, earlier)
+        self._leaving.append(Leaving(names, done, work))
+        announce(self)
+        return reduce(Ledger.without, names, done)
 
     def _make_room(self, error: SaveError) -> None:
         """After a save that failed: on a full disk nothing stays for the mirror alone."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from holdfast import notes
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import MissingMetricError, SaveError
 from holdfast.front.provenance import git_commit, versions
+from holdfast.front.wording import missing_message, saving_message, when
 from holdfast.policy import ranking
 from holdfast.policy.ledger import Entry, Ledger
 from holdfast.policy.moment import Moment
@@ -45,6 +47,8 @@ class Run:
         clock: where the time comes from.
         waiting: names given to saves that a background writer has not written yet.
         given: those that others have given to theirs.
+        leaving: those of files that are being removed behind the training: as good as free, but nothing is written
+            there before they are gone.
         since: how many saves the run had asked for when it took up this policy, after another; else 0.
 
     """
@@ -60,6 +64,7 @@ class Run:
     clock: Clock = field(default_factory=SystemClock)
     waiting: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
     since: int = 0
 
     @property
@@ -154,7 +159,7 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
         admitted = ranking.admits(ledger.entries, score, settings.save_top_k, settings.mode)
         verdict = replace(verdict, ranked=admitted)
         if not admitted:
-            messages = (f"{_when(settings, moment)} was not in top {settings.save_top_k}",)
+            messages = (f"{when(settings, moment)} was not in top {settings.save_top_k}",)
     if not verdict.saves:
         return Plan(verdict, {}, Facts(), quiet, messages)
     try:
@@ -162,7 +167,7 @@ def consider(run: Run, ledger: Ledger, moment: Moment) -> Plan:
     except OSError as error:
         return Plan(verdict, {}, Facts(), quiet, messages, problem=_no_name(run, error))
     if verdict.ranked and score is not None:
-        messages = (_saving_message(run, ledger, moment, score, names[RANKED]),)
+        messages = (saving_message(run, ledger, moment, score, names[RANKED]),)
     facts = _facts(run, ledger, moment, verdict, names)
     entry = replace(entry_of("", facts), score=score)
     values = settings.when.values(measured_of(moment)) if verdict.ranked else {}
@@ -192,14 +197,16 @@ def _measured_since(run: Run, ledger: Ledger) -> Ledger:
         return ledger
 
 
-def with_notes(run: Run, ledger: Ledger) -> Ledger:
+def with_notes(run: Run, ledger: Ledger, said: notes.Notes | None = None) -> Ledger:
     """Rank 0 only: return the ledger with what people say by now. A metric that was measured late is the state's.
+
+    ``said`` is what was read a moment ago; None reads it.
 
     Raises:
         OSError: if a remote store does not answer.
 
     """
-    said = notes.read(run.store, run.depth)
+    said = notes.read(run.store, run.depth) if said is None else said
     known = [*ledger.entries, *ledger.preempted, *([ledger.last] if ledger.last is not None else [])]
     if not said and not said.problems and not any(entry.pinned or entry.tags for entry in known):
         return ledger
@@ -266,9 +273,9 @@ def _names(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, score: fl
         replaced = _replaced(settings, ledger, moment, score)
         # The name of a file that goes may be used again, unless the run resumed from it, somebody has pinned it, or
         # another save is on its way, whose commit would remove the file of that name.
-        stays = replaced in run.protected or run.waiting or is_held(run, ledger.named(replaced))
-        reusable = "" if stays else replaced
-        names[RANKED] = _free_name(run, settings.filename, moment, reusable)
+        stays = replaced in run.protected or run.waiting
+        held = partial(is_held, run, ledger.named(replaced))
+        names[RANKED] = _free_name(run, settings.filename, moment, "" if stays else replaced, held=held)
     if verdict.exception:
         names[EXCEPTION] = _free_name(run, settings.filename, moment, "", prefix=EXCEPTION)
     if verdict.preempted:
@@ -317,6 +324,7 @@ def _free_name(  # noqa: PLR0913 - each is one thing that a name depends on
     *,
     prefix: str | None = None,
     taken: Iterable[str] = (),
+    held: Callable[[], bool] = bool,
 ) -> str:
     settings = run.settings
     metrics = name_metrics(moment)
@@ -332,8 +340,11 @@ def _free_name(  # noqa: PLR0913 - each is one thing that a name depends on
             prefix=prefix,
         )
         check_inside(name, f"the template {template!r}")
-        free = name not in (*taken, *run.waiting, *run.given) and (name == reusable or not run.store.exists(name))
-        if free or not counted:
+        if name not in (*taken, *run.waiting, *run.given):
+            reused = bool(reusable) and name == reusable and not held()  # asked only where it matters: that is a trip
+            if reused or name in run.leaving or not run.store.exists(name):
+                return name
+        if not counted:
             return name
         version = settings.style.starting_version if version is None else version + 1
 
@@ -377,28 +388,4 @@ def _facts(run: Run, ledger: Ledger, moment: Moment, verdict: Verdict, names: Ma
         resumed_from=run.resumed_from,
         git_commit=git_commit(),
         versions=versions(),
-    )
-
-
-def missing_message(settings: Settings, moment: Moment) -> str:
-    """Say which metric is missing and which there were."""
-    known = sorted(moment.metrics)
-    return (
-        f"ModelCheckpoint(monitor={settings.monitor!r}) could not find the monitored key in the returned "
-        f"metrics: {known}. HINT: Did you call `log({settings.monitor!r}, value)` in the `LightningModule`?"
-    )
-
-
-def _when(settings: Settings, moment: Moment) -> str:
-    return f"Epoch {moment.epoch}, global step {moment.step}: {settings.monitor!r}"
-
-
-def _saving_message(run: Run, ledger: Ledger, moment: Moment, score: float, name: str) -> str:
-    settings = run.settings
-    best = ranking.best((*ledger.entries, Entry("", score, 0, 0, ledger.sequence + 1)), settings.mode)
-    shown = best.score if best is not None and best.score is not None else score
-    k = len(ledger.entries) + 1 if settings.save_top_k == -1 else settings.save_top_k
-    return (
-        f"{_when(settings, moment)} reached {score:0.5f} (best {shown:0.5f}), "
-        f"saving model to {run.store.path(name)!r} as top {k}"
     )

@@ -59,7 +59,7 @@ class Behind:
         mode: how saves are carried out.
         model, optimizers: what is trained.
         stats: where to count it.
-        consent: as of an ``Order``.
+        consent, after: as of an ``Order``.
 
     """
 
@@ -72,6 +72,7 @@ class Behind:
     optimizers: Sequence[object]
     stats: SaveStats
     consent: Callable[[], None] | None
+    after: Callable[[], None] | None = None
 
     def house(self, saver: Saver) -> None:
         """Before the state is collected: have tensors live in the image, if that is asked for."""
@@ -88,7 +89,8 @@ def begin(saver: Saver, state: object, facts: Facts, behind: Behind) -> Flight:
     """
     steps = stepped(behind.model, behind.optimizers) if behind.mode.reads_on else {}
     names = (behind.store, behind.name, state, facts, behind.also, behind.over)
-    return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats, behind.consent))
+    told = (behind.consent, behind.after)
+    return saver.submit(Order(*names, steps, id(behind.model), behind.mode.zero_copy, behind.stats, *told))
 
 
 def raise_first(errors: Sequence[SaveError]) -> None:

@@ -75,6 +75,7 @@ def begin_shards(saver: ShardedSaver, shares: Shares, facts: Facts, behind: Behi
         subject=id(behind.model),
         stats=behind.stats,
         consent=behind.consent,
+        after=behind.after,
     )
     return saver.submit(order, shares.extra)
 

@@ -241,7 +241,7 @@ class ModelCheckpointCore(RunMixin):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Save if a number of steps or a time has gone by; otherwise cheap."""
-        if self._pending or not self._warmed:
+        if self._pending or self._leaving or not self._warmed:
             try:
                 self._look_after(trainer, pl_module)
             except SaveError:  # an earlier save's failure does not cost the one that is due
@@ -289,7 +289,7 @@ class ModelCheckpointCore(RunMixin):
         if self._spare:
             self._as_run().store.remove(self._spare)
             self._spare = ""
-        if self._pending and not trainer.fast_dev_run:
+        if (self._pending or self._leaving) and not trainer.fast_dev_run:
             self._settle(trainer, wait=True)
             for pending in self._pending:
                 self._rank_zero_warn(f"the checkpoint {self._path(pending.plan.primary)} was never committed")
@@ -320,7 +320,7 @@ class ModelCheckpointCore(RunMixin):
             self._saver.wait()
         if trainer.world_size > 1 and not ranks_here().leave(exception):
             return  # the other ranks are told: they cannot go on, and none saves by itself
-        if self._pending:
+        if self._pending or self._leaving:
             self._settle(trainer, wait=True)
         if not self.save_on_exception or is_idle(trainer) or isinstance(exception, (SaveError, DirectoryInUseError)):
             return

@@ -7,9 +7,11 @@ from typing import Any
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, MissingMetricError, SaveError
+from holdfast.front.leaving import MOST
 from holdfast.front.metrics_apart import MetricsApart
-from holdfast.front.planning import Plan, Run, consider, missing_message
+from holdfast.front.planning import Plan, Run, consider
 from holdfast.front.save_mode import FINAL
+from holdfast.front.wording import missing_message
 from holdfast.front.words import Event, Moment, Spent, Triggers, ranks_here, time_asks
 from holdfast.integrations.callback_saving import SavingMixin
 from holdfast.integrations.freshness import MetricWatch
@@ -120,6 +122,9 @@ class DecidingMixin(SavingMixin):
                 self._skip(plan)
                 return plan
             self._wait_for_room(trainer)
+            plan, _ = self._decide(trainer, event)
+        if not self._names_leaving().isdisjoint(plan.names.values()) or (plan.names and len(self._leaving) >= MOST):
+            self._see_off(trainer, wait=True)
             plan, _ = self._decide(trainer, event)
         if plan.verdict.time_due:
             self._last_time_checked = self._clock.monotonic()

@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.clock import Clock
 from holdfast.errors import LoadError
 from holdfast.front.forgetting import forget, sweep_up, taking
+from holdfast.front.leaving import tell
 from holdfast.front.note_words import NoteWords
 from holdfast.front.opening import beyond, is_filled, make_folder, set_torn_aside
 from holdfast.front.owning import Owned, own
@@ -42,6 +43,10 @@ class RunMixin(PulseMixin, NoteWords):
 
     def _let_go(self) -> None:
         """All is over: give the directory up, and let a signal that still waits act."""
+        while self._leaving and not hurried():  # what an exception has left
+            left = self._leaving.popleft().look(wait=True)
+            if left is not None:
+                tell(left)
         if self._owned is not None and not hurried():  # a save that is on its way has the directory until its end
             self._owned()
             self._owned = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from holdfast.errors import UNTOUCHED, ConfigurationError, SaveError
 from holdfast.front.costs import Costs, stalled
 from holdfast.front.failures import make_failures
 from holdfast.front.forgetting import outlook
+from holdfast.front.leaving import Hearing, Leaving, leaves_behind
 from holdfast.front.noted import consent_to
 from holdfast.front.passing import checked_on_damage
 from holdfast.front.planning import Plan, Run
@@ -62,6 +64,8 @@ class SavingMixin(SettlingMixin):
         self.stats = SaveStats()
         self._costs = Costs()
         self._stamps: Stamps = {}  # rank 0 only
+        self._leaving: deque[Leaving] = deque()  # removals that are not known to be over, the same on every rank
+        self._hearings: dict[str, Hearing] = {}  # of the saves on their way, by their names; rank 0 only
         self._spare = ""
         self._warmed = False
         self._preflight = Preflight()  # rank 0 only
@@ -94,7 +98,7 @@ class SavingMixin(SettlingMixin):
                 io.warm(pl_module, trainer.optimizers, self._mode.images)
         if self._saver is not None:
             self._saver.poll()
-        if self._pending and trainer.world_size == 1:
+        if (self._pending or self._leaving) and trainer.world_size == 1:
             self._settle(trainer)
 
     def _foresee(self, trainer: Any) -> None:
@@ -143,7 +147,8 @@ class SavingMixin(SettlingMixin):
             self._failed(trainer, run, plan, outcome.error)
 
     def _write(self, trainer: Any, run: Run, plan: Plan) -> Outcome:
-        before = run.store.stamp(plan.primary) if trainer.is_global_zero else None
+        # Of a file behind a URL only its being there tells: a look would be a trip for nothing.
+        before = run.store.stamp(plan.primary) if trainer.is_global_zero and run.store.is_local else None
         if trainer.is_global_zero:
             under_way = sum(pending.flight is not None and not pending.flight.done for pending in self._pending)
             self._warn_of(self._preflight.before(run, plan.primary, under_way))
@@ -190,7 +195,14 @@ class SavingMixin(SettlingMixin):
         consent = consent_to(run, self._ledger, plan.primary) if RANKED in plan.names else None
         # Shards are copied at once, into an image of their own kind.
         mode = replace(self._mode, zero_copy=False) if shards_through_us(trainer.strategy) else self._mode
-        return Behind(run.store, plan.primary, plan.also, spare, mode, *trained, self.stats, consent)
+        after = self._hearing_at(trainer, run, plan)
+        return Behind(run.store, plan.primary, plan.also, spare, mode, *trained, self.stats, consent, after)
+
+    def _hearing_at(self, trainer: Any, run: Run, plan: Plan) -> Hearing | None:
+        """Rank 0 only: have the thread of the save read what people say, where that is a trip."""
+        if trainer.is_global_zero and leaves_behind(run, behind=self._mode.async_save):
+            self._hearings[plan.primary] = Hearing(run)
+        return self._hearings.get(plan.primary)
 
     def _inspect_again(self, run: Run, plan: Plan, error: SaveError | None) -> Outcome:
         there = error is None and run.store.exists(plan.also)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from weakref import proxy
 from holdfast.errors import SaveError
 from holdfast.front.failures import FailureWords
 from holdfast.front.forgetting import PINNED, forget, look_again, taking
+from holdfast.front.leaving import Hearing, Leaving, Removal, leaves_behind, tell
 from holdfast.front.planning import Plan, Run, landed
 from holdfast.front.preflight import Preflight
 from holdfast.front.remaining import Remaining
@@ -25,7 +27,7 @@ from holdfast.front.reopening import Stamps, note_stamps
 from holdfast.front.save_mode import SaveMode
 from holdfast.front.saving import Flight, Saver, SaveStats, Stamp, is_written, link, raise_first
 from holdfast.front.sharded import ShardedSaver, is_committed
-from holdfast.front.under_way import names_of_others
+from holdfast.front.under_way import announce, names_of_others
 from holdfast.front.words import Ledger, ranks_here
 from holdfast.integrations.callback_mirror import NEEDED, MirrorMixin
 from holdfast.integrations.lightning_io import CheckpointIOCore
@@ -70,6 +72,8 @@ class SettlingMixin(MirrorMixin, FailureWords):
     _pending: list[Pending]
     _saver: Saver | ShardedSaver | None  # one that writes shards is on every rank, else on rank 0
     _stamps: Stamps
+    _leaving: deque[Leaving]
+    _hearings: dict[str, Hearing]
     _spare: str
     _interrupted: bool
     _at = ""  # the event that is being handled, the same on every rank
@@ -78,7 +82,8 @@ class SettlingMixin(MirrorMixin, FailureWords):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
         elsewhere = dict.fromkeys({"_owned", "_pulse", "_uploads", "_second"} & self.__dict__.keys())
-        return {**self.__dict__, **elsewhere, "_saver": None, "_pending": [], "_stamps": {}}
+        here: dict[str, Any] = {"_saver": None, "_pending": [], "_stamps": {}, "_leaving": deque(), "_hearings": {}}
+        return {**self.__dict__, **elsewhere, **here}
 
     def _rank_zero_warn(self, message: str) -> None:
         warn(message)
@@ -95,11 +100,16 @@ class SettlingMixin(MirrorMixin, FailureWords):
         given = [item for pending in self._pending for item in pending.plan.names.items()]
         run, waiting = super()._as_run(), frozenset(name for role, name in given if role != LAST)
         afar = self._elsewhere - ({self._ledger.last.name} if self._ledger.last is not None else set())
-        return replace(run, waiting=waiting, given=names_of_others(self, run.store) | afar)
+        others = names_of_others(self, run.store) | afar
+        return replace(run, waiting=waiting, given=others, leaving=self._names_leaving())
+
+    def _names_leaving(self) -> frozenset[str]:
+        return frozenset(name for leaving in self._leaving for name in leaving.names)
 
     def paths_under_way(self) -> Iterable[str]:
-        """Return the paths of our own saves that are not known to be committed."""
-        return [self._path(name) for pending in self._pending for name in pending.plan.names.values()]
+        """Return the paths of our own saves that are not known to be committed, and of what is being removed."""
+        names = [name for pending in self._pending for name in pending.plan.names.values()]
+        return [self._path(name) for name in (*names, *self._names_leaving())]
 
     def _agree(self, trainer: Any, decide: Callable[[], T]) -> T:
         """Return what rank 0 decides, on every rank; an error of rank 0 is raised on every rank."""
@@ -141,8 +151,13 @@ class SettlingMixin(MirrorMixin, FailureWords):
             self._uploads.offer(name for role, name in plan.names.items() if with_last or role != LAST)
         before = self._ledger
         after = landed(plan, before, with_last=with_last)
-        seen = self._agree(trainer, partial(look_again, run, after, before))
+        hearing = self._hearings.pop(plan.primary, None)
+        heard = [] if hearing is None else [hearing.said]
+        seen = self._agree(trainer, partial(look_again, run, after, before, *heard))
         self._set_ledger(seen.ledger or after)
+        if leaves_behind(run, behind=self._mode.async_save) and self._may_retire(trainer):
+            self._remove_behind(trainer, run, [decision.name for decision in seen.dropped], before)
+            seen = replace(seen, dropped=())
         for decision in seen.dropped:
             log.debug("removing %s: %s", decision.name, decision.reason)
             self._remove(trainer, run, decision.name, before)
@@ -150,6 +165,32 @@ class SettlingMixin(MirrorMixin, FailureWords):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
+
+    def _remove_behind(self, trainer: Any, run: Run, names: list[str], before: Ledger) -> None:
+        """Have files removed behind the training. Every rank calls it."""
+        if not names:
+            return
+        work = None
+        if trainer.is_global_zero:
+            earlier = self._leaving[-1] if self._leaving else None
+            work = Removal(run, self._ledger, before, names, self._stamps, lambda: self._protected, earlier)
+        self._leaving.append(Leaving(names, self._ledger, work))
+        announce(self)
+        for name in names:
+            self._ledger = self._ledger.without(name)
+
+    def _see_off(self, trainer: Any, *, wait: bool) -> None:
+        """Take note of the removals that are over; with ``wait``, of all. Every rank calls it."""
+        while self._leaving:
+            leaving = self._leaving.popleft()
+            left = self._agree(trainer, partial(leaving.look, wait=wait))
+            if left is None:
+                self._leaving.appendleft(leaving)
+                break
+            if left.stay:
+                self._set_ledger(leaving.settled(self._ledger, left))
+            if trainer.is_global_zero:
+                tell(left)
 
     def _remove(self, trainer: Any, run: Run, name: str, before: Ledger) -> None:
         """Remove a file, unless somebody has pinned it since the decision."""
@@ -206,6 +247,7 @@ class SettlingMixin(MirrorMixin, FailureWords):
         at the end.
         """
         errors = []
+        self._see_off(trainer, wait=False)
         while self._pending:
             run, head = self._as_run(), self._pending[0]
             # A newer `last` of its own is on its way or there: this one must not take its name.
@@ -221,6 +263,7 @@ class SettlingMixin(MirrorMixin, FailureWords):
                 self._settle_one(trainer, run, head.plan, outcome)
             except SaveError as error:
                 errors.append(error)
+        self._see_off(trainer, wait=wait)
         raise_first(errors)
 
     def _settle_one(self, trainer: Any, run: Run, plan: Plan, outcome: Outcome) -> None:

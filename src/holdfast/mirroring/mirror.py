@@ -18,6 +18,7 @@ from holdfast.storage.hurry import until
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds before the next try, after one failure, two, ...
 _SLICE = 0.25  # seconds between two looks of those who wait
+_GIVE_UP = 5.0  # seconds that the end waits for a request under way, of a server that takes nothing and says nothing
 
 
 @dataclass
@@ -158,8 +159,8 @@ class Mirror:
             thread = self._thread if mine else None
         self._stop.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        if mine:
+            thread.join(_GIVE_UP)
+        if mine and (thread is None or not thread.is_alive()):  # else it does so itself, when its request is over
             self._carrier.close()
         return self.status
 
@@ -188,6 +189,8 @@ class Mirror:
     def _serve(self) -> None:
         with until(self._stop):  # which nothing on this thread waits beyond, not even for a server
             self._carry_all()
+        if self._closed:
+            self._carrier.close()
 
     def _carry_all(self) -> None:
         while (name := self._next()) is not None:

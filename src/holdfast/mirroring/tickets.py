@@ -84,14 +84,14 @@ class Tickets:
 
     def give_up(self) -> None:
         """Leave the notes to others, and the folder as it was found, if nothing is noted."""
-        if self._lock is None:
+        lock, self._lock = self._lock, None  # in one step: the end of a run and its thread's own may meet here
+        if lock is None:
             return
         with contextlib.suppress(OSError):
             os.unlink(self._store.path(f"{FOLDER}/{self._target}.lock"))
             os.rmdir(self._store.path(FOLDER))
-        unlock(self._lock)
-        close(self._lock)
-        self._lock = None
+        unlock(lock)
+        close(lock)
 
     def find(self, name: str) -> Begun | None:
         """Return the upload of a blob that was begun; None if there is none that can be read."""

@@ -107,3 +107,15 @@ class Ledger:
         old_lasts = tuple(old for old in self.old_lasts if old != name)
         preempted = tuple(entry for entry in self.preempted if entry.name != name)
         return replace(self, entries=entries, last=last, old_lasts=old_lasts, preempted=preempted)
+
+    def with_again(self, name: str, before: Ledger) -> Ledger:
+        """Return the ledger that has a file again, as it was before its removal, since it was not removed after all."""
+        ranked = before.named(name)
+        if ranked is not None and self.named(name) is None:
+            entries = sorted((*self.entries, ranked), key=lambda entry: entry.sequence)
+            return replace(self, entries=tuple(entries))
+        there = [entry for entry in before.preempted if entry.name == name]
+        if there and all(entry.name != name for entry in self.preempted):
+            preempted = sorted((*self.preempted, *there), key=lambda entry: entry.sequence)
+            return replace(self, preempted=tuple(preempted))
+        return self.with_old(name)

@@ -154,6 +154,8 @@ class _Job:
             outcome = commit.run(self._write, self._seal, self.planned.metadata)
             if ranks.leads:
                 forget_blocks(order)
+                if order.after is not None:
+                    order.after()
         except SaveError as error:
             flight.error = error
         except BaseException as error:  # noqa: BLE001 - told on the training thread

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any
 
+from holdfast.storage.doubt import already_done
 from holdfast.storage.remote.failures import answered, translated
 from holdfast.storage.remote.looped import run_on
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
@@ -141,7 +142,8 @@ class AzureObjects:
         """Make the object of its parts."""
         blocks = [_block(upload, number, etag) for number, etag in enumerate(etags, 1)]
         said = self._run(f"complete {key}", lambda: self._commit(key, blocks, absent=absent))
-        return Head(self.head(key).size, _bare(said["etag"]), said.get("last_modified"))
+        with already_done():
+            return Head(self.head(key).size, _bare(said["etag"]), said.get("last_modified"))
 
     async def _commit(self, key: str, blocks: list[str], *, absent: bool = False) -> Any:
         from azure.core import MatchConditions  # noqa: PLC0415 - adlfs has imported it

@@ -57,6 +57,8 @@ _CURES = {
     "PartialCredentialsError": _CREDENTIALS,
     "AccessDenied": "do these credentials give the right to do this, in this bucket?",
     "NoSuchBucket": "is the name right, and is it on this server? A bucket has to be made before anything is saved",
+    "NoSuchUpload": "the upload in parts was begun, and the server has it no more: another program or a rule of the "
+    "bucket has aborted it, or the server gave it up for a wrong part. Another try begins it anew",
     "RequestTimeTooSkewed": "set this machine's clock right",
     "EndpointConnectionError": "is the endpoint right, and does the server run?",
 }

@@ -57,17 +57,20 @@ class Patience:
         """Return that of the storage option ``patience``, else of the environment, else the default.
 
         Raises:
-            ConfigurationError: if the environment has no number there.
+            ConfigurationError: if the environment has no such number there.
 
         """
         text = os.environ.get(_PATIENCE, "")
         if option is not None:
             return cls(float(option))
         try:
-            return cls(float(text)) if text else cls()
+            seconds = float(text) if text else cls.seconds
         except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < float("inf"):
             msg = f"{_PATIENCE} is a number of seconds, 0 or more, but it is {text!r}"
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg)
+        return cls(seconds)
 
 
 def worth_another_try(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
+from holdfast.storage.doubt import already_done
 from holdfast.storage.remote.checksums import Checksums, Kind
 from holdfast.storage.remote.failures import answered, code_of, has_expired
 from holdfast.storage.remote.looped import run_on
@@ -189,7 +190,8 @@ class S3Objects:
         words = {"UploadId": upload, "MultipartUpload": {"Parts": parts}, **_conditions(absent=absent)}
         said = self._call("complete_multipart_upload", key, **words)
         _has(said, "ETag", f"complete_multipart_upload {key}")  # what is there may be what was there before
-        return Head(self.head(key).size, _bare(said))
+        with already_done():
+            return Head(self.head(key).size, _bare(said))
 
     def abort(self, key: str, upload: str) -> None:
         """Give an upload up."""
@@ -263,7 +265,15 @@ class S3Objects:
         return {f"CopySource{name}": said[name] for name in said if name.startswith("SSECustomer")}
 
     def _copy_parts(self, target: str, size: int, words: dict[str, Any]) -> bool:
-        """Copy in parts; return False, with nothing done, where the server does not know of that."""
+        """Copy in parts, once more if the server forgets that midway; return False where it does not know of it."""
+        try:
+            return self._copy_parts_once(target, size, words)
+        except FileNotFoundError as error:
+            if code_of(error) != "NoSuchUpload":
+                raise
+            return self._copy_parts_once(target, size, words)
+
+    def _copy_parts_once(self, target: str, size: int, words: dict[str, Any]) -> bool:
         bucket, rest = self.fs._find_bucket_key(target)  # noqa: SLF001
         upload = self.begin(target)
         here = {"Bucket": bucket, "Key": rest, "UploadId": upload, **words}

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from holdfast.storage.contract import SEAL, Blob
-from holdfast.storage.doubt import put_in_doubt
+from holdfast.storage.doubt import already_done
 from holdfast.storage.marks import mark_of
 from holdfast.storage.remote import bundles
 from holdfast.storage.standing import Standing
@@ -71,16 +71,13 @@ def end_bundle(store: RemoteStore, name: str) -> None:
         return
     if store.is_claimed_here and bundles.has_none(store.key(name)):
         return
-    try:
+    with already_done():  # the file is there, and counts if there was no bundle
         try:
             store.objects.head(store.key(f"{name}/{SEAL}"))
         except FileNotFoundError:
             note_no_bundle(store, name)
         else:
             remove_bundle(store, name)
-    except OSError as error:
-        put_in_doubt(error)  # the file is there, and counts if there was no bundle
-        raise
 
 
 def note_no_bundle(store: RemoteStore, name: str) -> None:
