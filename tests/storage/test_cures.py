@@ -9,7 +9,6 @@ import ssl
 import subprocess
 
 import pytest
-from botocore.exceptions import SSLError
 
 import holdfast
 from holdfast import Checkpointer
@@ -88,6 +87,8 @@ def test_no_such_host(s3, url, monkeypatch):
 
 def test_a_certificate_that_is_not_trusted_is_known_by_its_error():
     """What botocore says of one has the cure; a file that is missing elsewhere is not taken for one of certificates."""
+    from botocore.exceptions import SSLError
+
     error = SSLError(endpoint_url="https://host", error=ssl.SSLCertVerificationError("self-signed certificate"))
     assert "is not one that is trusted" in str(translated(error, "put x"))
     broken = SSLError(endpoint_url="https://host", error=ssl.SSLEOFError("cut"))

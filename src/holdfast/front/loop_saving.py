@@ -150,7 +150,7 @@ class LoopSaving(LoopBeginning, RankingAttributes, FailureWords):
     def _hear_signals(self) -> None:
         """From the first call of the loop on, not before: until then there is nothing that a signal would lose."""
         self._hearing = True
-        listen(self, self._signals, together=not self._alone)
+        listen(self, self._signals, together=not self._alone, grace=self._remaining.grace)
 
     def _look_after(self) -> None:
         """Between saves: let what is on its way go on, and take note of what has been committed."""

@@ -7,10 +7,12 @@ looks at the notes after each step. Every checkpointer of the process shares the
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 from typing import Any
@@ -20,13 +22,14 @@ from torch.utils.data import get_worker_info
 
 from holdfast.errors import ConfigurationError, SaveError
 from holdfast.policy.settings import Settings
-from holdfast.storage import end_waiting, give_up_all, wait_again
+from holdfast.storage import end_waiting, end_waiting_by, give_up_all, wait_again
 from holdfast.telling import warn
 
 log = logging.getLogger("holdfast")
 
 _USUAL = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 _NEVER = ("SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGCHLD")
+_SHARE = 0.9  # of the time that a signal leaves, in which a server may be waited for; the rest is to end in
 _KILLS_AT_ONCE = (signal.SIGTERM,)  # what parents end their children by: no child may be slow to answer it
 
 asked: list[int] = []  # the signals that came and were not honoured yet; empty but for a step or two
@@ -34,6 +37,7 @@ agreed: list[int] = []  # of several ranks: those that all ranks know of, the sa
 
 _listeners: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 _together: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()  # those on several ranks; alike on every rank
+_graces: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # seconds that a signal leaves those who were told
 _answered: WeakSet[Any] = WeakSet()
 _handlers: dict[int, _Handler] = {}
 _state = {"delivering": False, "hurried": False}
@@ -56,6 +60,7 @@ class _Handler:
             self._act_at_once(number, frame, again=again)
         elif number not in asked:
             asked.append(number)
+            _leave_time()
 
     def _act_at_once(self, number: int, frame: FrameType | None, *, again: bool) -> None:
         if again:
@@ -124,13 +129,16 @@ def prepare(one: object, signals: frozenset[int]) -> None:
             _install(number)
 
 
-def listen(one: object, signals: frozenset[int], *, together: bool = False) -> None:
+def listen(one: object, signals: frozenset[int], *, together: bool = False, grace: float | None = None) -> None:
     """Have signals wait for this one's next step. Only on the main thread: elsewhere Python hears none.
 
-    ``together``: it is one of several ranks, which have to agree on each signal before they answer it.
+    ``together``: it is one of several ranks, which have to agree on each signal before they answer it. ``grace``: the
+    seconds between a signal and the end of the process, where that is known: no server is waited for beyond.
     """
     if not signals:
         return
+    if grace is not None:
+        _graces[one] = grace
     if together:
         _together[one] = signals
     if not _on_main_thread():
@@ -144,6 +152,7 @@ def listen(one: object, signals: frozenset[int], *, together: bool = False) -> N
 def leave(one: object) -> None:
     """End that, and put the earlier handlers back; a signal that nobody will answer any more acts now."""
     _together.pop(one, None)
+    _graces.pop(one, None)
     if _listeners.pop(one, None) is None or not _on_main_thread():
         return
     _answered.discard(one)
@@ -243,6 +252,15 @@ def _deliver(numbers: list[int]) -> None:
                 notes.remove(number)
         if number in _handlers:
             _act(number, _handlers[number])
+    if not asked:
+        end_waiting_by(math.inf)  # who is still here was not ended
+
+
+def _leave_time() -> None:
+    """Of a signal that has come: have no server waited for when its time is nearly over."""
+    graces = list(_graces.values())
+    if graces:
+        end_waiting_by(time.monotonic() + _SHARE * min(graces))
 
 
 def _act(number: int, handler: _Handler) -> None:
@@ -316,6 +334,7 @@ def _forget() -> None:
     agreed.clear()
     _listeners.clear()
     _together.clear()
+    _graces.clear()
     _answered.clear()
     _state.update(delivering=False, hurried=False)
     for number in _KILLS_AT_ONCE:

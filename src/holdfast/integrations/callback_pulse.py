@@ -54,7 +54,7 @@ class PulseMixin(DecidingMixin):
         self._ahead = False
         self._pulse = Pulse(ranks_here(), self._signals, self._clock, asked) if several else None
         self._remaining.share(partial(self._agree, trainer))
-        listen(self, self._signals, together=several)
+        listen(self, self._signals, together=several, grace=self._remaining.grace)
 
     def _handle(self, trainer: Any, event: Event, *, forced: bool = False) -> Plan | None:
         if self._pulse is not None:

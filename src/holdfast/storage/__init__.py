@@ -5,7 +5,7 @@ What only few need, and slow to import, is asked of its own module: ``abilities`
 
 from holdfast.storage.contract import HIDDEN, NO_BLOB, SEAL, Blob, Draft, Free, Store
 from holdfast.storage.doubt import is_in_doubt
-from holdfast.storage.hurry import end_waiting, wait_again
+from holdfast.storage.hurry import end_waiting, end_waiting_by, wait_again
 from holdfast.storage.locate import join_path, open_store, same_place, split_path
 from holdfast.storage.locks import RUN_LOCK, is_locked
 from holdfast.storage.options import StorageOptions, use_options
@@ -28,6 +28,7 @@ __all__ = [
     "StorageOptions",
     "Store",
     "end_waiting",
+    "end_waiting_by",
     "give_up_all",
     "is_in_doubt",
     "is_local",

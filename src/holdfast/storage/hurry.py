@@ -1,7 +1,8 @@
 """When nobody waits any longer: whoever waits for a server, or to try again, looks here and gives up.
 
-That is so for the whole process after a second Ctrl-C, and for what one thread does when an event is set: that of a
-mirror whose run has ended, or of an upload of which another part has failed for good.
+That is so for the whole process after a second Ctrl-C, or once the time that a signal leaves is over, and for what
+one thread does when an event is set: that of a mirror whose run has ended, or of an upload of which another part has
+failed for good.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class _Own(threading.local):
 
 
 _own = _Own()
-_process = {"over": False}  # no event: a signal's handler sets it, which may have interrupted whoever holds its lock
+# No event, and no lock: a signal's handler sets these, which may have interrupted whoever holds it.
+_process = {"over": False}
+_end = [math.inf]
 
 
 def end_waiting() -> None:
@@ -32,9 +35,15 @@ def end_waiting() -> None:
     _process["over"] = True
 
 
+def end_waiting_by(moment: float) -> None:
+    """Have it so from this moment of the monotonic clock on; infinity: never. A signal's handler may do so."""
+    _end[0] = moment
+
+
 def wait_again() -> None:
     """Have servers waited for as usual."""
     _process["over"] = False
+    _end[0] = math.inf
 
 
 @contextlib.contextmanager
@@ -61,7 +70,7 @@ def patient(seconds: float) -> Iterator[None]:
 
 def patience_left() -> float:
     """Return the seconds that are left of it, 0 or more; infinite where there is no limit."""
-    return max(0.0, _own.end - time.monotonic())
+    return max(0.0, min(_own.end, _end[0]) - time.monotonic())
 
 
 def heeded() -> tuple[threading.Event, ...]:
@@ -71,7 +80,7 @@ def heeded() -> tuple[threading.Event, ...]:
 
 def is_hurried() -> bool:
     """Tell whether nobody waits any longer for what this thread does."""
-    return _process["over"] or any(event.is_set() for event in _own.events)
+    return _process["over"] or time.monotonic() >= _end[0] or any(event.is_set() for event in _own.events)
 
 
 def pause(seconds: float) -> None:
