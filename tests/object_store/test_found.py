@@ -12,6 +12,7 @@ import torch
 
 import holdfast
 from holdfast import Checkpointer
+from holdfast.front.failures import Failures
 from holdfast.storage import is_in_doubt, open_store
 from holdfast.storage.marks import marked
 from holdfast.storage.remote import RemoteStore, retrying
@@ -265,3 +266,13 @@ def test_an_object_in_parts_that_cannot_be_looked_at_after_its_end(proxied, monk
     proxied.no_rules()
     assert is_in_doubt(told.value)
     assert store.size("x") == 3500
+
+
+@pytest.mark.parametrize(("cause", "lost"), [(ConnectionResetError("no answer"), False), (PermissionError(), True)])
+def test_the_end_calls_lost_only_what_is(cause, lost):
+    """Of the last save of a training, which may be there all the same, the warning does not say that it is lost."""
+    error = holdfast.SaveError("the checkpoint s3://b/x was not saved")
+    error.__cause__ = cause
+    told = Failures("warn", 3, ending=True).judge(error, spared=False)
+    assert ("and this state is not saved" in told) == lost
+    assert "Training has ended" in told
