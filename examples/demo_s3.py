@@ -159,7 +159,7 @@ def amid_an_upload(training: subprocess.Popen[str], url: str, beyond: int) -> st
             for name in holdfast.catalog(url).leftovers:
                 if "?uploadId=" in name:
                     return name.rpartition("/")[2].partition("?")[0]
-        time.sleep(0.005)
+        time.sleep(0.02)
     training.kill()
     sys.exit("   no upload was seen under way: the demo did not show what it should")
 
@@ -222,9 +222,17 @@ def act(title: str, place: str, url: str, server: Server, expected: str) -> bool
 
 
 def main() -> int:
-    """Tell the story."""
+    """Tell the story, in a folder that is removed also if this is interrupted or told to end."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - what it tells comes as it happens
-    folder = tempfile.mkdtemp(prefix="holdfast-demo-")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="holdfast-demo-", ignore_cleanup_errors=True) as folder:
+        well = story(folder)
+    print("\nNothing that was committed was lost or wrong." if well else "\nThe demo did not show what it should.")
+    return 0 if well else 1
+
+
+def story(folder: str) -> bool:
+    """Tell it in a folder; tell whether it went well."""
     net = Digits()
     for epoch in range(EPOCHS):
         for batch in net.batches(epoch):
@@ -242,10 +250,9 @@ def main() -> int:
     finally:
         for training in _begun:  # one that an error here has left
             training.kill()
+            training.wait()
         server.kill()
-    shutil.rmtree(folder)
-    print("\nNothing that was committed was lost or wrong." if well else "\nThe demo did not show what it should.")
-    return 0 if well else 1
+    return well
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -126,7 +127,9 @@ def test_one_damaged_does_not_keep_the_others(local, memory):
 
 
 class Forgetful:
-    """A server that has given an upload up: what it answers to the next part of it."""
+    """A server that does not take one of several."""
+
+    error = answered(404, "NoSuchUpload", "it does not exist", "upload_part")  # to the next part of one it gave up
 
     def __init__(self, objects):
         self._objects = objects
@@ -136,7 +139,7 @@ class Forgetful:
 
     def put(self, key, data, **how):
         if key.endswith("/1.ckpt"):
-            raise answered(404, "NoSuchUpload", "it does not exist", "upload_part")
+            raise self.error
         return self._objects.put(key, data, **how)
 
 
@@ -148,6 +151,17 @@ def test_one_that_the_server_forgets_does_not_keep_the_others(local, memory):
     assert ([name for name, _ in done.problems], len(done.copied)) == (["1.ckpt"], 2)
     assert "begins it anew" in done.problems[0][1]
     assert sync(local.root, memory).copied == ("1.ckpt",)
+
+
+def test_one_of_a_kind_that_is_not_taken_does_not_keep_the_others(local, memory, monkeypatch):
+    """What a store cannot hold, such as a sharded checkpoint, is a problem of that one; what a server says is none."""
+    a_run(local)
+    monkeypatch.setattr(Forgetful, "error", OSError(errno.ENOTSUP, "sharded checkpoints are not kept here"))
+    with wrapping(Forgetful):
+        assert [name for name, _ in sync(local.root, memory).problems] == ["1.ckpt"]
+    monkeypatch.setattr(Forgetful, "error", PermissionError(errno.EACCES, "no"))
+    with wrapping(Forgetful), pytest.raises(PermissionError):
+        sync(local.root, memory)
 
 
 def test_files_without_a_manifest_come_along(local, memory):

@@ -64,6 +64,13 @@ class LeavesRubbish(StoreInMemory):
             raise
 
 
+class TakesAllChunksFirst(StoreInMemory):
+    """Asks for all chunks before it looks at one of them."""
+
+    def put(self, name, chunks, **how):
+        return super().put(name, list(chunks), **how)
+
+
 class CutsALargePut(StoreInMemory):
     """Takes no more than a request may have."""
 

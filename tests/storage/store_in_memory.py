@@ -83,7 +83,7 @@ class StoreInMemory:
         return len(data)
 
     def put(self, name, chunks, *, over="", gate=None, size=0):
-        data = b"".join(chunks)
+        data = b"".join(map(bytes, chunks))
         if gate is not None:
             gate()
         self.all[name] = (data, next(_numbers))

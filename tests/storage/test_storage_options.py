@@ -271,3 +271,14 @@ def test_lightning_writes_them_nowhere(server, tmp_path):
         assert_untold(key, fs.cat_file(key))
     for name, data in everything(tmp_path):
         assert_untold(name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HOLDFAST_CLIENT", "Obstore"), *(("HOLDFAST_PATIENCE", text) for text in ("soon", "-1", "nan", "inf"))],
+)
+def test_the_environment_says_what_can_be_meant(monkeypatch, name, value):
+    """A client that nobody knows, and a patience that is none or never ends, are errors, as they are as options."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name} is .*{value!r}"):
+        open_store(f"memory://{value}/run")

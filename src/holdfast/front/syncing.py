@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -177,7 +178,9 @@ def _carry(work: _Work, carrier: Carrier, name: str) -> int:
         work.problems.append((name, f"damaged: {error.record}: {error.problem}"))
     except (LoadError, OccupiedError, ConfigurationError) as error:
         work.problems.append((name, str(error)))
-    except FileNotFoundError as error:  # not the source's: an upload that the server has forgotten keeps no others
+    except OSError as error:  # an upload that the server has forgotten, a kind that the target does not take
+        if not isinstance(error, FileNotFoundError) and error.errno != errno.ENOTSUP:
+            raise
         work.problems.append((name, error.strerror or str(error)))
     else:
         if carried.how == LINKED:

@@ -183,9 +183,11 @@ class Store(Protocol):
 
         Replaces a blob of the same name only at the moment of the commit. Returns the bytes written.
         A chunk of writable memory has to stay as it is until ``put`` returns: it may be written from
-        where it lies. ``over`` is what ``retire`` has returned, whose space may be used. ``gate`` is
-        called when all bytes are written and none is committed; if it raises, nothing is. ``size`` says how
-        many bytes there will be, about, where that is known: a large blob is cut accordingly.
+        where it lies. Of memory that is read-only, and no ``bytes``, that holds only until the next chunk
+        is asked for: its owner may use it again. ``over`` is what ``retire`` has returned, whose space may
+        be used. ``gate`` is called when all bytes are written and none is committed; if it raises, nothing
+        is. ``size`` says how many bytes there will be, about, where that is known: a large blob is cut
+        accordingly.
         """
         ...
 

@@ -33,6 +33,8 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     _refuse_secrets(text)
     try:
         return _behind(text)
+    except ConfigurationError:
+        raise
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(text.partition("://")[0]) if isinstance(error, ImportError) else None
         cure = f": pip install 'holdfast[{extra}]'" if extra else ""

@@ -10,7 +10,8 @@ from typing import Any
 import fsspec
 import fsspec.core
 
-from holdfast.storage.options import OURS, options_for
+from holdfast.errors import ConfigurationError
+from holdfast.storage.options import CLIENTS, OURS, options_for
 from holdfast.storage.remote.azure import AzureObjects
 from holdfast.storage.remote.chance import keep_apart
 from holdfast.storage.remote.claims import check_commit
@@ -31,7 +32,7 @@ def connect(url: str) -> tuple[Objects, str]:
 
     Raises:
         ImportError: if the filesystem's package is not installed.
-        ValueError: if there is none for the URL.
+        ValueError: if there is none for the URL, or the environment says something else than can be meant.
 
     """
     objects, base = _innermost(url)
@@ -43,7 +44,7 @@ def connect(url: str) -> tuple[Objects, str]:
 
 def _innermost(url: str) -> tuple[Objects, str]:
     said = options_for(url)
-    client = said.get("client") or os.environ.get("HOLDFAST_CLIENT", "auto")
+    client = said.get("client") or _client()
     options = {name: value for name, value in said.items() if name not in OURS}
     scheme = url.partition("://")[0]
     kind: Any = None if "::" in url else fsspec.get_filesystem_class(scheme)
@@ -54,10 +55,18 @@ def _innermost(url: str) -> tuple[Objects, str]:
     fs, base = _made(url, options)
     if client != "fsspec" and "::" not in url:  # what has one of these names may be another package's
         if scheme in _GOOGLE and hasattr(fs, "_get_headers"):
-            return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
+            return GcsObjects(fs, Patience.said(said.get("patience")), check_commit), base.rstrip("/")
         if scheme in _AZURE and hasattr(fs, "service_client"):
             return AzureObjects(fs, check=said.get("checksums") != "none"), base.rstrip("/")
     return FsspecObjects(fs), base.rstrip("/")
+
+
+def _client() -> str:
+    client = os.environ.get("HOLDFAST_CLIENT") or CLIENTS[0]
+    if client not in CLIENTS:
+        msg = f"HOLDFAST_CLIENT is one of {', '.join(CLIENTS)}, but it is {client!r}"
+        raise ConfigurationError(msg)
+    return client
 
 
 def _made(url: str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -50,17 +50,22 @@ class Sizes:
 
 
 def cut(chunks: Iterable[Bytes], sizes: Sizes) -> Iterator[tuple[Bytes, bool]]:
-    """Yield the parts, and of each whether it is the last. Nothing is copied but what lies apart and makes one part."""
+    """Yield the parts, and of each whether it is the last.
+
+    Nothing is copied but what lies apart and makes one part, and what its owner uses again: memory that is read-only,
+    which no one has promised to leave as it is.
+    """
     held: list[memoryview] = []
     have, number = 0, 1
     for chunk in chunks:
         view = memoryview(chunk).cast("B")
+        lent = view.readonly and not isinstance(view.obj, bytes)
         while len(view):
             if have == sizes[number]:  # there is more behind it: it is not the last
                 yield _joined(held), False
                 held, have, number = [], 0, number + 1
             taken = view[: sizes[number] - have]
-            held.append(taken)
+            held.append(memoryview(bytes(taken)) if lent else taken)
             have += len(taken)
             view = view[len(taken) :]
     yield _joined(held), True

@@ -13,7 +13,11 @@ from holdfast.storage.options import all_options
 _HIDDEN = "***"
 _LEAST = 6  # characters of a value that is looked for: a shorter one would blot out words
 _ANY = re.IGNORECASE
-_NAMES = re.compile(r"secret|token|passw|credential|connection_string|sas|signature|customerkey|(^|_)key$", _ANY)
+_NAMES = re.compile(
+    r"secret|token|passw|passphrase|authori[sz]ation|cookie|credential|connection_string|sas|signature|customerkey|"
+    r"(^|_)key$",
+    _ANY,
+)
 _ENVIRONMENT = re.compile(r"^(AWS|AZURE|GOOGLE|GCS|FSSPEC)_.*(SECRET|TOKEN|PASSW|KEY$|CONNECTION_STRING|SAS)", _ANY)
 _USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _QUERY = re.compile(r"(\w+://[^\s?'\"<>]+)\?[^\s'\"<>]+")

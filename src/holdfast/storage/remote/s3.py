@@ -265,7 +265,15 @@ class S3Objects:
         return {f"CopySource{name}": said[name] for name in said if name.startswith("SSECustomer")}
 
     def _copy_parts(self, target: str, size: int, words: dict[str, Any]) -> bool:
-        """Copy in parts; return False, with nothing done, where the server does not know of that."""
+        """Copy in parts, once more if the server forgets that midway; return False where it does not know of it."""
+        try:
+            return self._copy_parts_once(target, size, words)
+        except FileNotFoundError as error:
+            if code_of(error) != "NoSuchUpload":
+                raise
+            return self._copy_parts_once(target, size, words)
+
+    def _copy_parts_once(self, target: str, size: int, words: dict[str, Any]) -> bool:
         bucket, rest = self.fs._find_bucket_key(target)  # noqa: SLF001
         upload = self.begin(target)
         here = {"Bucket": bucket, "Key": rest, "UploadId": upload, **words}

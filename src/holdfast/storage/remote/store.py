@@ -113,7 +113,8 @@ class RemoteStore:
         start = len(self.base) + 1
         found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
         near = ((name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth)
-        return sorted([pair for pair in near if not has_dots(pair[0])], key=lambda pair: pair[0])
+        named = [pair for pair in near if not has_dots(pair[0]) and "\0" not in pair[0]]  # others are no file's name
+        return sorted(named, key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache: for the blob, and if there is none for a bundle of that name."""
@@ -200,7 +201,8 @@ class RemoteStore:
     ) -> int:
         """Upload, check the length, and only then let the blob appear; not if another run has the prefix by now."""
         del over  # there is no writing over what is stored
-        written = upload_chunks(self.objects, self.key(name), chunks, gate=self._gate(gate), size=size).size
+        key, asked = self.key(name), self._gate(gate)
+        written = upload_chunks(self.objects, key, chunks, gate=asked, size=size, again=self.check_claim).size
         end_bundle(self, name)
         return written
 
@@ -209,7 +211,7 @@ class RemoteStore:
 
         Returns what the server says of the blob.
         """
-        how["gate"] = self._gate(how.get("gate"))
+        how["gate"], how["again"] = self._gate(how.get("gate")), self.check_claim
         head = upload(self.objects, self.key(name), source, **how)
         end_bundle(self, name)
         return head

@@ -18,18 +18,18 @@ from functools import partial
 from typing_extensions import Self, TypedDict
 
 from holdfast.storage import hurry
+from holdfast.storage.remote.anew import ForgottenError, Held, once_more
 from holdfast.storage.remote.bodies import FileBytes, MemorySource, Source
 from holdfast.storage.remote.made_before import LostAnswerError, made_of
 from holdfast.storage.remote.objects import Bytes, Head, Objects, PartRules
-from holdfast.storage.remote.pace import Pace
+from holdfast.storage.remote.pace import Pace, Path
 from holdfast.storage.remote.parts import PART, Sizes, cut
 from holdfast.threads import Threads, Work
 
 __all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Sending", "Source", "Ticket", "upload", "upload_chunks"]
 
-_SLICE = 1 << 18  # bytes that are spent at a time, so that those who wait for their turn can be stopped
+_SPARE = 2  # parts with memory of their own that are held until the end
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_NO_PACE = Pace(None)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Ticket:
     """What another process needs to go on with an upload.
 
     Attributes:
-        upload: its id.
+        upload: its id; "" of one that is to be begun.
         part_size: bytes of each part but the last.
         etags: those of the parts that the server has, by their numbers from 1.
 
@@ -59,6 +59,7 @@ class Sending(TypedDict, total=False):
     gate: Callable[[], None] | None
     absent: bool
     stop: threading.Event | None
+    again: Callable[[], None] | None
 
 
 def upload(  # noqa: PLR0913 - what may be asked of an upload
@@ -74,8 +75,9 @@ def upload(  # noqa: PLR0913 - what may be asked of an upload
     gate: Callable[[], None] | None = None,
     absent: bool = False,
     stop: threading.Event | None = None,
+    again: Callable[[], None] | None = None,
 ) -> Head:
-    """Make an object of a source, or replace it, in one step.
+    """Make an object of a source, or replace it, in one step. What the server forgets midway is begun anew, once.
 
     At most ``workers`` parts are in memory, if the source is not in memory anyway.
 
@@ -94,13 +96,15 @@ def upload(  # noqa: PLR0913 - what may be asked of an upload
         gate: called when all bytes are there, before they become the object; if it raises, they do not.
         absent: only if there is no such object, where the server keeps such conditions.
         stop: ends the upload when it is set, before the next part.
+        again: called before a forgotten upload is begun anew; if it raises, it is not.
 
     Raises:
+        ForgottenError: if the server has forgotten the upload twice.
         InterruptedError: if it was stopped.
         OSError: the first that went wrong.
 
     """
-    path = _Path(pace or _NO_PACE, stop, progress)
+    path = Path(pace, stop, progress)
     if source.size <= max(PART, objects.parts.least if objects.parts else 0):
         data = source.view(0, source.size)
         path.wait(len(data))
@@ -110,17 +114,24 @@ def upload(  # noqa: PLR0913 - what may be asked of an upload
         return _checked(key, head, source.size)
     if objects.parts is None:
         return _checked(key, objects.put(key, _blocks(source, path, gate), absent=absent), source.size)
-    ticket, begun = _begun(objects, key, source, ticket)
-    if begun and keep is not None:
-        keep(replace(ticket, etags={}))
-    path.arrived(sum(_length(source, ticket, number) for number in ticket.etags))
-    with _Sender(objects, key, ticket, path, workers=workers, keep=keep) as sender:
-        for number in range(1, _count(source, ticket) + 1):
-            if number not in ticket.etags:
-                sender.send(number, _length(source, ticket, number), partial(_part, source, ticket, number))
-        sender.wait()
-        _open(gate)
-        return _checked(key, sender.complete(absent=absent), source.size)
+    trial = ticket
+
+    def send() -> Head:
+        nonlocal trial
+        now, begun = _begun(objects, key, source, trial)
+        trial = replace(now, upload="", etags={})  # the next one is another upload, of equal parts
+        if begun and keep is not None:
+            keep(replace(now, etags={}))
+        path.begin(sum(_length(source, now, number) for number in now.etags))
+        with _Sender(objects, key, now, path, workers=workers, keep=keep) as sender:
+            for number in range(1, _count(source, now) + 1):
+                if number not in now.etags:
+                    sender.send(number, _length(source, now, number), partial(_part, source, now, number))
+            sender.wait()
+            _open(gate)
+            return _checked(key, sender.complete(absent=absent), source.size)
+
+    return once_more(send, again, absent=absent)
 
 
 def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
@@ -132,11 +143,13 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
     workers: int = 4,
     gate: Callable[[], None] | None = None,
     absent: bool = False,
+    again: Callable[[], None] | None = None,
 ) -> Head:
     """Make an object of chunks that come one after the other, or replace it, in one step.
 
     A chunk of memory that is as large as a part is sent from where it lies, and so are those that lie side by side:
-    they have to stay as they are until this returns. All else is copied, ``workers`` parts of it at a time.
+    they have to stay as they are until this returns. All else is copied, ``workers`` parts of it at a time. What the
+    server forgets midway is begun anew, once, where the chunks lie in an image or are few.
 
     Args:
         objects: the store.
@@ -146,12 +159,14 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
         workers: how many parts are sent at a time.
         gate: called when all bytes are there, before they become the object; if it raises, they do not.
         absent: only if there is no such object, where the server keeps such conditions.
+        again: called before a forgotten upload is begun anew; if it raises, it is not.
 
     Raises:
+        ForgottenError: if the server has forgotten the upload twice, or once and the chunks are gone.
         OSError: the first that went wrong; the upload is aborted, then as after anything else that is raised.
 
     """
-    path, counted = _Path(), _Counted(chunks)
+    path, counted = Path(), _Counted(chunks)
     sizes = Sizes.of(objects.parts or PartRules(), size)
     parts = cut(counted, sizes)
     first, alone = next(parts)
@@ -161,46 +176,19 @@ def upload_chunks(  # noqa: PLR0913 - what a store is asked for, and how
     if objects.parts is None:
         pieces = itertools.chain([first], (data for data, _ in parts))
         return _checked(key, objects.put(key, _then(pieces, gate), absent=absent), counted.size)
-    ticket = Ticket(objects.begin(key), sizes.first)
-    with _Sender(objects, key, ticket, path, workers=workers) as sender:
-        sender.send(1, len(first), partial(_same, first))
-        del first
-        for number, (data, _) in enumerate(parts, 2):
-            sender.send(number, len(data), partial(_same, data))
-        sender.wait()
-        _open(gate)
-        return _checked(key, sender.complete(absent=absent), counted.size)
+    held = Held(itertools.chain([first], (data for data, _ in parts)), _SPARE * PART)
+    del first
 
+    def send() -> Head:
+        ticket = Ticket(objects.begin(key), sizes.first)
+        with _Sender(objects, key, ticket, path, workers=workers) as sender:
+            for number, data in enumerate(held, 1):
+                sender.send(number, len(data), partial(_same, data))
+            sender.wait()
+            _open(gate)
+            return _checked(key, sender.complete(absent=absent), counted.size)
 
-class _Path:
-    """What the bytes of an upload have to pass: the pace, the one who stops it, the one who counts."""
-
-    def __init__(
-        self,
-        pace: Pace = _NO_PACE,
-        stop: threading.Event | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        self._pace = pace
-        self._stop = stop
-        self._progress = progress
-        self._lock = threading.Lock()
-
-    def wait(self, size: int) -> None:
-        """Wait until it is the turn of so many bytes."""
-        self.check()
-        for at in range(0, size if self._pace.rate is not None else 0, _SLICE):
-            self._pace.spend(min(_SLICE, size - at))
-            self.check()
-
-    def check(self) -> None:
-        if self._stop is not None and self._stop.is_set():
-            raise InterruptedError("the upload was stopped")
-
-    def arrived(self, size: int) -> None:
-        if self._progress is not None and size:
-            with self._lock:
-                self._progress(size)
+    return once_more(send, again, absent=absent)
 
 
 class _Sender:
@@ -214,7 +202,7 @@ class _Sender:
         objects: Objects,
         key: str,
         ticket: Ticket,
-        path: _Path,
+        path: Path,
         *,
         workers: int,
         keep: Callable[[Ticket], None] | None = None,
@@ -259,6 +247,8 @@ class _Sender:
         etags = [etag for _, etag in sorted(self._ticket.etags.items())]
         try:
             return self._objects.complete(self._key, self._ticket.upload, etags, absent=absent)
+        except FileNotFoundError as error:
+            raise ForgottenError.of(self._key, error) from error
         except LostAnswerError:
             head = made_of(self._objects, self._key, self._ticket.etags, self._sizes)
             if head is None:
@@ -274,8 +264,7 @@ class _Sender:
             return
         try:
             self._path.wait(size)
-            with hurry.until(*self._heeded):
-                etag = self._objects.part(self._key, self._ticket.upload, number, data())
+            etag = self._part(number, data)
             with self._lock:
                 self._ticket.etags[number] = etag
                 if self._keep is not None:
@@ -286,10 +275,18 @@ class _Sender:
                 self._first = self._first or error
             self._failed.set()
 
+    def _part(self, number: int, data: Callable[[], Bytes]) -> str:
+        with hurry.until(*self._heeded):
+            piece = data()
+            try:
+                return self._objects.part(self._key, self._ticket.upload, number, piece)
+            except FileNotFoundError as error:
+                raise ForgottenError.of(self._key, error) from error
+
 
 def _begun(objects: Objects, key: str, source: Source, ticket: Ticket | None) -> tuple[Ticket, bool]:
     """Return the ticket of an upload that the server knows, with the parts that it has; and whether it is a new one."""
-    if ticket is not None:
+    if ticket is not None and ticket.upload:
         try:
             there = objects.parts_of(key, ticket.upload)
         except FileNotFoundError:
@@ -303,7 +300,7 @@ def _begun(objects: Objects, key: str, source: Source, ticket: Ticket | None) ->
             }
             return Ticket(ticket.upload, ticket.part_size, has), False
     assert objects.parts is not None  # noqa: S101 - the caller has asked
-    size = Sizes.of(objects.parts, source.size).first
+    size = ticket.part_size if ticket and not ticket.upload else Sizes.of(objects.parts, source.size).first
     return Ticket(objects.begin(key), size), True
 
 
@@ -330,7 +327,7 @@ def _same(data: Bytes) -> Bytes:
     return data
 
 
-def _blocks(source: Source, path: _Path, gate: Callable[[], None] | None) -> Iterator[Bytes]:
+def _blocks(source: Source, path: Path, gate: Callable[[], None] | None) -> Iterator[Bytes]:
     """Yield a source's bytes one part after the other; behind the last one open the gate."""
     for offset in range(0, source.size, PART):
         view = source.view(offset, PART)

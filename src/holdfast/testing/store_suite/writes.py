@@ -65,6 +65,21 @@ class Writes(Exam):
             chunk[:] = bytes(size)
             assert store.read(f"{number}.ckpt", 0, size + 1) == POOL[:size]
 
+    @pytest.mark.parametrize("size", [100, 70_000, 5 << 20])
+    def test_read_only_memory_is_used_again(self, store: Store, size: int) -> None:
+        """Memory that is handed over read-only has other bytes in it by the next chunk: each chunk counts as it was."""
+        buffer = aligned(bytes(size))
+        wholes = [POOL[start : start + size] for start in range(0, 4 << 20, 1 << 20)]
+
+        def chunks() -> Iterator[bytes | memoryview]:
+            for whole in wholes:
+                buffer[:] = whole
+                yield buffer.toreadonly()
+            buffer[:] = bytes(size)
+
+        store.put("x.ckpt", chunks())
+        assert store.read("x.ckpt", 0, 5 * size) == b"".join(wholes)
+
     @examples(15)
     @given(data=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 3000), max_size=4))
     def test_any_cut_of_the_bytes_gives_the_same_blob(self, store: Store, data: bytes, cuts: list[int]) -> None:
