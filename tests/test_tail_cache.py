@@ -40,9 +40,9 @@ def test_what_was_fetched_is_not_fetched_again(fetch):
     assert len(fetch.asked) == 1
 
 
-@pytest.mark.parametrize("other", [("s3://b/y", 9, "e"), ("s3://b/x", 8, "e"), ("s3://b/x", 9, "f")])
+@pytest.mark.parametrize("other", [("sftp://b/\udcff", 9, "e"), ("s3://b/x", 8, "e"), ("s3://b/x", 9, "f")])
 def test_another_file_is_fetched(fetch, other):
-    """Another place, size or etag is another file, and so is one without an etag."""
+    """Another place (be its name no text), size or etag is another file, and so is one without an etag."""
     kept("s3://b/x", 9, "e", fetch())
     assert kept(*other, fetch(b"new")) == b"new"
     assert kept("s3://b/x", 9, "", fetch(b"newer")) == b"newer"

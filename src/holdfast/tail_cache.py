@@ -47,7 +47,7 @@ def forget(place: str, size: int, etag: str) -> None:
 def _path(folder: str, place: str, size: int, etag: str) -> str:
     from hashlib import sha256  # noqa: PLC0415 - slow to import, and not for those who look into a folder
 
-    name = sha256("\0".join((place, str(size), etag)).encode()).hexdigest()
+    name = sha256("\0".join((place, str(size), etag)).encode("utf-8", "surrogatepass")).hexdigest()
     return os.path.join(folder, name[:2], name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ from holdfast import DirectoryInUseError
 from holdfast.storage import hurry
 from holdfast.storage.remote import abilities, claims, rivals
 from holdfast.storage.remote.claimant import Claimant
+from holdfast.storage.remote.gcs import GcsObjects
 from holdfast.storage.remote.retrying import Patience, Retrying
 from holdfast.testing import FaultyObjects
 from holdfast.testing import objects as faults
@@ -168,3 +170,54 @@ def test_the_same_process_takes_it_again(folder, monkeypatch):
     assert claims.claimed_here(BASE)
     found[0].give_up()
     assert folder.there() == []
+
+
+def test_what_is_tried_again_has_one_patience_with_its_claim(folder):
+    """Where a server is off, the claim that a later try has to renew gets what is left of the request's patience."""
+    faulty, left = FaultyObjects(folder), []
+    faulty.rule(faults.refused(), kinds={"put"})
+
+    def guard(_):
+        left.append(hurry.patience_left())
+        if len(left) > 1:
+            Retrying(faulty, Patience(3600, time.sleep)).put(f"{FOLDER}x.has", b"")
+
+    with pytest.raises(ConnectionError):
+        Retrying(faulty, Patience(0.5, time.sleep), guard).put(f"{BASE}/x.ckpt", b"after")
+    assert left == sorted(left, reverse=True)
+    assert left[0] <= 0.5
+    assert hurry.patience_left() == math.inf
+
+
+def test_a_commit_waits_no_longer_than_its_patience_for_the_thread_that_renews(folder):
+    """While another thread waits for the server to renew the claim, a commit ends with its own patience."""
+    claim = take(folder)
+    time.sleep(LEASE)
+    (held,) = claims._held.values()
+    with held.lock, hurry.patient(0.1), pytest.raises(TimeoutError, match="does not answer"):
+        claim.check()
+
+
+def test_googles_last_block_is_not_sent_again_after_the_claim_was_lost(monkeypatch):
+    """The guard is asked before each try of the block that makes the object, and before no other."""
+    asked, sent = [], []
+
+    def refuse(key):
+        asked.append(key)
+        if len(asked) > 1:
+            raise DirectoryInUseError(ROOT)
+
+    def run(_what, _work):
+        sent.append(1)
+        raise ConnectionError("busy")
+
+    objects = GcsObjects(None, Patience(60, lambda _: None), refuse)
+    monkeypatch.setattr(objects, "_run", run)
+
+    with pytest.raises(DirectoryInUseError):
+        objects._send("b/x", "place", b"data", {"Content-Range": "bytes 0-3/4"})
+    assert (len(asked), len(sent)) == (2, 1)
+    objects._patience = Patience(0)
+    with pytest.raises(ConnectionError):
+        objects._send("b/x", "place", b"data", {"Content-Range": "bytes 0-3/*"})
+    assert len(asked) == 2

@@ -7,8 +7,9 @@ import secrets
 
 import pytest
 from fsspec import AbstractFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
+from holdfast.storage import open_store
 from holdfast.storage.remote.generic import FsspecObjects
 
 
@@ -70,3 +71,12 @@ def test_what_could_not_be_asked_is_not_absent(fs, objects):
         objects.put(f"{folder}/a.ckpt", b"new", absent=True)
     fs.bad = None
     assert objects.get(f"{folder}/a.ckpt", 0, 9) == b"12"
+
+
+def test_a_key_that_is_no_name_of_a_file_is_not_listed():
+    """A key with a zero or with dots in it, put by somebody, is no blob: one copy of all must not end at it."""
+    folder = secrets.token_hex(4)
+    memory = MemoryFileSystem()
+    for name in ("a.ckpt", "b\0.ckpt", "c/../d.ckpt"):
+        memory.store[f"/{folder}/{name}"] = MemoryFile(memory, f"/{folder}/{name}", b"12")
+    assert [blob.name for blob in open_store(f"memory://{folder}").blobs(9)] == ["a.ckpt"]

@@ -7,6 +7,7 @@ mirror whose run has ended, or of an upload of which another part has failed for
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ class _Own(threading.local):
     """The events that a thread heeds."""
 
     events: tuple[threading.Event, ...] = ()
+    end = math.inf  # when its patience is over, by the monotonic clock
 
 
 _own = _Own()
@@ -44,6 +46,22 @@ def until(*events: threading.Event) -> Iterator[None]:
         yield
     finally:
         _own.events = before
+
+
+@contextlib.contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Have this thread try for so long at most what it tries again meanwhile: whoever asked for it waits no longer."""
+    before = _own.end
+    _own.end = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _own.end = before
+
+
+def patience_left() -> float:
+    """Return the seconds that are left of it, 0 or more; infinite where there is no limit."""
+    return max(0.0, _own.end - time.monotonic())
 
 
 def heeded() -> tuple[threading.Event, ...]:

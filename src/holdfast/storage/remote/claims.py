@@ -218,10 +218,14 @@ def _check(held: _Held) -> None:
 
 @contextlib.contextmanager
 def _locked(held: _Held) -> Iterator[None]:
-    """Have the claim to oneself, as soon as one who renews it is done; raise if nobody waits any longer."""
+    """Have the claim to oneself, as soon as one who renews it is done; raise if nobody waits so long."""
     while not held.lock.acquire(timeout=hurry.SLICE):
         if hurry.is_hurried():
             raise InterruptedError(errno.EINTR, f"{held.root}: the claim was not renewed, as nobody waits for it")
+        if not hurry.patience_left():
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"{held.root}: the server does not answer, and the claim is not renewed"
+            )
     try:
         yield
     finally:

@@ -55,7 +55,7 @@ def _innermost(url: str) -> tuple[Objects, str]:
     fs, base = _made(url, options)
     if client != "fsspec" and "::" not in url:  # what has one of these names may be another package's
         if scheme in _GOOGLE and hasattr(fs, "_get_headers"):
-            return GcsObjects(fs, Patience.said(said.get("patience"))), base.rstrip("/")
+            return GcsObjects(fs, Patience.said(said.get("patience")), check_commit), base.rstrip("/")
         if scheme in _AZURE and hasattr(fs, "service_client"):
             return AzureObjects(fs, check=said.get("checksums") != "none"), base.rstrip("/")
     return FsspecObjects(fs), base.rstrip("/")

@@ -38,8 +38,11 @@ _GONE = 499  # HTTP's word for an upload that was given up
 class GcsObjects:
     """The objects of Google's store, by an instance of gcsfs's class. From any thread, and after a fork."""
 
-    def __init__(self, fs: Any, patience: Patience | None = None) -> None:
-        """Speak through this filesystem, or in a forked child through one that is made alike."""
+    def __init__(
+        self, fs: Any, patience: Patience | None = None, guard: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Speak through this filesystem; ask the guard before each try that may make an object of what was sent."""
+        self._guard = guard
         self._made = fs
         self._pid = os.getpid()
         self._patience = patience or Patience()
@@ -200,9 +203,12 @@ class GcsObjects:
 
     def _send(self, key: str, place: str, block: Bytes, headers: dict[str, str]) -> bytes:
         """Send one block, as often as it needs."""
-        what = f"send {headers['Content-Range']} of {key}"
+        what_is_sent = headers["Content-Range"]
+        what = f"send {what_is_sent} of {key}"
 
         def send() -> bytes:
+            if not what_is_sent.endswith("*"):  # the last one
+                self._guard(key)
             _, answer = self._run(what, lambda: self._ask("PUT", place, block, headers))
             return bytes(answer)
 

@@ -104,7 +104,7 @@ def again(
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(worth_another_try),
         wait=_Jitter(multiplier=_FIRST, max=_LONGEST),
-        stop=tenacity.stop_before_delay(patience.seconds),
+        stop=tenacity.stop_before_delay(min(patience.seconds, hurry.patience_left())),
         sleep=lambda _: None,
         before_sleep=before_sleep,
     )
@@ -230,12 +230,14 @@ class Retrying:
     def _again(self, what: str, request: Callable[[], _T], changes: str = "") -> _T:
         """Make a request as often as it needs; before each try that changes something see that this is allowed."""
         lost = False  # whether an earlier try may have been done
+        begun = time.monotonic()
 
         def guarded() -> _T:
             nonlocal lost
             try:
-                if changes:
-                    self._guard(changes)
+                if changes:  # a claim to be renewed has what is left of this request's patience, and no more
+                    with hurry.patient(begun + self._patience.seconds - time.monotonic()):
+                        self._guard(changes)
                 result = request()
             except (ConnectionError, TimeoutError) as error:
                 if self._reached or not vars(error).get("is_wrong_word"):

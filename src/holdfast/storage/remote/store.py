@@ -113,7 +113,8 @@ class RemoteStore:
         start = len(self.base) + 1
         found = ((item.key[start:], item) for item in self.objects.list(f"{self.base}/", deep=depth > 0))
         near = ((name, item) for name, item in found if name and not name.endswith("/") and name.count("/") <= depth)
-        return sorted([pair for pair in near if not has_dots(pair[0])], key=lambda pair: pair[0])
+        named = [pair for pair in near if not has_dots(pair[0]) and "\0" not in pair[0]]  # others are no file's name
+        return sorted(named, key=lambda pair: pair[0])
 
     def exists(self, name: str) -> bool:
         """Ask the remote side, past every cache: for the blob, and if there is none for a bundle of that name."""
