@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import importlib
 import os
 import random
 import secrets
@@ -100,6 +101,7 @@ def run(dice, server, folder, tally, *, home, size, laps, tell=print):
 def laps(server, folder, number, *, seed, homes=HOMES, sizes=(*SIZES,), minutes=1e9, tell=print):
     """Run laps until there were so many, or the time is over; return the tally. Each run tells its seed."""
     torch.set_num_threads(1)
+    importlib.import_module("s3fs")  # once, before the lives that need it are forked
     tally, lap, until = Tally(), 0, time.monotonic() + 60 * minutes
     while sum(tally.laps.values()) < number and time.monotonic() < until:
         dice = random.Random(f"{seed}-{lap}")  # noqa: S311 - repeatable

@@ -31,6 +31,7 @@ def _laps(number, *words):
     counts.count("lives of trainings to an S3 server, killed with it", int(re.search(r"(\d+) laps", done.stdout)[1]))
 
 
+@pytest.mark.long  # 5 s of a processor, most of it imports
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_lap():
     """A training to a bucket that is killed at a request goes on, ends bit-identical, and leaves nothing behind."""

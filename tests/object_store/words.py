@@ -7,13 +7,14 @@ import os
 import holdfast
 from tests.object_store.acts import nothing
 
-FAILED = ("was not saved", "was not written", "could not be committed", "nothing can be noted")
+FAILED = ("was not saved", "was not written", "could not be committed", "nothing can be noted", "did not read back")
 NOT_THERE = (
     "before is untouched",
     "Nothing was written",
     "Nothing of it is there",
     "Nothing that was there has changed",
     "nothing can be noted",
+    "did not read back as it was written, and was removed",
 )
 PERHAPS = ("What was committed before is whole; so is this one, if", "It is there whole, or not at all")
 

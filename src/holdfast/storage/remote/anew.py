@@ -11,6 +11,7 @@ import logging
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 
+from holdfast.storage.doubt import put_in_doubt
 from holdfast.storage.remote.made_before import LostAnswerError
 from holdfast.storage.remote.objects import Bytes, Head
 
@@ -58,6 +59,10 @@ def once_more(send: Callable[[], Head], again: Callable[[], None] | None, *, abs
     except ForgottenError as error:
         msg = f"{error.strerror}. It was begun anew once before"
         raise ForgottenError(errno.ENOENT, msg) from first
+    except OSError as error:
+        if isinstance(first, LostAnswerError):
+            put_in_doubt(error)  # the first one may be there
+        raise
 
 
 class Held:
