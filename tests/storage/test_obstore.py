@@ -33,9 +33,9 @@ class _Partial(BaseHTTPRequestHandler):
         for name, value in answer.getheaders():
             if name.lower() not in ("date", "server", "transfer-encoding"):
                 self.send_header(name, value)
+        self.server.seen.append(self.headers.get("User-Agent", ""))
         self.end_headers()
         self.wfile.write(body)
-        self.server.seen.append(self.headers.get("User-Agent", ""))
 
     def log_message(self, *_):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -149,11 +150,21 @@ class SecondTier:
     def _link_others(self, item: Found, name: str) -> None:
         """Give what was fetched the other names that its save has there, where they are free: they cost nothing."""
         for other in self._found or []:
-            if _identity(other) and _identity(other) == _identity(item) and not self.here.exists(other.name):
+            if _identity(other) and _identity(other) == _identity(item) and self._is_free(other):
                 try:
                     self.here.link(name, other.name)
                 except OSError as error:  # it is ranked by its place there
                     log.info("%s has no second name %s here: %s", name, other.name, error)
+
+    def _is_free(self, other: Found) -> bool:
+        """Tell whether a name may be taken here. An earlier ``last`` gives way if its save has a place of its own."""
+        if not self.here.exists(other.name):
+            return True
+        if other.role != LAST:
+            return False
+        mine = _identity(look(self.here, other.name))
+        found = scan(self.here, extension=os.path.splitext(other.name)[1], depth=other.name.count("/"))
+        return bool(mine) and any(_identity(one) == mine and one.name != other.name for one in found)
 
     def check_may_begin_afresh(self) -> None:
         """See that a run which has found nothing may start from nothing.
