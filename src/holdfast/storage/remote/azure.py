@@ -16,7 +16,7 @@ from typing import Any
 
 from holdfast.storage.doubt import already_done
 from holdfast.storage.remote.failures import answered, translated
-from holdfast.storage.remote.looped import run_on
+from holdfast.storage.remote.looped import remove_each, run_on
 from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
 
 _LIMITS = {"connection_timeout": 10, "read_timeout": 60, "retry_total": 0}  # seconds; patience is above
@@ -173,23 +173,14 @@ class AzureObjects:
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects: a request for each, some at a time."""
 
-        async def one(key: str, together: asyncio.Semaphore) -> None:
-            async with together:
-                try:
-                    await self._blob(key).delete_blob(**_LIMITS)
-                except Exception as error:
-                    if not isinstance(_translated(error, ""), FileNotFoundError):
-                        raise
+        async def one(key: str) -> None:
+            try:
+                await self._blob(key).delete_blob(**_LIMITS)
+            except Exception as error:
+                if not isinstance(_translated(error, ""), FileNotFoundError):
+                    raise
 
-        async def everything() -> None:
-            together = asyncio.Semaphore(_AT_ONCE)
-            done = await asyncio.gather(*(one(key, together) for key in keys), return_exceptions=True)
-            for error in done:
-                if error is not None:
-                    raise error
-
-        if keys:
-            self._run(f"remove {next(iter(keys))} and {len(keys) - 1} more", everything)
+        remove_each(self._run, keys, one)
 
     def copy(self, source: str, target: str) -> None:
         """Copy on the server's side, in one step: the target is what it was, or whole."""

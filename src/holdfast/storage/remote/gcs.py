@@ -20,8 +20,9 @@ from functools import partial
 from typing import Any
 
 from holdfast.storage.remote.failures import answered, translated
-from holdfast.storage.remote.looped import run_on
-from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
+from holdfast.storage.remote.looped import remove_each, run_on
+from holdfast.storage.remote.no_parts import NoParts
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed
 from holdfast.storage.remote.retrying import Patience, again
 
 log = logging.getLogger("holdfast")
@@ -29,14 +30,17 @@ log = logging.getLogger("holdfast")
 _BLOCK = 1 << 24  # bytes of one request: of 256 KiB each, as they have to be; and the most of a small object
 _SILENCE = 60.0  # seconds in which a server has to say something
 _SLOWEST = 1 << 16  # bytes in a second, of what is sent: a server that takes less has stopped
-_AT_ONCE = 16  # requests under way, of removals
 _FIELDS = "name,size,generation,updated"
 _FRACTION = re.compile(r"(\.\d+)?Z$")
 _GONE = 499  # HTTP's word for an upload that was given up
 
 
-class GcsObjects:
-    """The objects of Google's store, by an instance of gcsfs's class. From any thread, and after a fork."""
+class GcsObjects(NoParts):
+    """The objects of Google's store, by an instance of gcsfs's class. From any thread, and after a fork.
+
+    A large object's blocks are sent one after the other, and only by the one who has begun: to others there are no
+    parts. The server forgets an upload after a week, and tells nobody of it.
+    """
 
     def __init__(
         self, fs: Any, patience: Patience | None = None, guard: Callable[[str], None] = lambda _: None
@@ -51,11 +55,6 @@ class GcsObjects:
     def client(self) -> str:
         """The library that speaks to the server."""
         return "gcsfs"
-
-    @property
-    def parts(self) -> PartRules | None:
-        """None: parts are sent one after the other, and only by the one who has begun."""
-        return None
 
     @property
     def fs(self) -> Any:
@@ -229,29 +228,6 @@ class GcsObjects:
         msg = f"put {key}: {size} bytes were sent, and other ones arrived: they were removed"
         raise ConnectionError(msg)
 
-    def begin(self, key: str) -> str:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key)
-
-    def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key, upload, number, len(data))
-
-    def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key, upload, etags, absent)
-
-    def abort(self, key: str, upload: str) -> None:
-        """Do nothing: the server forgets an upload after a week."""
-
-    def uploads(self, prefix: str) -> list[Upload]:  # noqa: ARG002 - the protocol's
-        """Return none: no one tells."""
-        return []
-
-    def parts_of(self, key: str, upload: str) -> dict[int, Head]:  # noqa: ARG002 - the protocol's
-        """Raise an error: there is no such upload."""
-        raise FileNotFoundError(key)
-
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
         """Return the objects whose keys begin so."""
         bucket, rest = _split(prefix)
@@ -268,23 +244,14 @@ class GcsObjects:
     def remove(self, keys: Collection[str]) -> None:
         """Remove objects: a request for each, some at a time."""
 
-        async def one(key: str, together: asyncio.Semaphore) -> None:
-            async with together:
-                try:
-                    await self._ask("DELETE", _object(key))
-                except _RefusedError as error:
-                    if error.status != 404:  # noqa: PLR2004 - it is not there
-                        raise
+        async def one(key: str) -> None:
+            try:
+                await self._ask("DELETE", _object(key))
+            except _RefusedError as error:
+                if error.status != 404:  # noqa: PLR2004 - it is not there
+                    raise
 
-        async def everything() -> None:
-            together = asyncio.Semaphore(_AT_ONCE)
-            done = await asyncio.gather(*(one(key, together) for key in keys), return_exceptions=True)
-            for error in done:
-                if error is not None:
-                    raise error
-
-        if keys:
-            self._run(f"remove {next(iter(keys))} and {len(keys) - 1} more", everything)
+        remove_each(self._run, keys, one)
 
     def copy(self, source: str, target: str) -> None:
         """Copy on the server's side: a large object by several requests, and none is there before the last."""

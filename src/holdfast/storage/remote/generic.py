@@ -21,7 +21,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 
 from holdfast.storage.contract import HIDDEN
 from holdfast.storage.remote.failures import cause_of, translated
-from holdfast.storage.remote.objects import Body, Bytes, Head, Listed, PartRules, Upload
+from holdfast.storage.remote.no_parts import NoParts
+from holdfast.storage.remote.objects import Body, Bytes, Head, Listed
 
 _UPLOADS_ARE_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs"})
 _ETAGS = ("etag", "ETag", "md5Hash", "generation")
@@ -29,7 +30,7 @@ _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "crea
 _T = TypeVar("_T")
 
 
-class FsspecObjects:
+class FsspecObjects(NoParts):
     """The objects of a filesystem. From any thread, and after a fork."""
 
     def __init__(self, fs: Any) -> None:
@@ -44,11 +45,6 @@ class FsspecObjects:
     def client(self) -> str:
         """The filesystem's own module."""
         return type(self._made).__module__.partition(".")[0]
-
-    @property
-    def parts(self) -> PartRules | None:
-        """None: there are no parts."""
-        return None
 
     @property
     def fs(self) -> Any:
@@ -158,29 +154,6 @@ class FsspecObjects:
             self._try(what, partial(file.write, view))
             written += len(view)
         return written
-
-    def begin(self, key: str) -> str:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key)
-
-    def part(self, key: str, upload: str, number: int, data: Bytes) -> str:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key, upload, number, len(data))
-
-    def complete(self, key: str, upload: str, etags: list[str], *, absent: bool = False) -> Head:
-        """Raise an error: there are no parts."""
-        raise NotImplementedError(key, upload, etags, absent)
-
-    def abort(self, key: str, upload: str) -> None:
-        """Do nothing: there are no uploads."""
-
-    def uploads(self, prefix: str) -> list[Upload]:  # noqa: ARG002 - the protocol's
-        """Return none."""
-        return []
-
-    def parts_of(self, key: str, upload: str) -> dict[int, Head]:  # noqa: ARG002 - the protocol's
-        """Raise an error: there is no such upload."""
-        raise FileNotFoundError(key)
 
     def list(self, prefix: str, *, deep: bool = True) -> Iterator[Listed]:
         """Return the objects whose keys begin so."""

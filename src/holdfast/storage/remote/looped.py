@@ -12,7 +12,7 @@ import errno
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from holdfast.storage import hurry
 from holdfast.storage.remote.failures import cause_of, translated
 
 _T = TypeVar("_T")
+_AT_ONCE = 16  # requests under way, of removals
 _GRACE = 2.0  # seconds for an answer that nobody waits for any longer: a server that is well needs no more
 _Calls = queue.SimpleQueue["Callable[[], None] | None"]
 _caller: ContextVar[_Caller | None] = ContextVar("caller", default=None)
@@ -80,6 +81,35 @@ def run_on(
 def has_caller() -> bool:
     """Tell whether a thread waits for the work that asks, and can be asked to make a call."""
     return _caller.get() is not None
+
+
+def remove_each(
+    run: Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], Any],
+    keys: Collection[str],
+    one: Callable[[str], Coroutine[Any, Any, None]],
+) -> None:
+    """Remove objects by a request for each, some at a time: all are tried, then the first error is raised.
+
+    Args:
+        run: runs work on the loop, with what it is for errors.
+        keys: of the objects.
+        one: removes one.
+
+    """
+
+    async def limited(key: str, together: asyncio.Semaphore) -> None:
+        async with together:
+            await one(key)
+
+    async def everything() -> None:
+        together = asyncio.Semaphore(_AT_ONCE)
+        done = await asyncio.gather(*(limited(key, together) for key in keys), return_exceptions=True)
+        for error in done:
+            if error is not None:
+                raise error
+
+    if keys:
+        run(f"remove {next(iter(keys))} and {len(keys) - 1} more", everything)
 
 
 async def by_caller(call: Callable[[], _T], cut: Callable[[], None] | None = None) -> _T:

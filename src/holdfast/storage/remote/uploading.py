@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import re
 import threading
 from collections import deque
@@ -27,6 +28,8 @@ from holdfast.storage.remote.parts import PART, Sizes, cut
 from holdfast.threads import Threads, Work
 
 __all__ = ["PART", "FileBytes", "MemorySource", "Pace", "Sending", "Source", "Ticket", "upload", "upload_chunks"]
+
+log = logging.getLogger("holdfast")
 
 _SPARE = 2  # parts with memory of their own that are held until the end
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -290,7 +293,7 @@ def _begun(objects: Objects, key: str, source: Source, ticket: Ticket | None) ->
         try:
             there = objects.parts_of(key, ticket.upload)
         except FileNotFoundError:
-            pass
+            log.debug("the server knows nothing of the upload of %s that was begun: it is begun anew", key)
         else:
             has = {
                 number: part.etag
