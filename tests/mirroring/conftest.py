@@ -7,6 +7,11 @@ import os
 import pytest
 
 from holdfast.storage import open_store
+from holdfast.storage.remote import RemoteStore, uploading
+from holdfast.storage.remote import parts as cutting
+from holdfast.storage.remote.objects import PartRules
+from tests.mirroring.makings import PART
+from tests.storage.objects_in_memory import ObjectsInMemory
 
 
 @pytest.fixture
@@ -31,3 +36,22 @@ def anywhere(request, tmp_path):
 def local(tmp_path):
     """The directory of a run."""
     return open_store(tmp_path / "run")
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of a MiB."""
+    monkeypatch.setattr(cutting, "PART", PART)
+    monkeypatch.setattr(uploading, "PART", PART)
+
+
+@pytest.fixture
+def objects():
+    """A server in memory that takes parts of any size."""
+    return ObjectsInMemory(PartRules(least=1))
+
+
+@pytest.fixture
+def remote(objects):
+    """The store on it."""
+    return RemoteStore("s3://bucket/run", "bucket/run", objects)

@@ -25,6 +25,13 @@ def facts(run="run", sequence=None, names=None, **said):
     return Facts(run=run, owner="loop", names=names or {}, policy=policy, **said)
 
 
+PART = 1 << 20  # bytes of a part, where a test wants several of them
+
+
+class CutError(ConnectionError):
+    """What a process that is killed sees: nothing."""
+
+
 def save(store, name="x.ckpt", *, seed=0, size=100, role="ranked", **said):
     """Commit a checkpoint of about so many floats; return what it says of itself."""
     random = torch.Generator().manual_seed(seed)

@@ -15,40 +15,17 @@ from holdfast.mirroring import GONE, Carrier, Mirror
 from holdfast.mirroring.sending import way_to
 from holdfast.storage import open_store
 from holdfast.storage.options import remember
-from holdfast.storage.remote import RemoteStore, uploading
-from holdfast.storage.remote import parts as cutting
 from holdfast.storage.remote.connect import wrapping
-from holdfast.storage.remote.objects import PartRules
 from holdfast.storage.remote.pace import Pace
 from holdfast.testing import CountingObjects
 from tests.front.loops import Loop
-from tests.mirroring.makings import all_whole, content, save, unfinished
-from tests.storage.objects_in_memory import ObjectsInMemory
+from tests.mirroring.makings import PART, CutError, all_whole, content, save, unfinished
 from tests.support.running import PYTHONPATH
 
-PART = 1 << 20
+pytestmark = pytest.mark.usefixtures("small_parts")
+
 FLOATS = 5 * PART // 4 + 1000  # so that there are six parts
 TICKETS = ".holdfast-mirror"
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch):
-    monkeypatch.setattr(cutting, "PART", PART)
-    monkeypatch.setattr(uploading, "PART", PART)
-
-
-@pytest.fixture
-def objects():
-    return ObjectsInMemory(PartRules(least=1))
-
-
-@pytest.fixture
-def remote(objects):
-    return RemoteStore("s3://bucket/run", "bucket/run", objects)
-
-
-class _CutError(ConnectionError):
-    """What a process that is killed sees: nothing."""
 
 
 def _cut_at(objects, number):
@@ -56,7 +33,7 @@ def _cut_at(objects, number):
 
     def before(kind, part):
         if kind == "part" and part >= number:
-            raise _CutError
+            raise CutError
 
     objects.before = before
 
@@ -74,7 +51,7 @@ def _carry(local, remote, name="x.ckpt", **words):
 def _cut_off(local, remote, objects, number=4):
     """Begin an upload that ends before the part of a number."""
     _cut_at(objects, number)
-    with pytest.raises(_CutError):
+    with pytest.raises(CutError):
         _carry(local, remote)
     objects.before = lambda kind, part: None
     assert len(objects.underway) == 1

@@ -12,36 +12,14 @@ from holdfast import verify
 from holdfast.mirroring import COPIED, GONE, SKIPPED, Carrier, Mirror
 from holdfast.mirroring.sending import way_to
 from holdfast.storage import open_store
-from holdfast.storage.remote import RemoteStore, bundles, uploading
-from holdfast.storage.remote import parts as cutting
-from holdfast.storage.remote.objects import PartRules
-from tests.mirroring.makings import content, unfinished
-from tests.storage.objects_in_memory import ObjectsInMemory
+from holdfast.storage.remote import bundles
+from tests.mirroring.makings import PART, CutError, content, unfinished
 from tests.support.shards import damage, save_sharded, shard_of
 
-PART = 1 << 20
+pytestmark = pytest.mark.usefixtures("small_parts")
+
 ROWS = 5 * PART // 12  # of three floats: so that each of two ranks has a file of three parts
 NAME = "x.ckpt"
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch):
-    monkeypatch.setattr(cutting, "PART", PART)
-    monkeypatch.setattr(uploading, "PART", PART)
-
-
-@pytest.fixture
-def objects():
-    return ObjectsInMemory(PartRules(least=1))
-
-
-@pytest.fixture
-def remote(objects):
-    return RemoteStore("s3://bucket/run", "bucket/run", objects)
-
-
-class _CutError(ConnectionError):
-    """What a process that is killed sees: nothing."""
 
 
 def _save(local, name=NAME, seed=0, ranks=2):
@@ -70,10 +48,10 @@ def _cut_off(local, remote, objects, number):
         if kind == "part":
             sent.append(part)
         if len(sent) > number:
-            raise _CutError
+            raise CutError
 
     objects.before = before
-    with pytest.raises(_CutError):
+    with pytest.raises(CutError):
         _carry(local, remote)
     objects.before = lambda kind, part: None
     assert remote.blobs() == []
@@ -162,7 +140,7 @@ def test_what_failed_in_a_run_goes_on_in_it(local, remote, objects, monkeypatch)
         if kind == "part":
             failing[0] -= 1
             if failing[0] == -1:
-                raise _CutError
+                raise CutError
 
     objects.before = before
     mirror = Mirror(local, remote, workers=1)
